@@ -1,0 +1,138 @@
+"""The zoo of observers and students: one name, one network.
+
+A plain name (`resnet18`) is a network for small images kept in this package; `torchvision:resnet18` and
+`timm:deit_tiny_patch16_224` are classification networks of those libraries. Names are checked without
+importing torch unless they bear a prefix, so that a plan is validated at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edc.errors import EdcError, unknown_name
+from edc.nets.groups import weight_decay_groups
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
+
+# Name -> "module:function" below this package, imported when a network is built.
+_ZOO = {
+    "convnet_d1": "convnet:convnet_d1",
+    "convnet_d2": "convnet:convnet_d2",
+    "convnet_w128": "convnet:convnet_w128",
+    "convnet_w32": "convnet:convnet_w32",
+    "mobilenet_v2_half": "mobilenet:mobilenet_v2_half",
+    "resnet101": "resnet:resnet101",
+    "resnet18": "resnet:resnet18",
+    "resnet50": "resnet:resnet50",
+    "shufflenet_v2_05": "shufflenet:shufflenet_v2_05",
+    "wrn_16_2": "wrn:wrn_16_2",
+}
+_LIBRARIES = ("torchvision", "timm")
+
+
+def networks() -> list[str]:
+    """Sorted names of the small-image zoo, without the libraries' networks. Does not import torch."""
+    return sorted(_ZOO)
+
+
+def module_of(network: str) -> str:
+    """The module of this package that builds a network."""
+    return "external" if ":" in network else _ZOO[network].split(":")[0]
+
+
+def check_name(network: str) -> None:
+    """Refuse a name that no network bears. Imports a library only for a name with its prefix.
+
+    Raises:
+        EdcError: for an unknown name, offering the nearest known one.
+    """
+    library, colon, _ = network.partition(":")
+    if not colon or library not in _LIBRARIES:
+        if network not in _ZOO:
+            raise unknown_name("network", network, _ZOO)
+        return
+    from edc.nets import external
+
+    known = [f"{library}:{name}" for name in external.names(library)]
+    if network not in known:
+        # The libraries know over a thousand names: list the nearest few, not all of them.
+        raise unknown_name("network", network, get_close_matches(network, known, n=5, cutoff=0.0))
+
+
+def build(
+    network: str,
+    *,
+    classes: int,
+    image_size: int,
+    channels: int = 3,
+    seed: int | None = None,
+    weights: str | None = None,
+) -> nn.Module:
+    """Build a network that maps (B, channels, image_size, image_size) to logits (B, classes).
+
+    Args:
+        network: a name from `networks()`, `torchvision:NAME` or `timm:NAME`.
+        classes: number of outputs.
+        image_size: side of the images in pixels.
+        channels: channels of the images; torchvision's networks take 3 only.
+        seed: of the random initialisation; the global generator is left as it was. None draws from the
+            latter.
+        weights: None for random weights; "default" for the library's own pretrained ones, from its cache or
+            else downloaded; or the path of a .safetensors or .pth state dict. The classifier keeps its random
+            weights where the numbers of classes differ.
+
+    Returns:
+        The network on the CPU, in float32 and training mode.
+
+    Raises:
+        EdcError: for an unknown name, an impossible size, or weights that are absent or do not fit.
+    """
+    check_name(network)
+    for key, value in (("classes", classes), ("image_size", image_size), ("channels", channels)):
+        if value < 1:
+            raise EdcError(f"{network}: {key} is {value}, expected at least 1")
+    library, colon, name = network.partition(":")
+    pretrained = weights == "default"
+    if pretrained and not colon:
+        raise EdcError(f"{network}: weights 'default' exist for torchvision and timm networks only, give a file")
+    with _seeded(seed):
+        model: nn.Module
+        if colon:
+            from edc.nets import external
+
+            model = external.build(library, name, classes, image_size, channels, pretrained)
+        else:
+            module, function = _ZOO[network].split(":")
+            model = getattr(import_module(f"edc.nets.{module}"), function)(classes, image_size, channels)
+    if weights is not None and not pretrained:
+        from edc.nets.weights import load_weights, read_weights
+
+        load_weights(model, read_weights(Path(weights)), weights)
+    return model
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of values in a network's parameters (buffers not counted)."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Run the body under its own CPU random state, if a seed is given."""
+    if seed is None:
+        yield
+        return
+    import torch
+
+    # Networks are initialised on the CPU. torch.manual_seed would reseed every GPU's generator, too.
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,129 @@
+"""The command line: one command per stage, and those that plan, track and describe.
+
+Nothing heavy is imported before a command needs it, so help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edc import __version__
+from edc.errors import EdcError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Dataset condensation: make small image sets with soft labels, judge them, compare methods.",
+)
+
+STAGE_HELP = {
+    "pretrain": "Train an observer on the dataset.",
+    "statistics": "Collect the observers' layer statistics over the dataset.",
+    "synthesize": "Make the images of a condensed set.",
+    "relabel": "Store the observers' soft labels of a condensed set.",
+    "evaluate": "Train students on a condensed set and test them on real images.",
+    "tables": "Write the tables of a study from its results.",
+}
+
+
+RunKey = Annotated[str, typer.Option("--run", help="key of the run: a row of the stage in params.yaml", metavar="KEY")]
+
+
+def _stage_command(stage: str) -> None:
+    def command(run: RunKey) -> None:
+        from edc.job import execute
+
+        execute(stage, run)
+
+    app.command(stage, help=f"{STAGE_HELP[stage]} Reads the plan in params.yaml, writes below results/.")(command)
+
+
+for _stage in STAGE_HELP:
+    _stage_command(_stage)
+
+
+@app.command()
+def plan(
+    study: Annotated[str | None, typer.Argument(help="a study below workflow/studies; none: list them")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="where the study's dataset lies on this machine; remembered in .edc/"),
+    ] = None,
+) -> None:
+    """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
+    from edc.plan import list_studies, make_plan, write_plan
+    from edc.studies import names
+
+    if not names("studies"):
+        raise EdcError("workflow/studies: no studies here; run edc in the root of a checkout")
+    if study is None:
+        for name, file, made in list_studies():
+            if isinstance(file, EdcError) or made is None:
+                typer.echo(f"{name:18} {file}")
+                continue
+            runs = sum(len(getattr(made, stage)) for stage in STAGE_HELP)
+            typer.echo(
+                f"{name:18} {', '.join(file.datasets)}: {', '.join(file.recipes)}; {runs} runs. {file.description}"
+            )
+        return
+    made = make_plan(study)
+    if data is not None:
+        from edc.data.roots import remember_root
+
+        outside = [d for d in made.datasets.values() if d.kind != "digits"]
+        if len({d.family for d in outside}) != 1:
+            raise EdcError(f"--data {data}: study {study!r} has {len(outside)} datasets from outside, expected one")
+        remember_root(outside[0].family, data)
+    write_plan(made)
+    for stage in STAGE_HELP:
+        typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
+    typer.echo("wrote params.yaml and dvc.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
+
+
+@app.command()
+def track() -> None:
+    """Send what finished and running stages have recorded to MLflow (MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
+    from edc.tracking import drain
+
+    typer.echo(drain(wait=120))
+
+
+@app.command()
+def schema(
+    check: Annotated[bool, typer.Option(help="only say whether the files are up to date")] = False,
+) -> None:
+    """Write the JSON schemas of params.yaml and of the files below workflow/ to workflow/schema/."""
+    from edc.schema import write_schemas
+
+    stale = write_schemas(check)
+    if check and stale:
+        raise EdcError(f"{', '.join(map(str, stale))}: out of date; run `edc schema`")
+    typer.echo("up to date" if not stale else f"wrote {', '.join(map(str, stale))}")
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"edc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point: a mistake in the input is one line and exit code 2."""
+    try:
+        app()
+    except EdcError as error:
+        print(f"edc: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,207 @@
+"""The DAG: what each run of a plan executes, reads and writes. Both runners are made from it.
+
+``dvc.yaml`` is rendered from this list, because a run may need several upstream runs (all observers of a committee) and
+DVC's own templates can't spell a list of dependencies. The Snakefile makes its rules from the same list.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edc.data import READERS
+from edc.nets import module_of
+from edc.params import STAGES, Plan
+
+SOURCE = Path("src/edc")
+
+# Modules that move data about but decide no number: editing them makes no result stale.
+INFRASTRUCTURE = {
+    "cli", "dag", "devices", "errors", "figures", "job", "params", "plan", "progress", "schema", "snake", "storage",
+    "studies", "tracking",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Output:
+    """One file a run leaves. Small ones are kept in Git, large ones in the DVC cache."""
+
+    path: str
+    cached: bool
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of one stage."""
+
+    stage: str
+    key: str
+    inputs: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    code: tuple[str, ...]
+    params: tuple[str, ...]
+    gpu: int
+
+    @property
+    def name(self) -> str:
+        """The run's name in DVC and Snakemake."""
+        return f"{self.stage}-{self.key}"
+
+    @property
+    def command(self) -> str:
+        """What either runner executes."""
+        return f"edc {self.stage} --run {self.key}"
+
+
+def folder(stage: str, key: str) -> str:
+    """Where a run's results lie."""
+    return f"results/{stage}/{key}"
+
+
+def weights(observer: str) -> str:
+    """The weights of one observer."""
+    return f"{folder('pretrain', observer)}/weights.safetensors"
+
+
+def observer_statistics(row: str, observer: str) -> str:
+    """The statistics of one observer of a group."""
+    return f"{folder('statistics', row)}/{observer}.safetensors"
+
+
+def _pretrain(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    return [], [Output(weights(key), True), Output(f"{folder('pretrain', key)}/history.csv", False)]
+
+
+def _statistics(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    observers = plan.statistics[key].observers
+    return _weights(observers), [Output(observer_statistics(key, observer), True) for observer in observers]
+
+
+def _synthesize(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.synthesize[key], folder("synthesize", key)
+    inputs = _weights(row.observers)
+    if row.statistics is not None:
+        inputs += [observer_statistics(row.statistics, observer) for observer in row.observers]
+        inputs.append(f"{folder('statistics', row.statistics)}/manifest.json")
+    outputs = [Output(f"{here}/images.safetensors", True)]
+    return inputs, [
+        *outputs,
+        Output(f"{here}/history.csv", False),
+        Output(f"{here}/contact_sheet.png", False),
+    ]
+
+
+def _relabel(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.relabel[key], folder("relabel", key)
+    outputs = [Output(f"{here}/logits.npy", True), Output(f"{here}/fixed.npy", True)]
+    return [*_weights(row.observers), *_images(row.images)], outputs
+
+
+def _evaluate(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.evaluate[key], folder("evaluate", key)
+    labels = [f"{folder('relabel', row.labels)}/{name}" for name in ("logits.npy", "fixed.npy", "manifest.json")]
+    outputs = [Output(f"{here}/history.csv", False), Output(f"{here}/curves.png", False)]
+    return [*_images(row.images), *labels], outputs
+
+
+def _tables(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    inputs = [f"{folder('evaluate', name)}/manifest.json" for name in plan.tables[key].evaluate]
+    return inputs, [Output("results/tables/table1.csv", False)]
+
+
+def _weights(observers: list[str]) -> list[str]:
+    return [path for o in observers for path in (weights(o), f"{folder('pretrain', o)}/manifest.json")]
+
+
+def _images(key: str) -> list[str]:
+    return [f"{folder('synthesize', key)}/{name}" for name in ("images.safetensors", "manifest.json")]
+
+
+_FILES: dict[str, Callable[[Plan, str], tuple[list[str], list[Output]]]] = {
+    "pretrain": _pretrain,
+    "statistics": _statistics,
+    "synthesize": _synthesize,
+    "relabel": _relabel,
+    "evaluate": _evaluate,
+    "tables": _tables,
+}
+
+
+def tasks(plan: Plan) -> Iterator[Task]:
+    """Every run of a plan, in the order the data flows."""
+    for stage in STAGES:
+        for key, row in getattr(plan, stage).items():
+            inputs, outputs = _FILES[stage](plan, key)
+            params = [f"{stage}.{key}"]
+            if stage != "tables":
+                outputs = [*outputs, Output(f"{folder(stage, key)}/manifest.json", False)]
+                params = ["machine", f"datasets.{row.dataset}", *params]
+            sources = tuple(sorted({*code(stage), *_lazy_code(plan, row)}))
+            yield Task(stage, key, tuple(inputs), tuple(outputs), sources, tuple(params), int(stage != "tables"))
+
+
+def _lazy_code(plan: Plan, row: Any) -> Iterator[str]:
+    """Source files a run imports by name: its dataset's reader and its networks."""
+    if hasattr(row, "dataset"):
+        yield f"{SOURCE}/data/sets.py"
+        reader = READERS[plan.datasets[row.dataset].kind].split(":")[0]
+        yield f"src/{reader.replace('.', '/')}.py"
+    networks = [getattr(row, name) for name in ("network", "student") if hasattr(row, name)]
+    for network in networks + [plan.pretrain[key].network for key in getattr(row, "observers", [])]:
+        yield f"{SOURCE}/nets/{module_of(network)}.py"
+
+
+@cache
+def code(stage: str) -> tuple[str, ...]:
+    """Source files whose content decides a stage's numbers: its module and what that imports from this package."""
+    found: set[Path] = set()
+    queue = [stage]
+    while queue:
+        module = queue.pop()
+        path = _file(module)
+        if path is None or path in found or module.split(".")[0] in INFRASTRUCTURE:
+            continue
+        found.add(path)
+        queue.extend(_imports(path))
+    return tuple(sorted(path.relative_to(_package()).as_posix() for path in found))
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parents[2]
+
+
+def _file(module: str) -> Path | None:
+    base = _package() / SOURCE / module.replace(".", "/")
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edc":
+            base = node.module.partition(".")[2]
+            yield base
+            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+
+
+def render(plan: Plan) -> str:
+    """``dvc.yaml`` as text."""
+    stages = {}
+    for task in tasks(plan):
+        stages[task.name] = {
+            "cmd": task.command,
+            "deps": sorted([*task.code, *task.inputs]),
+            "params": sorted(task.params),
+            "outs": [o.path if o.cached else {o.path: {"cache": False}} for o in task.outputs],
+            "meta": {"gpu": task.gpu},
+        }
+    header = f"# The runs of study {plan.study!r} for DVC, written by `edc plan` (src/edc/dag.py); not to be edited.\n"
+    return header + yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)

@@ -1,0 +1,192 @@
+"""Batched augmentation as tensor operations, every image with its own parameters.
+
+Boxes are ``(top, left, height, width)`` in pixels of the source image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop_boxes(
+    rng: np.random.Generator,
+    n: int,
+    size: int,
+    scale: Sequence[float],
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+) -> np.ndarray:
+    """Rectangles of random area and aspect ratio, by torchvision's RandomResizedCrop rule.
+
+    Up to ten tries of area = U(scale) * size^2 and aspect ratio = exp U(log ratio); the first that fits is placed
+    uniformly. If none fits, the largest centred rectangle of an allowed ratio.
+
+    Args:
+        rng: source of the draws.
+        n: number of images.
+        size: side of the square images, pixels.
+        scale: smallest and largest share of the area.
+        ratio: smallest and largest width / height.
+
+    Returns:
+        int64 (n, 4): top, left, height, width.
+    """
+    tries = 10
+    area = rng.uniform(scale[0], scale[1], (n, tries)) * size * size
+    aspect = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, tries)))
+    place = rng.random((n, 2))
+    width = np.rint(np.sqrt(area * aspect)).astype(np.int64)
+    height = np.rint(np.sqrt(area / aspect)).astype(np.int64)
+    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
+    first = fits.argmax(axis=1)
+    rows = np.arange(n)
+    width, height = width[rows, first], height[rows, first]
+    top = np.floor(place[:, 0] * (size - height + 1)).astype(np.int64)
+    left = np.floor(place[:, 1] * (size - width + 1)).astype(np.int64)
+    boxes = np.stack([top, left, height, width], axis=1)
+    none = ~fits.any(axis=1)
+    if none.any():
+        w, h = size, size
+        if ratio[0] > 1:
+            h = round(size / ratio[0])
+        elif ratio[1] < 1:
+            w = round(size * ratio[1])
+        boxes[none] = ((size - h) // 2, (size - w) // 2, h, w)
+    return boxes
+
+
+def _interpolation(start: Tensor, length: Tensor, size: int, full: int, mirror: Tensor | None) -> Tensor:
+    """Rows of bilinear weights that resize ``[start, start + length)`` of an axis of ``full`` pixels to ``size``.
+
+    Half-pixel centres, edges of the interval repeated: what cropping first and resizing then gives.
+
+    Returns:
+        (N, size, full)
+    """
+    centre = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5
+    if mirror is not None:
+        centre = torch.where(mirror[:, None], size - centre, centre)
+    length = length.to(torch.float32)[:, None]
+    position = (centre * (length / size) - 0.5).clamp_min(0).minimum(length - 1) + start[:, None]
+    pixels = torch.arange(full, device=start.device, dtype=torch.float32)
+    return (1 - (position[:, :, None] - pixels).abs()).clamp_min_(0)
+
+
+def resized_crop(images: Tensor, boxes: Tensor, size: int, flips: Tensor | None = None) -> Tensor:
+    """Crop each image to its box, resize bilinearly, mirror where asked.
+
+    Args:
+        images: float (N, C, H, W).
+        boxes: int (N, 4), see the module.
+        size: side of the result, pixels; at least the boxes' sides (no antialiasing is needed then).
+        flips: bool (N,), left-right mirror after the crop.
+
+    Returns:
+        (N, C, size, size)
+    """
+    height, width = images.shape[-2:]
+    rows = _interpolation(boxes[:, 0], boxes[:, 2], size, height, None)
+    columns = _interpolation(boxes[:, 1], boxes[:, 3], size, width, flips)
+    return rows[:, None] @ images @ columns.transpose(1, 2)[:, None]
+
+
+def shared_crop(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
+    """One rectangle and one flip for the whole batch, as synthesis uses; gradients flow to the pixels.
+
+    Args:
+        images: (N, C, H, W).
+        box: top, left, height, width.
+        flip: left-right mirror.
+    """
+    top, left, height, width = (int(v) for v in box)
+    size = images.shape[-2:]
+    part = images[..., top : top + height, left : left + width]
+    if part.shape[-2:] != size:
+        part = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+    return part.flip(-1) if flip else part
+
+
+def pad_crop(images: Tensor, offsets: Tensor, pad: int, flips: Tensor | None = None) -> Tensor:
+    """Zero-pad by ``pad`` pixels and cut the original size out at each image's offset; mirror where asked.
+
+    Args:
+        images: (N, C, H, W), any dtype.
+        offsets: int (N, 2), top and left in 0..2*pad.
+        pad: pixels.
+        flips: bool (N,).
+    """
+    n, _, height, width = images.shape
+    padded = F.pad(images, (pad, pad, pad, pad)) if pad else images
+    rows = torch.arange(height, device=images.device)[None, :] + offsets[:, :1]
+    columns = torch.arange(width, device=images.device)[None, :].expand(n, -1)
+    if flips is not None:
+        columns = torch.where(flips[:, None], width - 1 - columns, columns)
+    columns = columns + offsets[:, 1:]
+    index = torch.arange(n, device=images.device)
+    # Two advanced indices with a slice between them put the batch and pixel axes first.
+    return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int, int, int]:
+    """The rectangle CutMix pastes (Yun et al. 2019), clipped to the image.
+
+    Args:
+        lam: share of the own image that stays, before clipping.
+        centre: row and column of the rectangle's centre.
+        size: side of the square image, pixels.
+
+    Returns:
+        first row, first column, last row + 1, last column + 1.
+    """
+    half = int(size * math.sqrt(1 - lam)) // 2
+    x, y = centre
+    return max(x - half, 0), max(y - half, 0), min(x + half, size), min(y + half, size)
+
+
+def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
+    """Put each box of ``others`` over ``images``.
+
+    Args:
+        images: (N, C, H, W).
+        others: same shape.
+        boxes: int (N, 4): first row, first column, last row + 1, last column + 1.
+    """
+    rows = torch.arange(images.shape[-2], device=images.device)
+    columns = torch.arange(images.shape[-1], device=images.device)
+    inside_rows = (rows >= boxes[:, :1]) & (rows < boxes[:, 2:3])
+    inside_columns = (columns >= boxes[:, 1:2]) & (columns < boxes[:, 3:4])
+    mask = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return torch.where(mask, others, images)
+
+
+class Normaliser:
+    """Between uint8 pixels and the normalised space networks see.
+
+    Args:
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        device: where the constants live.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.low = -self.mean / self.std
+        self.high = (1 - self.mean) / self.std
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """uint8 (N, C, H, W) to normalised float32."""
+        return (pixels.to(torch.float32) / 255 - self.mean) / self.std
+
+    def clamp_(self, images: Tensor) -> Tensor:
+        """Hold every channel in the range real pixels can have, in place."""
+        return images.clamp_(self.low, self.high)
+
+    def decode(self, images: Tensor) -> Tensor:
+        """Normalised float32 to uint8, rounded down as EDC does."""
+        return ((images * self.std + self.mean).clamp(0, 1) * 255).to(torch.uint8)

@@ -1,0 +1,130 @@
+"""Parquet files in the layout of Hugging Face datasets: a struct {bytes, path} and an integer per image.
+
+Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from edc.data.folder import decode_pictures
+from edc.data.roots import DataConfig, resolve_root
+from edc.data.sets import Part, Pixels, Rows, Source, check_same_classes
+from edc.errors import EdcError
+
+TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
+TEST_PATTERNS = (
+    "test-*.parquet",
+    "test*.parquet",
+    "validation-*.parquet",
+    "validation*.parquet",
+    "val*.parquet",
+)
+
+
+def read(config: DataConfig, part: Part) -> Source:
+    """Reads labels and class names of one part; the schemas of both parts are compared first.
+
+    Class names are those of the Hugging Face metadata in the schema, otherwise "0" to "K-1".
+
+    Raises:
+        EdcError: a part is missing, a file is not readable or lacks a column, or class lists of files differ.
+    """
+    root = resolve_root(config)
+    train, test = _files(root, TRAIN_PATTERNS), _files(root, TEST_PATTERNS)
+    classes = _classes(train[0], config)
+    for path in train[1:] + test:
+        check_same_classes(classes, _classes(path, config), str(train[0]), str(path))
+
+    files = test if part == "test" else train
+    labels = [_labels(path, config.label_column) for path in files]
+    starts = np.cumsum([0] + [len(found) for found in labels])
+
+    def name(row: int) -> str:
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{files[number]}: row {row - starts[number]}"
+
+    def decode(rows: Rows, out: Pixels) -> dict[int, str]:
+        bad: dict[int, str] = {}
+        for path, start in zip(files, starts[:-1], strict=True):
+            bad |= _decode_file(path, config.image_column, rows, int(start), out)
+        return bad
+
+    where = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    return Source(where=where, classes=classes, labels=np.concatenate(labels), name=name, decode=decode)
+
+
+def _files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """The files of the first pattern that has any, sorted by name."""
+    for pattern in patterns:
+        if found := sorted(root.glob(pattern), key=lambda path: path.name):
+            return found
+    raise EdcError(f"{root}: no file {patterns[0]}; expected train-*.parquet and test-*.parquet (or validation-*)")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+    except (OSError, pa.ArrowException) as error:
+        raise EdcError(f"{path}: not readable as parquet ({' '.join(str(error).split())})") from None
+
+
+def _classes(path: Path, config: DataConfig) -> tuple[str, ...]:
+    """Class names of a file, once its columns are as expected."""
+    image, label = config.image_column, config.label_column
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    for column in (image, label):
+        if column not in schema.names:
+            found = ", ".join(schema.names)
+            raise EdcError(f"{path}: no column {column!r}; expected {image!r} and {label!r}, found {found}")
+    kind = schema.field(image).type
+    encoded = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+    if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
+        raise EdcError(f"{path}: column {image!r} is {kind}; expected struct<bytes: binary, path: string>")
+    if not pa.types.is_integer(schema.field(label).type):
+        raise EdcError(f"{path}: column {label!r} is {schema.field(label).type}; expected integers")
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        names = features.get(label, {}).get("names")
+    except (ValueError, AttributeError):
+        raise EdcError(f"{path}: metadata 'huggingface' is not readable; expected info.features as JSON") from None
+    if names is None:
+        return tuple(str(c) for c in range(config.classes))
+    if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
+        raise EdcError(f"{path}: class names of {label!r} in the metadata are {names!r}; expected a list of strings")
+    return tuple(names)
+
+
+def _labels(path: Path, column: str) -> Rows:
+    with _opened(path) as file:
+        found = file.read(columns=[column]).column(column)
+        if found.null_count:
+            row = found.is_null().to_numpy().argmax()
+            raise EdcError(f"{path}: row {row}: no label in column {column!r}; expected an integer")
+        return found.cast(pa.int64()).to_numpy().astype(np.int64)
+
+
+def _decode_file(path: Path, column: str, rows: Rows, start: int, out: Pixels) -> dict[int, str]:
+    """Decodes those of `rows` (ascending, over all files) that lie in one file beginning at row `start`."""
+    bad: dict[int, str] = {}
+    with _opened(path) as file:
+        for group in range(file.num_row_groups):
+            end = start + file.metadata.row_group(group).num_rows
+            first, last = (int(edge) for edge in np.searchsorted(rows, (start, end)))
+            if first < last:
+                images = file.read_row_group(group, columns=[column]).column(column).take(rows[first:last] - start)
+                encoded = [entry["bytes"] if isinstance(entry, dict) else entry for entry in images.to_pylist()]
+                found = decode_pictures(encoded, out[first:last])
+                bad |= {first + position: why for position, why in found.items()}
+            start = end
+    return bad

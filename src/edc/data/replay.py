@@ -1,0 +1,118 @@
+"""Replayable augmentation: what happens to image i in epoch e follows from a seed, so labels made once fit for ever.
+
+The observers see exactly the pixels the student will see. Nothing but the seed and the choices is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from edc.data import randaugment
+from edc.data.augment import Normaliser, crop_boxes, cutmix_box, paste, resized_crop
+from edc.rng import generator
+
+if TYPE_CHECKING:
+    from edc.params import RelabelRow
+
+
+@dataclass(frozen=True)
+class EpochDraws:
+    """The augmentation of one epoch; row i belongs to image i, whatever the order.
+
+    Attributes:
+        order: (N,) the order in which images are visited.
+        boxes: (N, 4) crop rectangles.
+        flips: (N,) left-right mirrors.
+        partners: (N,) the image pasted by CutMix.
+        mix_boxes: (N, 4) what is pasted; empty rectangles without CutMix.
+        operations: RandAugment's draws, or None.
+    """
+
+    order: Tensor
+    boxes: Tensor
+    flips: Tensor
+    partners: Tensor
+    mix_boxes: Tensor
+    operations: randaugment.Draws | None
+
+
+class Replay:
+    """Augments a condensed set the same way whenever it is asked.
+
+    Args:
+        images: uint8 (N, C, S, S) on the device that augments.
+        row: the choices and the seed.
+        normaliser: into the space networks see.
+    """
+
+    def __init__(self, images: Tensor, row: RelabelRow, normaliser: Normaliser) -> None:
+        self.images, self.row, self.normaliser = images, row, normaliser
+
+    def draws(self, epoch: int) -> EpochDraws:
+        """Every parameter of one epoch (0-based)."""
+        row, n, size = self.row, len(self.images), self.images.shape[-1]
+        rng = generator(row.seed, "replay", epoch)
+        order = rng.permutation(n)
+        boxes = crop_boxes(rng, n, size, row.crop_scale, row.crop_ratio)
+        flips = rng.random(n) < (0.5 if row.flip else 0.0)
+        partners, mix = order.copy(), torch.zeros(n, 4, dtype=torch.int64)
+        for start in range(0, n, row.batch):
+            # One rectangle and one permutation per batch, drawn whether or not they are used.
+            batch = order[start : start + row.batch]
+            lam, centre = rng.random(), rng.integers(0, size, 2)
+            partners[batch] = rng.permutation(batch)
+            if row.cutmix:
+                mix[batch] = torch.tensor(cutmix_box(lam, (int(centre[0]), int(centre[1])), size))
+        operations = None
+        if row.randaugment is not None:
+            operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
+        device = self.images.device
+        return EpochDraws(
+            order=torch.from_numpy(order).to(device),
+            boxes=torch.from_numpy(boxes).to(device),
+            flips=torch.from_numpy(flips).to(device),
+            partners=torch.from_numpy(partners).to(device),
+            mix_boxes=mix.to(device),
+            operations=operations,
+        )
+
+    def _view(self, draws: EpochDraws, index: Tensor) -> Tensor:
+        """Cropped and mirrored images, normalised."""
+        pixels = self.images[index]
+        if draws.operations is not None and self.row.randaugment is not None:
+            pixels = randaugment.apply(pixels, draws.operations[index.cpu()], self.row.randaugment.magnitude)
+        pixels = pixels.to(torch.float32)
+        view = resized_crop(pixels, draws.boxes[index], pixels.shape[-1], draws.flips[index])
+        return self.normaliser.encode(view)
+
+    def batch(self, draws: EpochDraws, index: Tensor, mix: bool = True) -> Tensor:
+        """The images of one batch as networks see them.
+
+        Args:
+            draws: the epoch's parameters.
+            index: (B,) which images.
+            mix: paste the CutMix partner; the hard-label and fixed-label regimes leave it out.
+
+        Returns:
+            float32 (B, C, S, S), normalised.
+        """
+        own = self._view(draws, index)
+        if not mix or not self.row.cutmix:
+            return own
+        partners = draws.partners[index]
+        # Inside the batch they were drawn for, partners are views already at hand.
+        place = torch.full((len(self.images),), -1, device=index.device)
+        place[index] = torch.arange(len(index), device=index.device)
+        other = own[place[partners]] if bool((place[partners] >= 0).all()) else self._view(draws, partners)
+        return paste(own, other, draws.mix_boxes[index])
+
+    def epoch(self, epoch: int, batch: int, mix: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch: image indices (B,) and images (B, C, S, S)."""
+        draws = self.draws(epoch)
+        for index in draws.order.split(batch):
+            yield index, self.batch(draws, index, mix)

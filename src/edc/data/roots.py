@@ -1,0 +1,113 @@
+"""Where a dataset lies on this machine: an environment variable, a remembered folder, or the study's root."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+from edc.errors import EdcError
+
+REMEMBERED = Path(".edc/data.json")
+"""Folders given to `edc plan STUDY --data PATH`, by dataset name; local to a checkout and ignored by Git."""
+
+
+class DataConfig(Protocol):
+    """What the readers ask of a dataset's parameters; `family` (str or None) may stand beside them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def root(self) -> str | None: ...
+    @property
+    def source(self) -> str | None: ...
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def holdout(self) -> float: ...
+    @property
+    def split_seed(self) -> int: ...
+    @property
+    def train_per_class(self) -> int | None: ...
+    @property
+    def test_per_class(self) -> int | None: ...
+    @property
+    def image_column(self) -> str: ...
+    @property
+    def label_column(self) -> str: ...
+    @property
+    def unreadable_limit(self) -> int: ...
+
+
+def variable(name: str) -> str:
+    """The environment variable with the root of a dataset: `tiny-imagenet` -> `EDC_DATA_TINY_IMAGENET`."""
+    return "EDC_DATA_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
+
+
+def resolve_root(config: DataConfig) -> Path:
+    """The folder a dataset is read from.
+
+    The first of these that is given: the environment variables of the dataset's name and of its family, the
+    remembered folders of its name and of its family, and `config.root` (relative to the current directory).
+
+    Returns:
+        An existing folder that is not empty.
+
+    Raises:
+        EdcError: none is given, or the one given is missing, no folder, or empty; the line names its origin.
+    """
+    family = getattr(config, "family", None)
+    names = [config.name] + ([family] if family and family != config.name else [])
+    remembered = _remembered()
+    given = [(variable(name), os.environ.get(variable(name))) for name in names]
+    given += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]
+    given += [(f"dataset {config.name}: root", config.root)]
+    for origin, value in given:
+        if value:
+            return _folder(Path(value).expanduser(), origin)
+    raise EdcError(
+        f"dataset {config.name}: no folder given; set {variable(names[-1])}=PATH or run `edc plan STUDY --data PATH`"
+    )
+
+
+def remember_root(name: str, path: str | Path) -> None:
+    """Keeps `path` (made absolute) as the root of dataset `name`; the file is replaced whole."""
+    remembered = _remembered() | {name: os.path.abspath(Path(path).expanduser())}
+    REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
+    temporary = REMEMBERED.with_name(f"{REMEMBERED.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(remembered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(REMEMBERED)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        found = json.loads(REMEMBERED.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise EdcError(f"{REMEMBERED}: not readable as JSON ({error}); mend or delete it") from None
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise EdcError(f'{REMEMBERED}: expected {{"NAME": "PATH", ...}}; mend or delete it')
+    return found
+
+
+def _folder(path: Path, origin: str) -> Path:
+    try:
+        if not path.is_dir():
+            raise EdcError(f"{origin}: {path} {'is not a folder' if path.exists() else 'does not exist'}")
+        if next(path.iterdir(), None) is None:
+            raise EdcError(f"{origin}: {path} is empty; expected the dataset's files")
+    except OSError as error:
+        raise EdcError(f"{origin}: {path} cannot be read ({error.strerror})") from None
+    return path

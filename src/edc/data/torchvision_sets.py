@@ -1,0 +1,53 @@
+"""CIFAR-10 and CIFAR-100 as torchvision keeps them on disk; nothing is downloaded.
+
+torchvision compares every file with its official MD5 sum before it unpickles it: no foreign pickle is opened.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from edc.data.folder import fit
+from edc.data.roots import DataConfig, resolve_root
+from edc.data.sets import Part, Pixels, Rows, Source
+from edc.errors import EdcError, unknown_name
+
+SOURCES = ("CIFAR10", "CIFAR100")
+
+
+def read(config: DataConfig, part: Part) -> Source:
+    """Loads one part of a torchvision set; the root holds `cifar-10-batches-py`, or is that folder itself.
+
+    Raises:
+        EdcError: unknown source, or files that are missing or are not the official ones.
+    """
+    where = f"dataset {config.name}"
+    if config.source not in SOURCES:
+        raise unknown_name("torchvision source", str(config.source), SOURCES, where)
+    root = resolve_root(config)
+    from torchvision import datasets
+
+    kind = getattr(datasets, config.source)
+    if root.name == kind.base_folder:
+        root = root.parent
+    place = root / kind.base_folder
+    if not place.is_dir():
+        raise EdcError(f"{root}: no folder {kind.base_folder!r}; expected the files of torchvision's {config.source}")
+    try:
+        raw = kind(str(root), train=part == "train", download=False)
+    except (RuntimeError, OSError):
+        raise EdcError(f"{place}: files missing or damaged; expected the official ones of {config.source}") from None
+
+    def decode(rows: Rows, out: Pixels) -> dict[int, str]:
+        for position, row in enumerate(rows):
+            out[position] = fit(Image.fromarray(raw.data[row]), out.shape[1], out.shape[2])
+        return {}
+
+    return Source(
+        where=f"{place}, {part} part",
+        classes=tuple(raw.classes),
+        labels=np.asarray(raw.targets, np.int64),
+        name=lambda row: f"{place}, {part} image {row}",
+        decode=decode,
+    )

@@ -1,0 +1,76 @@
+"""One device for one run: a free GPU is claimed under a file lock before torch starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edc.errors import EdcError
+
+
+def visible_gpus() -> list[str]:
+    """Identifiers of the GPUs this process may use, without starting torch."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return [gpu.strip() for gpu in listed.split(",") if gpu.strip() and gpu.strip() != "-1"]
+    try:
+        answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(i) for i, line in enumerate(answer.stdout.splitlines()) if line.startswith("GPU ")]
+
+
+@contextlib.contextmanager
+def claim(wanted: str) -> Iterator[str]:
+    """Hold a device while the block runs.
+
+    The lock lies outside the project, so runs of several checkouts on one machine don't meet on one GPU; it falls with
+    the process, however that ends.
+
+    Args:
+        wanted: "cpu", "cuda", or "auto" (a GPU where there is one).
+
+    Yields:
+        "cpu" or "cuda".
+
+    Raises:
+        EdcError: a GPU was asked for and there is none.
+    """
+    gpus = [] if wanted == "cpu" else visible_gpus()
+    if not gpus:
+        if wanted == "cuda":
+            raise EdcError("machine.device = 'cuda': no GPU is visible here; use 'auto' or 'cpu'")
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        yield "cpu"
+        return
+    from filelock import FileLock, Timeout
+
+    folder = Path(tempfile.gettempdir()) / f"edc-gpus-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = False
+    while True:
+        for gpu in gpus:
+            lock = FileLock(folder / f"{gpu.replace('/', '_')}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                yield "cuda"
+            finally:
+                lock.release()
+            return
+        if not told:
+            print(
+                f"edc: all GPUs ({', '.join(gpus)}) are claimed by other runs; waiting for one",
+                file=sys.stderr,
+            )
+            told = True
+        time.sleep(1)

@@ -1,0 +1,256 @@
+"""One run of one stage: its parameters, device, checkpoint, outputs and tracking, the same way for every stage."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edc.errors import EdcError
+from edc.params import Dataset, Plan, load_plan
+from edc.storage import (
+    RESULTS,
+    STATE,
+    Checkpoint,
+    fingerprint,
+    read_manifest,
+    replacing,
+    sha256,
+    write_json,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from edc.data.sets import ImageSet
+    from edc.tracking import Run
+
+
+class Job:
+    """What a stage module needs to do its work.
+
+    Attributes:
+        stage, key: which run.
+        plan, row: the plan and this run's row of it.
+        device: torch's name of the claimed device.
+    """
+
+    def __init__(self, stage: str, key: str, plan: Plan, device: str) -> None:
+        self.stage, self.key, self.plan, self.device = stage, key, plan, device
+        self.row: Any = plan.row(stage, key)
+        self.folder = RESULTS / stage / key
+        self._started = time.monotonic()
+        self._earlier = 0.0
+        self._checkpoint: Checkpoint | None = None
+        self._inputs: dict[str, str] = {}
+        self._classes: tuple[str, ...] = ()
+
+    @property
+    def dataset(self) -> Dataset:
+        """The dataset this run belongs to."""
+        return self.plan.datasets[self.row.dataset]
+
+    @property
+    def seconds(self) -> float:
+        """Time spent so far, with the runs this one goes on from."""
+        return self._earlier + time.monotonic() - self._started
+
+    def path(self, name: str) -> Path:
+        """Where one of this run's files goes."""
+        return self.folder / name
+
+    def load(self, split: Any) -> ImageSet:
+        """A split of the dataset, whose classes must be those of everything loaded before."""
+        from edc.data.sets import load_split
+
+        images = load_split(self.dataset, split)
+        self._agree(images.classes, f"dataset {self.row.dataset!r}")
+        return images
+
+    def upstream(self, stage: str, key: str) -> dict[str, Any]:
+        """The manifest of an earlier run, its files checked and its classes compared.
+
+        Raises:
+            EdcError: the run has not finished, a file is damaged, or its classes are not in the order of the others'.
+        """
+        manifest = read_manifest(stage, key)
+        self._inputs[f"{stage}/{key}"] = fingerprint(manifest["files"])
+        self._agree(tuple(manifest["classes"]), f"results/{stage}/{key}")
+        return manifest
+
+    def _agree(self, classes: tuple[str, ...], where: str) -> None:
+        if not self._classes:
+            self._classes, self._origin = classes, where
+        if classes == self._classes:
+            return
+        if len(classes) != len(self._classes):
+            raise EdcError(f"{where} has {len(classes)} classes, {self._origin} has {len(self._classes)}")
+        i = next(i for i, (a, b) in enumerate(zip(classes, self._classes, strict=True)) if a != b)
+        raise EdcError(
+            f"{where} and {self._origin} disagree on the classes: class {i} is {classes[i]!r} in the first, "
+            f"{self._classes[i]!r} in the second"
+        )
+
+    def checkpoint(self) -> Checkpoint:
+        """This run's checkpoint; ask for it once all inputs are loaded, for it belongs to them."""
+        identity = fingerprint([self.resolved(), self._inputs, self.device])
+        self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), identity)
+        return self._checkpoint
+
+    def checkpoint_path(self, suffix: str) -> Path:
+        """A file beside the checkpoint, outside the outputs."""
+        return STATE / "checkpoints" / self.stage / f"{self.key}{suffix}"
+
+    def resume(self, checkpoint: Checkpoint) -> dict[str, Any] | None:
+        """The state an interrupted run left."""
+        state = checkpoint.load()
+        if state is not None:
+            self._earlier = float(state.get("seconds", 0.0))
+            print(f"edc: {self.stage} {self.key} goes on from its checkpoint", file=sys.stderr)
+        return state
+
+    def keep(self, checkpoint: Checkpoint, state: Callable[[], Mapping[str, Any]]) -> None:
+        """Save the state if it is time to."""
+        if checkpoint.due():
+            checkpoint.save({**state(), "seconds": self.seconds})
+
+    def resolved(self) -> dict[str, Any]:
+        """Every parameter this run depends on."""
+        values = {
+            self.stage: self.row.model_dump(mode="json"),
+            "machine": self.plan.machine.model_dump(mode="json"),
+        }
+        if hasattr(self.row, "dataset"):
+            values["dataset"] = self.dataset.model_dump(mode="json")
+        return values
+
+    def track(self, seed: int | None = None, **params: object) -> Run:
+        """A tracked run of this job, with short flat parameter names."""
+        from edc.tracking import Run
+
+        flat = {k: v for k, v in self.row.model_dump(mode="json").items() if k != "seeds"}
+        return Run(
+            stage=self.stage,
+            row=self.key,
+            params={**flat, "device": self.device, "threads": self.plan.machine.threads, **params},
+            study=self.plan.study,
+            seed=seed,
+        )
+
+    def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
+        """Write a CSV history."""
+        lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
+        write_text(self.path(name), "\n".join(lines) + "\n")
+        return self.path(name)
+
+    def tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> Path:
+        """Write a safetensors file."""
+        from edc.storage import write_tensors
+
+        write_tensors(self.path(name), tensors)
+        return self.path(name)
+
+    def adopt(self, name: str, source: Path) -> Path:
+        """Move a finished file from beside the checkpoint to the outputs."""
+        with replacing(self.path(name)) as temporary:
+            shutil.move(source, temporary)
+        return self.path(name)
+
+    def finish(self, files: Iterable[str], **facts: object) -> None:
+        """Write the manifest, which makes the run complete, and forget the checkpoint.
+
+        Args:
+            files: names of the files others will read.
+            facts: what else is known of the outputs; no times, dates or paths of this machine.
+        """
+        from edc.data.sets import class_hash
+
+        entries = {name: {"bytes": self.path(name).stat().st_size, "sha256": sha256(self.path(name))} for name in files}
+        manifest = {
+            "stage": self.stage,
+            "run": self.key,
+            "params": self.resolved(),
+            "inputs": self._inputs,
+            **facts,
+        }
+        manifest |= {
+            "classes": list(self._classes),
+            "class_hash": class_hash(self._classes),
+            "files": entries,
+        }
+        write_json(self.path("run.json"), self.provenance())
+        write_json(self.path("manifest.json"), manifest)
+        if self._checkpoint is not None:
+            self._checkpoint.clear()
+
+    def provenance(self) -> dict[str, Any]:
+        """When, where and with what this run was made: facts that no runner hashes."""
+        import resource
+
+        import torch
+
+        from edc.tracking.provenance import provenance
+
+        on_gpu = self.device == "cuda"
+        code = provenance()
+        return {
+            "seconds": round(self.seconds, 2),
+            "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads",
+            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
+            "commit": code["edc.commit"],
+            "dirty": code["edc.dirty"],
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+        }
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+KNOBS = {
+    "pretrain": "batch",
+    "statistics": "batch",
+    "synthesize": "optimise.group",
+    "relabel": "batch",
+    "evaluate": "batch",
+}
+
+
+def execute(stage: str, key: str) -> None:
+    """Run one row of one stage of the plan in the current directory.
+
+    Raises:
+        EdcError: anything the user can mend.
+    """
+    from edc.devices import claim
+
+    plan = load_plan()
+    plan.row(stage, key)
+    with claim(plan.machine.device if stage != "tables" else "cpu") as device:
+        if stage == "tables":
+            importlib.import_module("edc.tables").run(plan, key)
+            return
+        threads = plan.machine.threads
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        import torch
+
+        torch.set_num_threads(threads)
+        if device == "cuda" and not torch.cuda.is_available():
+            raise EdcError(f"machine.device = {plan.machine.device!r}: torch can't use the GPU of this machine")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        try:
+            importlib.import_module(f"edc.{stage}").run(Job(stage, key, plan, device))
+        except torch.OutOfMemoryError:
+            raise EdcError(
+                f"{stage}.{key}: out of memory on the {device} device; lower {stage}.{key}.{KNOBS[stage]}"
+            ) from None

@@ -1,0 +1,285 @@
+"""Statistics of an observer's layers, as one vector, and the loss that matches them.
+
+Every ``Conv2d`` and ``BatchNorm2d`` is looked at, in the order of registration, through its input x of shape
+(B, C, H, W): mean and (biased) variance per channel, and for convolutions also mean and variance per cell of the map
+(EDC section 3.1 after G-VBSM). A layer's part of the vector is ``[mean C | var C | cell mean U | cell var U]``, the
+last two for convolutions only; the vector of all layers has length D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edc.params import Match
+
+Kind = str  # "bn" or "conv"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One observed layer: where its statistics lie in the vector.
+
+    Attributes:
+        name: the module's name in the network.
+        kind: "bn" or "conv".
+        start: first index in the vector.
+        channels: C of its input.
+        cells: U, 0 for BN.
+    """
+
+    name: str
+    kind: Kind
+    start: int
+    channels: int
+    cells: int
+
+    @property
+    def lengths(self) -> list[int]:
+        """Lengths of its statistics: mean, variance, and for convolutions cell mean and cell variance."""
+        return [self.channels] * 2 + ([self.cells] * 2 if self.kind == "conv" else [])
+
+    @property
+    def size(self) -> int:
+        return sum(self.lengths)
+
+
+def grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """A map's sides rounded up to whole cells of ``patch`` pixels."""
+    return -(-height // patch) * patch, -(-width // patch) * patch
+
+
+def cells(x: Tensor, patch: int) -> Tensor:
+    """Cut a map into cells, resizing it bilinearly first when its sides are no multiples of the cell's.
+
+    Args:
+        x: (B, C, H, W).
+        patch: side of a cell, pixels.
+
+    Returns:
+        (B, C, rows, patch, columns, patch)
+    """
+    b, c, h, w = x.shape
+    size = grid(h, w, patch)
+    if size != (h, w):
+        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return x.view(b, c, size[0] // patch, patch, size[1] // patch, patch)
+
+
+def batch_statistics(x: Tensor, kind: Kind, patch: int) -> list[Tensor]:
+    """Statistics of a layer's input over the whole batch: the parts of :attr:`Hook.lengths`."""
+    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+    if kind == "bn":
+        return [mean, var]
+    cell_var, cell_mean = torch.var_mean(cells(x, patch), dim=(0, 1, 3, 5), correction=0)
+    return [mean, var, cell_mean.flatten(), cell_var.flatten()]
+
+
+def image_statistics(x: Tensor, kind: Kind, patch: int) -> list[Tensor]:
+    """The same for every image on its own: parts of shape (B, length)."""
+    var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
+    if kind == "bn":
+        return [mean, var]
+    cell_var, cell_mean = torch.var_mean(cells(x, patch), dim=(1, 3, 5), correction=0)
+    return [mean, var, cell_mean.flatten(1), cell_var.flatten(1)]
+
+
+class Watcher:
+    """Collects an observer's statistics during its forward pass.
+
+    Args:
+        observer: the network, in eval mode.
+        patch: side of the cells, pixels of the feature map.
+        shape: (C, H, W) of the images; one forward pass with zeros finds the maps' sizes.
+        per_image: statistics of every image instead of the batch.
+
+    Attributes:
+        hooks: the observed layers.
+        size: D, length of the statistics vector.
+    """
+
+    def __init__(self, observer: nn.Module, patch: int, shape: Sequence[int], per_image: bool = False) -> None:
+        self.observer, self.patch = observer, patch
+        self._measure = image_statistics if per_image else batch_statistics
+        self._dim = 1 if per_image else 0
+        self._parts: dict[int, list[Tensor]] = {}
+        self._skip: set[int] = set()
+        self._active = True
+        layers = [(n, m) for n, m in observer.named_modules() if isinstance(m, nn.BatchNorm2d | nn.Conv2d)]
+        kinds = ["bn" if isinstance(m, nn.BatchNorm2d) else "conv" for _, m in layers]
+        self._handles = [
+            module.register_forward_pre_hook(self._hook(i, kind))
+            for i, ((_, module), kind) in enumerate(zip(layers, kinds, strict=True))
+        ]
+        self.hooks: list[Hook] = []
+        self.size = 0
+        with torch.no_grad():
+            device = next(observer.parameters()).device
+            observer(torch.zeros(2, *shape, device=device))
+        for i, ((name, _), kind) in enumerate(zip(layers, kinds, strict=True)):
+            lengths = [part.shape[-1] for part in self._parts[i]]
+            hook = Hook(name, kind, self.size, lengths[0], lengths[2] if kind == "conv" else 0)
+            self.hooks.append(hook)
+            self.size += hook.size
+
+    def _hook(self, i: int, kind: Kind) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if self._active and i not in self._skip:
+                self._parts[i] = self._measure(inputs[0], kind, self.patch)
+
+        return collect
+
+    def __call__(self, x: Tensor, skip: set[int] | None = None) -> tuple[Tensor, Tensor]:
+        """Forward pass with statistics.
+
+        Args:
+            x: (B, C, H, W), normalised.
+            skip: hooks to leave out this time; their part of the vector is zero.
+
+        Returns:
+            logits (B, K) and the statistics vector (D,), or (B, D) when per image.
+        """
+        self._parts, self._skip = {}, skip or set()
+        logits = self.observer(x)
+        parts: list[Tensor] = []
+        for i, hook in enumerate(self.hooks):
+            if i in self._parts:
+                parts += self._parts[i]
+            else:
+                parts.append(x.new_zeros((len(x), hook.size) if self._dim else hook.size))
+        self._parts = {}
+        return logits, torch.cat(parts, dim=self._dim)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Forward pass without statistics and without gradient: (B, K)."""
+        self._active = False
+        try:
+            with torch.no_grad():
+                return self.observer(x)
+        finally:
+            self._active = True
+
+    def close(self) -> None:
+        """Take the hooks off the network."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def running_statistics(observer: nn.Module, hooks: Sequence[Hook], vector: Tensor) -> Tensor:
+    """Replace the BN layers' parts of a statistics vector by the layers' own running mean and variance."""
+    modules = dict(observer.named_modules())
+    result = vector.clone()
+    for hook in hooks:
+        if hook.kind == "bn":
+            layer = modules[hook.name]
+            assert isinstance(layer, nn.BatchNorm2d)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            result[hook.start : hook.start + hook.size] = torch.cat([layer.running_mean, layer.running_var])
+    return result
+
+
+class StatisticsMatcher:
+    """The matching loss of one observer and its running statistics (EDC Eq. 5; soft category-aware matching).
+
+    With s the batch's statistics and e their running value, e <- rho e + (1 - rho) s, the loss of layer l is
+
+        r_l = sum over its statistics of alpha * ||S_global - s~|| + (1 - alpha) * ||S_class - s~||,
+        s~ = e + s - stopgrad(s),
+
+    norms unsquared, and the total is sum_l w_l r_l with w = ``first_hook`` for the first layer and 1 for the others.
+    Since s~ has the value e and the gradient of s, d loss / d s is known in closed form: the unit vectors
+    (e - S) / ||e - S|| of every statistic. So nothing of this is differentiated by autograd.
+
+    Args:
+        hooks: the observed layers.
+        settings: weights and decay.
+        global_target: (D,).
+        class_table: (K, D).
+    """
+
+    def __init__(self, hooks: Sequence[Hook], settings: Match, global_target: Tensor, class_table: Tensor) -> None:
+        self.settings, self.global_target, self.class_table = settings, global_target, class_table
+        device = global_target.device
+        lengths = torch.tensor([length for hook in hooks for length in hook.lengths])
+        self.segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
+        weights = [settings.first_hook if i == 0 else 1.0 for i, hook in enumerate(hooks) for _ in hook.lengths]
+        self.weights = torch.tensor(weights, device=device)
+        owner = torch.tensor([i for i, hook in enumerate(hooks) for _ in range(hook.size)])
+        self.owner = owner.to(device)
+        self.running: Tensor | None = None
+        self.class_target = global_target
+
+    def start_group(self, labels: Tensor, forget: bool = True) -> None:
+        """Set the class target, the mean of the classes' rows over the group's images.
+
+        Args:
+            labels: (B,) classes of the group's images.
+            forget: start the running statistics anew.
+        """
+        self.class_target = self.class_table[labels].mean(dim=0)
+        if forget:
+            self.running = None
+
+    def _update(self, statistics: Tensor, skip: set[int] | None) -> Tensor:
+        rho = self.settings.ema
+        if self.running is None:
+            first = self.settings.ema_init == "first"
+            self.running = statistics.clone() if first else torch.zeros_like(statistics)
+        updated = torch.lerp(self.running, statistics, 1 - rho)
+        if skip:
+            skipped = torch.isin(self.owner, torch.tensor(sorted(skip), device=self.owner.device))
+            updated = torch.where(skipped, self.running, updated)
+        self.running = updated
+        return updated
+
+    def norms(self, residual: Tensor) -> Tensor:
+        """Length of every statistic's part of a vector: (number of statistics,)."""
+        squares = torch.zeros_like(self.weights).index_add_(0, self.segment, residual * residual)
+        return squares.sqrt()
+
+    def __call__(self, statistics: Tensor, skip: set[int] | None = None) -> Tensor:
+        """One visit.
+
+        Args:
+            statistics: (D,) of the batch, with its graph.
+            skip: hooks left out of this visit.
+
+        Returns:
+            The loss, a scalar whose gradient reaches the batch through ``statistics``.
+        """
+        value = self._update(statistics.detach(), skip)
+        alpha, weights = self.settings.alpha, self.weights
+        if skip:
+            absent = torch.zeros(int(self.owner[-1]) + 1, device=weights.device)
+            absent[sorted(skip)] = 1
+            present = torch.zeros_like(weights)
+            present[self.segment] = 1 - absent[self.owner]
+            weights = weights * present
+        loss = torch.zeros((), device=value.device)
+        direction = torch.zeros_like(value)
+        for share, target in ((alpha, self.global_target), (1 - alpha, self.class_target)):
+            if share == 0:
+                continue
+            residual = value - target
+            norms = self.norms(residual)
+            loss = loss + share * (weights * norms).sum()
+            unit = share * weights / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+            direction += residual * unit[self.segment]
+        # Value of the loss, gradient of the closed form.
+        return loss + (statistics * direction).sum() - (statistics.detach() * direction).sum()
+
+
+def skipped_hooks(hooks: Sequence[Hook], drop: float, rng: np.random.Generator) -> set[int]:
+    """Convolutions left out of a visit, each with probability ``drop`` (G-VBSM's beta_dr)."""
+    if drop == 0:
+        return set()
+    return {i for i, hook in enumerate(hooks) if hook.kind == "conv" and rng.random() < drop}

@@ -1,0 +1,101 @@
+"""ShuffleNetV2 x0.5 for small images (Ma et al., ECCV 2018, arXiv 1807.11164).
+
+Table 5 of the paper at x0.5 (stages of 48, 96, 192 channels, 4, 8, 4 units, 1x1 head to 1024), but with a 1x1
+stem of stride 1 and no max-pooling, as the small-image networks of the distillation literature have it (Tian
+et al., Contrastive Representation Distillation, ICLR 2020, arXiv 1910.10699).
+
+Initialisation: PyTorch's defaults throughout.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(outputs)]
+
+
+def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """1x1, 3x3 depthwise, 1x1: no ReLU after the depthwise convolution."""
+    return nn.Sequential(
+        *_conv_norm(inputs, outputs, 1),
+        nn.ReLU(),
+        *_conv_norm(outputs, outputs, 3, stride=stride, groups=outputs),
+        *_conv_norm(outputs, outputs, 1),
+        nn.ReLU(),
+    )
+
+
+def _shuffle(x: Tensor) -> Tensor:
+    """Interleave the two halves of the channels, so that the next unit splits them anew: (B, C, H, W)."""
+    return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class BasicUnit(nn.Module):
+    """Half of the channels pass, the other half goes through the branch: (B, C, H, W) -> (B, C, H, W)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.branch = _branch(width // 2, width // 2, stride=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        passing, rest = x.chunk(2, dim=1)
+        return _shuffle(torch.cat((passing, self.branch(rest)), dim=1))
+
+
+class DownUnit(nn.Module):
+    """Both branches see all channels and halve the map: (B, inputs, H, W) -> (B, outputs, H/2, W/2)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.left = nn.Sequential(
+            *_conv_norm(inputs, inputs, 3, stride=2, groups=inputs),
+            *_conv_norm(inputs, outputs // 2, 1),
+            nn.ReLU(),
+        )
+        self.right = _branch(inputs, outputs // 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _shuffle(torch.cat((self.left(x), self.right(x)), dim=1))
+
+
+class ShuffleNetV2(nn.Module):
+    """1x1 stem, three stages, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes).
+
+    Args:
+        classes: number of outputs.
+        channels: channels of the image.
+        widths: channels of the three stages.
+        depths: basic units that follow the down-sampling unit of each stage.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        channels: int,
+        widths: tuple[int, int, int] = (48, 96, 192),
+        depths: tuple[int, int, int] = (3, 7, 3),
+    ) -> None:
+        super().__init__()
+        inputs, head = 24, 1024
+        self.stem = nn.Sequential(*_conv_norm(channels, inputs, 1), nn.ReLU())
+        stages: list[nn.Module] = []
+        for width, depth in zip(widths, depths, strict=True):
+            stages.append(nn.Sequential(DownUnit(inputs, width), *(BasicUnit(width) for _ in range(depth))))
+            inputs = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(*_conv_norm(inputs, head, 1), nn.ReLU())
+        self.fc = nn.Linear(head, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(self.stages(self.stem(x)))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def shufflenet_v2_05(classes: int, image_size: int = 32, channels: int = 3) -> ShuffleNetV2:
+    """ShuffleNetV2 x0.5, 0.35 M parameters at 10 classes. Any `image_size` will do."""
+    return ShuffleNetV2(classes, channels)

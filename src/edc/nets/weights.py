@@ -1,0 +1,85 @@
+"""State dicts from files into networks, without executing code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from edc.errors import EdcError
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors, .pth or .pt file, on the CPU.
+
+    Raises:
+        EdcError: if the file is absent, broken, of another kind, or holds more than tensors.
+    """
+    if not path.is_file():
+        raise EdcError(f"weights file {path} not found")
+    if path.suffix not in (".safetensors", ".pth", ".pt"):
+        raise EdcError(f"weights file {path}: expected a name ending in .safetensors, .pth or .pt")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        raise EdcError(f"weights file {path}: not a readable state dict ({first_line(error)})") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise EdcError(f"weights file {path}: expected a plain state dict (a name and a tensor each)")
+    return state
+
+
+def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy a state dict into a network; a classifier for another number of classes is left out.
+
+    Args:
+        model: the network, whose classifier keeps its weights where the class counts differ.
+        state: name -> tensor, as from `model.state_dict()`; changed in place.
+        source: file the state dict is from, for messages.
+
+    Raises:
+        EdcError: if any other tensor is missing, left over or of another shape.
+    """
+    own = model.state_dict()
+    for head in _classifiers(model):
+        names = [name for name in state if name.startswith(f"{head}.") and name in own]
+        # The first dimension counts the classes; another one (the features) must agree where the classes do.
+        if any(state[name].shape[:1] != own[name].shape[:1] for name in names):
+            for name in names:
+                state[name] = own[name]
+    for name in own:
+        # Files written before PyTorch 0.4.1 lack the batch counter, which only a momentum of None reads.
+        if name.endswith(".num_batches_tracked"):
+            state.setdefault(name, own[name])
+    problems = [f"{name} is missing" for name in own if name not in state]
+    problems += [f"{name} is unknown" for name in state if name not in own]
+    problems += [
+        f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise EdcError(f"weights {source} do not fit the network: {problems[0]}{more}")
+    # Not load_state_dict: some networks want the version number that only a pickled dict carries.
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
+
+
+def _classifiers(model: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that give the logits: timm tells, else the last linear or conv layer."""
+    named = getattr(model, "pretrained_cfg", {}).get("classifier")
+    if named:
+        return (named,) if isinstance(named, str) else tuple(named)
+    return tuple([name for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1:])
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

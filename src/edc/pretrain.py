@@ -1,0 +1,99 @@
+"""Stage pretrain: train an observer on the dataset."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from edc.data.augment import Normaliser, pad_crop
+from edc.job import Job
+from edc.nets import build, parameter_count
+from edc.progress import bar
+from edc.rng import generator
+from edc.schedules import multiplier
+from edc.training import accuracy, make_optimiser, set_rate
+
+HISTORY = ("epoch", "lr", "train_loss", "holdout_accuracy")
+
+
+def run(job: Job) -> None:
+    """Train one network with random crops and flips; keep the last epoch's weights (EDC appendix, Table 19)."""
+    row, dataset, device = job.row, job.dataset, torch.device(job.device)
+    train = job.load("train")
+    holdout = job.load("holdout") if dataset.holdout else None
+    model = build(
+        row.network,
+        classes=dataset.classes,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        seed=row.seed,
+        weights=row.weights,
+    ).to(device)
+    optimiser = make_optimiser(model, row.optimiser)
+    normaliser = Normaliser(dataset.mean, dataset.std, device)
+    images, labels = train.images.to(device), train.labels.to(device)
+    history: list[list[float]] = []
+    checkpoint = job.checkpoint()
+    if state := job.resume(checkpoint):
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        history = state["history"]
+    with job.track() as tracked, bar(row.epochs, f"pretrain {job.key}", len(history), "epoch") as progress:
+        tracked.dataset(row.dataset, train.digest)
+        for epoch in range(len(history), row.epochs):
+            rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
+            set_rate(optimiser, rate)
+            loss = train_epoch(model, optimiser, images, labels, normaliser, job, epoch)
+            right = accuracy(model, holdout.images.to(device), holdout.labels.to(device), normaliser) if holdout else 0
+            history.append([epoch, rate, loss, right])
+            tracked.metrics({"train_loss": loss, "lr": rate, "holdout_accuracy": right}, step=epoch)
+            progress.set_postfix(loss=f"{loss:.3f}", holdout=f"{right:.1f}%")
+            progress.update()
+            job.keep(
+                checkpoint,
+                lambda: {
+                    "model": model.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "history": history,
+                },
+            )
+        job.tensors("weights.safetensors", model.state_dict())
+        tracked.artifact(job.table("history.csv", HISTORY, history))
+        job.finish(
+            ["weights.safetensors"],
+            dataset_digest=train.digest,
+            train_images=len(train),
+            parameters=parameter_count(model),
+            holdout_accuracy=history[-1][3] if history and holdout else None,
+        )
+
+
+def train_epoch(
+    model: torch.nn.Module,
+    optimiser: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    normaliser: Normaliser,
+    job: Job,
+    epoch: int,
+) -> float:
+    """One pass over the training images; returns the mean loss."""
+    row, dataset = job.row, job.dataset
+    model.train()
+    rng = generator(row.seed, "pretrain", epoch)
+    order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    offsets = torch.from_numpy(rng.integers(0, 2 * dataset.pad + 1, (len(images), 2))).to(images.device)
+    flips = torch.from_numpy(rng.random(len(images)) < (0.5 if dataset.flip else 0.0)).to(images.device)
+    # Dropout, where a network has it, draws from torch's own generator.
+    torch.manual_seed(int(rng.integers(2**31)))
+    total = torch.zeros((), device=images.device)
+    for index in order.split(row.batch):
+        if len(index) == 1 and len(order) > 1:
+            continue  # batch norm has no variance over a single image
+        x = normaliser.encode(pad_crop(images[index], offsets[index], dataset.pad, flips[index]))
+        loss = F.cross_entropy(model(x), labels[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        total += loss.detach() * len(index)
+    return float(total) / len(images)

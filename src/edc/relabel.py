@@ -1,0 +1,94 @@
+"""Stage relabel: the observers label the images under the augmentation the students will replay."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edc.data.augment import Normaliser
+from edc.data.replay import Replay
+from edc.errors import EdcError
+from edc.job import Job
+from edc.observers import load_observer
+from edc.progress import bar
+from edc.storage import RESULTS, read_tensors, replacing
+from edc.training import accuracy
+
+SANITY_IMAGES = 2000
+
+
+def run(job: Job) -> None:
+    """Store the mean logits of the observers: (epochs, N, K) for the augmented views, (N, K) for the plain images."""
+    row, dataset, device = job.row, job.dataset, torch.device(job.device)
+    made = job.upstream("synthesize", row.images)
+    stored = read_tensors(RESULTS / "synthesize" / row.images / "images.safetensors")
+    images = stored["images"].to(device)
+    observers = {key: load_observer(job, key) for key in row.observers}
+    normaliser = Normaliser(dataset.mean, dataset.std, device)
+    replay = Replay(images, row, normaliser)
+    shape = (row.epochs, len(images), dataset.classes)
+    checkpoint, partial = job.checkpoint(), job.checkpoint_path(".npy")
+    state = job.resume(checkpoint) or {}
+    measured = state.get("accuracy") or measure(job, observers, normaliser)
+    start = int(state.get("epochs", 0)) if partial.exists() else 0
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    logits = np.lib.format.open_memmap(partial, mode="r+" if start else "w+", dtype=np.float16, shape=shape)
+    with job.track() as tracked, bar(row.epochs, f"relabel {job.key}", start, "epoch") as progress:
+        tracked.dataset(row.dataset, made["dataset_digest"])
+        tracked.metrics({f"holdout_accuracy_{key}": value for key, value in measured.items()}, step=0)
+        for epoch in range(start, row.epochs):
+            for index, x in replay.epoch(epoch, row.batch):
+                logits[epoch, index.cpu().numpy()] = mean_logits(list(observers.values()), x).cpu().numpy()
+            progress.update()
+            if checkpoint.due():
+                logits.flush()
+            job.keep(checkpoint, functools.partial(dict, epochs=epoch + 1, accuracy=measured))
+        logits.flush()
+        del logits
+        job.adopt("logits.npy", partial)
+        plain = torch.cat(
+            [mean_logits(list(observers.values()), normaliser.encode(part)) for part in images.split(row.batch)]
+        )
+        with replacing(job.path("fixed.npy")) as temporary, temporary.open("wb") as file:
+            np.save(file, plain.cpu().numpy())
+        right = (plain.argmax(1).cpu() == stored["labels"]).float().mean()
+        tracked.metrics({"agreement": 100 * float(right)}, step=0)
+        job.finish(
+            ["logits.npy", "fixed.npy"],
+            dataset_digest=made["dataset_digest"],
+            shape=list(shape),
+            dtype="float16",
+            holdout_accuracy=measured,
+            agreement=100 * float(right),
+        )
+
+
+@torch.no_grad()
+def mean_logits(observers: list[nn.Module], x: Tensor) -> Tensor:
+    """Plain mean of the observers' logits in half precision (EDC section 3.4): (B, K)."""
+    return torch.stack([observer(x) for observer in observers]).mean(dim=0).to(torch.float16)
+
+
+def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -> dict[str, float]:
+    """Accuracy of every observer, percent, on held-out training images (on training images where none are held out).
+
+    Raises:
+        EdcError: one is implausibly bad; most often its classes are in another order.
+    """
+    held = job.load("holdout" if job.dataset.holdout else "train")
+    spread = torch.linspace(0, len(held) - 1, min(SANITY_IMAGES, len(held))).long()
+    device = torch.device(job.device)
+    images, labels = held.read(spread).to(device), held.labels[spread].to(device)
+    measured = {}
+    for key, observer in observers.items():
+        measured[key] = accuracy(observer, images, labels, normaliser)
+        if measured[key] < 100 * job.row.min_accuracy:
+            raise EdcError(
+                f"observer {key} is right on {measured[key]:.1f} % of held-out images, at least "
+                f"{100 * job.row.min_accuracy:.1f} % was expected (relabel.{job.key}.min_accuracy); "
+                "train it longer, or check the order of its classes"
+            )
+    return measured

@@ -1,0 +1,127 @@
+"""Stage statistics: what an observer's layers see of the dataset, globally and per class."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+
+from edc.data.augment import Normaliser, pad_crop
+from edc.job import Job
+from edc.matching import Watcher, running_statistics
+from edc.observers import load_observer
+from edc.progress import bar
+from edc.rng import generator
+
+
+def run(job: Job) -> None:
+    """One epoch over the training images, all observers on the same augmented batches (EDC section 3.1).
+
+    For every observer the global vector (D,) and the class table (K, D) of :mod:`edc.matching`: globally the mean over
+    mini-batches, weighted by their size, of batch statistics (BN layers: their own running statistics); per class the
+    mean over images of each image's own statistics.
+    """
+    row, dataset, device = job.row, job.dataset, torch.device(job.device)
+    train = job.load("train")
+    shape = train.images.shape[1:]
+    observers = {key: load_observer(job, key) for key in row.observers}
+    watchers = {key: Watcher(model, row.patch, shape, per_image=True) for key, model in observers.items()}
+    sums = {key: ClassSums(w, dataset.classes, device) for key, w in watchers.items()}
+    normaliser = Normaliser(dataset.mean, dataset.std, device)
+    images, labels = train.images.to(device), train.labels.to(device)
+
+    rng = generator(row.seed, "statistics")
+    order = torch.from_numpy(rng.permutation(len(images))).to(device)
+    offsets = torch.from_numpy(rng.integers(0, 2 * dataset.pad + 1, (len(images), 2))).to(device)
+    flips = torch.from_numpy(rng.random(len(images)) < (0.5 if dataset.flip else 0.0)).to(device)
+    batches = order.split(row.batch)
+
+    checkpoint = job.checkpoint()
+    start = 0
+    if state := job.resume(checkpoint):
+        start = state["batches"]
+        for key, held in sums.items():
+            held.load(state["sums"][key])
+    with job.track() as tracked, bar(len(batches), f"statistics {job.key}", start, "batch") as progress:
+        tracked.dataset(row.dataset, train.digest)
+        for i in range(start, len(batches)):
+            index = batches[i]
+            x = normaliser.encode(pad_crop(images[index], offsets[index], dataset.pad, flips[index]))
+            with torch.no_grad():
+                for key, watcher in watchers.items():
+                    sums[key].add(watcher(x)[1], labels[index])
+            progress.update()
+            job.keep(checkpoint, functools.partial(position, i + 1, sums))
+        files = []
+        for key, held in sums.items():
+            everything, classes = held.result(row.class_variance)
+            everything = running_statistics(observers[key], watchers[key].hooks, everything)
+            files.append(f"{key}.safetensors")
+            job.tensors(files[-1], {"global": everything, "classes": classes})
+        sizes = {key: watcher.size for key, watcher in watchers.items()}
+        tracked.metrics({f"size_{key}": float(size) for key, size in sizes.items()}, step=0)
+        job.finish(files, dataset_digest=train.digest, images=len(train), sizes=sizes)
+
+
+def position(batches: int, sums: dict[str, ClassSums]) -> dict[str, object]:
+    """What a checkpoint keeps."""
+    return {"batches": batches, "sums": {key: held.state() for key, held in sums.items()}}
+
+
+class ClassSums:
+    """Running sums of per-image statistics, in float32, from which both targets follow.
+
+    A batch's variance over (image, pixel) is the mean of the images' variances plus the variance of their means, so the
+    per-image statistics are all that has to be measured.
+
+    Args:
+        watcher: tells which parts of the vector are means and which variances.
+        classes: K.
+        device: of the sums.
+    """
+
+    def __init__(self, watcher: Watcher, classes: int, device: torch.device) -> None:
+        mean_of = torch.full((watcher.size,), -1, dtype=torch.int64)
+        for hook in watcher.hooks:
+            start = hook.start
+            for length in hook.lengths[::2]:
+                mean_of[start + length : start + 2 * length] = torch.arange(start, start + length)
+                start += 2 * length
+        self.variances = (mean_of >= 0).nonzero().flatten().to(device)
+        self.means = mean_of[mean_of >= 0].to(device)
+        self.everything = torch.zeros(watcher.size, device=device)
+        self.table = torch.zeros(classes, watcher.size, device=device)
+        self.squares = torch.zeros(classes, len(self.means), device=device)
+        self.counts = torch.zeros(classes, device=device)
+
+    def add(self, statistics: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in one batch: per-image statistics (B, D) and classes (B,)."""
+        batch = statistics.mean(dim=0)
+        centred = statistics[:, self.means] - batch[self.means]
+        batch[self.variances] += (centred * centred).mean(dim=0)
+        self.everything += batch * len(labels)
+        self.table.index_add_(0, labels, statistics)
+        self.squares.index_add_(0, labels, statistics[:, self.means] ** 2)
+        self.counts.index_add_(0, labels, torch.ones_like(labels, dtype=self.counts.dtype))
+
+    def result(self, class_variance: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Global vector (D,) and class table (K, D); "mixture" adds the variance of the images' means to a class's."""
+        table = self.table / self.counts[:, None]
+        if class_variance == "mixture":
+            between = self.squares / self.counts[:, None] - table[:, self.means] ** 2
+            table[:, self.variances] += between.clamp_min(0)
+        return self.everything / self.counts.sum(), table
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """For the checkpoint."""
+        return {
+            "everything": self.everything,
+            "table": self.table,
+            "squares": self.squares,
+            "counts": self.counts,
+        }
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """From the checkpoint."""
+        for name, tensor in state.items():
+            getattr(self, name).copy_(tensor)

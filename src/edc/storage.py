@@ -1,0 +1,185 @@
+"""Files that are whole or absent: atomic writes, tensor files, manifests, checkpoints.
+
+No pickle is read from results: tensors are safetensors or ``.npy`` arrays, everything else JSON and CSV.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+RESULTS = Path("results")
+STATE = Path(".edc")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well, and vanishes when it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with a stable layout, so equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        EdcError: the file is missing or truncated.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdcError(f"{path}: no such file; run the stage that makes it first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as one safetensors file."""
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        EdcError: the file is missing, truncated, or not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.exists():
+        raise EdcError(f"{path}: no such file; run the stage that makes it first")
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Open an ``.npy`` array as a read-only memory map.
+
+    Raises:
+        EdcError: the file is missing or truncated.
+    """
+    import numpy as np
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise EdcError(f"{path}: no such file; run the stage that makes it first") from None
+    except (ValueError, OSError, EOFError) as error:
+        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: object) -> str:
+    """Short SHA-256 of a JSON-able value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def read_manifest(stage: str, key: str, verify: bool = True) -> dict[str, Any]:
+    """The manifest of a finished run, after checking that the files it lists are as they were written.
+
+    Raises:
+        EdcError: the run has not finished, or one of its files is missing, truncated or changed.
+    """
+    folder = RESULTS / stage / key
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    for name, entry in manifest.get("files", {}).items() if verify else ():
+        path = folder / name
+        if not path.exists():
+            raise EdcError(f"{path}: no such file; run `edc {stage} --run {key}` or `dvc checkout`")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise EdcError(
+                f"{path}: damaged or truncated, {size} of {entry['bytes']} bytes; run `edc {stage} --run {key}`"
+            )
+        if sha256(path) != entry["sha256"]:
+            raise EdcError(f"{path}: changed since it was made; run `edc {stage} --run {key}`")
+    return manifest
+
+
+class Checkpoint:
+    """Where a long run stands, kept outside its outputs, so that a killed run goes on instead of starting over.
+
+    A checkpoint belongs to the exact parameters and inputs it was made with (its identity); any other is ignored.
+
+    Args:
+        path: where it is kept.
+        identity: fingerprint of everything the state depends on.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
+        # EDC_CHECKPOINT_SECONDS=0 keeps one at every opportunity; the fault tests use it.
+        self.interval = float(os.environ.get("EDC_CHECKPOINT_SECONDS", "30"))
+        self._last = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The kept state, or None when there is none, it is damaged, or it belongs to other inputs."""
+        import torch
+
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:
+            return None
+        return state["state"] if state.get("identity") == self.identity else None
+
+    def due(self) -> bool:
+        """Whether the interval since the last one has passed."""
+        return time.monotonic() - self._last >= self.interval
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep a state of tensors, numbers, strings, lists and dictionaries."""
+        import torch
+
+        with replacing(self.path) as temporary:
+            torch.save({"identity": self.identity, "state": dict(state)}, temporary)
+        self._last = time.monotonic()
+
+    def clear(self) -> None:
+        """Forget the state: the run is finished."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""A student: a fresh network in training on a condensed set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edc.data.augment import Normaliser
+from edc.nets import build
+from edc.params import Dataset, EvaluateRow
+from edc.rng import generator
+from edc.schedules import multiplier
+from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+
+
+class Student:
+    """One network of one seed with its optimiser, averaged weights and history.
+
+    Args:
+        seed: of the initial weights.
+        row: network and protocol.
+        dataset: shape of images and number of classes.
+        device: where it trains.
+
+    Attributes:
+        history: per epoch: epoch, learning rate, training loss, test accuracy (None where it was not looked at).
+    """
+
+    def __init__(self, seed: int, row: EvaluateRow, dataset: Dataset, device: torch.device) -> None:
+        self.seed, self.row = seed, row
+        size, channels = dataset.image_size, dataset.channels
+        self.model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed).to(
+            device
+        )
+        self.optimiser = make_optimiser(self.model, row.optimiser)
+        self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
+        self.history: list[list[Any]] = []
+
+    def train_epoch(self, epoch: int, batches: Sequence[Batch]) -> tuple[float, float]:
+        """One epoch over batches of images (B, C, S, S), soft targets (B, K) or None, and classes (B,).
+
+        Returns:
+            Mean training loss and the learning rate.
+        """
+        row = self.row
+        rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
+        set_rate(self.optimiser, rate)
+        # Dropout, where a network has it, must not depend on the other seeds or on where a run was interrupted.
+        torch.manual_seed(int(generator(self.seed, "student", epoch).integers(2**31)))
+        self.model.train()
+        total = torch.zeros((), device=batches[0][0].device)
+        for x, targets, labels in batches:
+            loss = student_loss(self.model(x), targets, labels, row.loss)
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update()
+            total += loss.detach() * len(x)
+        return float(total) / sum(len(x) for x, _, _ in batches), rate
+
+    def test(self, images: Tensor, labels: Tensor, normaliser: Normaliser) -> float:
+        """Test accuracy in percent, of the averaged weights where the protocol has them."""
+        with self.average.swapped() if self.average is not None else contextlib.nullcontext():
+            return accuracy(self.model, images, labels, normaliser)
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.shadow if self.average is not None else [],
+            "history": self.history,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            for shadow, kept in zip(self.average.shadow, state["average"], strict=True):
+                shadow.copy_(kept)
+        self.history = state["history"]

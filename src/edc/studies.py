@@ -1,0 +1,213 @@
+"""The files a study is composed from: datasets, recipes, protocols and studies under ``workflow/``.
+
+Each is a short YAML file that may inherit from another of its kind. Values are laid over one another in a fixed order:
+the file's own values, those for the dataset's family, those for the number of images per class, those for both, and
+last the study's own. The result is checked after each layer, so an error names the file that brought it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edc.errors import EdcError, unknown_name
+from edc.params import Machine, Model, Optimiser, Schedule, read_yaml, validate
+
+WORKFLOW = Path("workflow")
+
+Values = dict[str, Any]
+
+
+class PretrainChoices(Model):
+    """How a dataset's observers are trained."""
+
+    weights: str | None = None
+    epochs: int = Field(ge=0)
+    batch: int = Field(ge=1)
+    optimiser: Optimiser
+    schedule: Schedule
+    seed: int = Field(default=0, ge=0)
+
+
+class StatisticsChoices(Model):
+    """How the statistics pass over a dataset is made."""
+
+    patch: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    class_variance: Literal["within", "mixture"] = "within"
+    seed: int = Field(default=0, ge=0)
+
+
+class DatasetFile(Model):
+    """``workflow/datasets/NAME.yaml``"""
+
+    inherits: str | None = None
+    description: str
+    title: str = Field(description="how the dataset is called beside its numbers")
+    data: Values
+    observers: list[str] = Field(min_length=1, description="networks, in the order synthesis visits them")
+    pretrain: PretrainChoices
+    networks: dict[str, Values] = Field(default={}, description="values of `pretrain` for single networks")
+    statistics: StatisticsChoices
+
+
+class Layer(Model):
+    """Values that apply to one family of datasets or one number of images per class."""
+
+    synthesize: Values = {}
+    relabel: Values = {}
+    student: Values = {}
+    observers: dict[Literal["match", "label"], list[str]] = {}
+    protocol: str | None = None
+
+
+class FamilyLayer(Layer):
+    """A layer for a family, with layers for images per class inside."""
+
+    ipc: dict[int, Layer] = {}
+
+
+class RecipeFile(Model):
+    """``workflow/recipes/NAME.yaml``: every choice for images and labels, and the protocol the method brings along."""
+
+    inherits: str | None = None
+    description: str
+    source: str
+    synthesize: Values
+    observers: dict[Literal["match", "label"], list[str]] = Field(
+        default={}, description="networks that are matched and that label; default: all of the dataset's"
+    )
+    protocol: str
+    families: dict[str, FamilyLayer] = {}
+    ipc: dict[int, Layer] = {}
+
+
+class ProtocolFile(Model):
+    """``workflow/protocols/NAME.yaml``: how a student is trained and judged, and what its labels must cover."""
+
+    inherits: str | None = None
+    description: str
+    source: str
+    regime: Literal["soft", "fixed", "hard"]
+    relabel: Values
+    student: Values
+    families: dict[str, FamilyLayer] = {}
+    ipc: dict[int, Layer] = {}
+
+
+class StudyFile(Model):
+    """``workflow/studies/NAME.yaml``: what to run."""
+
+    inherits: str | None = None
+    description: str
+    datasets: list[str] = Field(min_length=1)
+    recipes: list[str] = Field(min_length=1)
+    ipc: list[int] = Field(min_length=1)
+    protocols: list[str] = Field(min_length=1, description="names, or 'default' for each recipe's own")
+    students: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of the students")
+    seed: int = Field(default=0, ge=0, description="of the synthesis")
+    machine: Machine = Machine()
+    overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
+        default={}, description="values laid over a file's own, by name"
+    )
+
+
+KINDS: dict[str, type[Model]] = {
+    "datasets": DatasetFile,
+    "recipes": RecipeFile,
+    "protocols": ProtocolFile,
+    "studies": StudyFile,
+}
+
+
+def names(kind: str) -> list[str]:
+    """Names of all files of one kind, sorted."""
+    return sorted(path.stem for path in (WORKFLOW / kind).glob("*.yaml"))
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
+    """``over`` laid upon ``base``: mappings are merged key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where: str = "") -> Any:
+    """Read one file with all it inherits.
+
+    Args:
+        kind: datasets, recipes, protocols or studies.
+        name: the file's name without its ending.
+        overrides: values of the study for this file.
+        where: who asked for it, for the error line.
+
+    Raises:
+        EdcError: the name is unknown (the nearest is offered) or a value is not allowed.
+    """
+    singular = {"studies": "study"}.get(kind, kind.removesuffix("s"))
+    values: Values = {}
+    chain: list[str] = []
+    current: str | None = name
+    while current is not None:
+        path = WORKFLOW / kind / f"{current}.yaml"
+        if not path.exists():
+            raise unknown_name(singular, current, names(kind), where or str(WORKFLOW / kind))
+        if current in chain:
+            raise EdcError(f"{path}: inherits from itself through {' -> '.join([*chain, current])}")
+        own = read_yaml(path)
+        chain.append(current)
+        where = str(path)
+        current = own.pop("inherits", None)
+        values = merge(own, values)
+    path = WORKFLOW / kind / f"{name}.yaml"
+    file = validate(KINDS[kind], values, str(path))
+    if overrides:
+        file = validate(KINDS[kind], merge(values, overrides), f"study's overrides.{kind}.{name}")
+    return file
+
+
+def layers(file: RecipeFile | ProtocolFile, family: str, ipc: int) -> list[tuple[str, Layer]]:
+    """The layers of a file that apply, weakest first, each with the key it stands under."""
+    found: list[tuple[str, Layer]] = []
+    if family in file.families:
+        found.append((f"families.{family}", file.families[family]))
+    if ipc in file.ipc:
+        found.append((f"ipc.{ipc}", file.ipc[ipc]))
+    if family in file.families and ipc in file.families[family].ipc:
+        found.append((f"families.{family}.ipc.{ipc}", file.families[family].ipc[ipc]))
+    return found
+
+
+def resolve(
+    file: RecipeFile | ProtocolFile, section: str, family: str, ipc: int, model: type[Model], where: str
+) -> Any:
+    """One section of a recipe or protocol for a dataset family and a number of images per class, checked.
+
+    Raises:
+        EdcError: names the file, the layer and the key that is wrong.
+    """
+    values: Values = dict(getattr(file, section))
+    stages = [("", values)]
+    for key, layer in layers(file, family, ipc):
+        values = merge(values, getattr(layer, section))
+        stages.append((f" ({key})", values))
+    resolved = None
+    for key, values in stages:
+        # Only the last layer must be complete; the ones before are checked to blame the right place.
+        resolved = _check(model, values, f"{where}{key}: {section}", complete=values is stages[-1][1])
+    return resolved
+
+
+def _check(model: type[Model], values: Values, where: str, complete: bool) -> Any:
+    try:
+        return validate(model, values, where)
+    except EdcError as error:
+        if complete or "missing key" not in str(error):
+            raise
+        return None

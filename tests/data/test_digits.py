@@ -1,0 +1,48 @@
+"""The digits of scikit-learn: 8 x 8 pixels, fixed test part."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from edc.data.sets import load_split
+
+
+def config(**changes):
+    given = SimpleNamespace(
+        name="digits", kind="digits", image_size=8, channels=1, classes=10, holdout=0.1, split_seed=0,
+        train_per_class=None, test_per_class=None, unreadable_limit=0,
+    )  # fmt: skip
+    vars(given).update(changes)
+    return given
+
+
+def test_the_parts_are_the_1797_images():
+    parts = [load_split(config(), split) for split in ("train", "holdout", "test")]
+    raw = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    found = np.concatenate([part.images[:, 0].numpy() for part in parts])
+    assert [len(part) for part in parts] == [1293, 145, 359]
+    assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in raw)
+    assert parts[0].classes == tuple("0123456789")
+    for part in parts:
+        share = part.labels.bincount().numpy() / np.bincount(load_digits().target) * 1797 / len(part)
+        assert ((share > 0.95) & (share < 1.05)).all()
+
+
+def test_grey_values_fill_the_byte():
+    images = load_split(config(), "test").images
+    assert (int(images.min()), int(images.max())) == (0, 255)
+
+
+def test_the_test_part_depends_on_no_parameter():
+    one = load_split(config(), "test")
+    assert load_split(config(split_seed=9, holdout=0.4, train_per_class=3), "test").digest == one.digest
+    assert load_split(config(split_seed=9), "train").digest != load_split(config(), "train").digest
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3)])
+def test_size_and_channels(size, channels):
+    images = load_split(config(image_size=size, channels=channels, train_per_class=4), "train").images
+    assert images.shape == (30, channels, size, size)
+    assert (images == images[:, :1]).all()

@@ -1,0 +1,173 @@
+"""Image folders: order, formats, resizing, and what is told about broken ones."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from edc.data.folder import decode_pictures, fit
+from edc.data.sets import load_split
+from edc.errors import EdcError
+
+
+def picture(seed: int, width: int = 12, height: int = 10, mode: str = "RGB") -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values).convert(mode)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for part, n in (("train", 4), ("val", 2)):
+        for c, name in enumerate(("cat", "ant", "bee")):
+            folder = tmp_path / "set" / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                picture(10 * c + i).save(folder / f"{i}.png")
+    return tmp_path / "set"
+
+
+def config(root: Path, **changes):
+    given = SimpleNamespace(
+        name="pets", kind="folder", root=str(root), image_size=8, channels=3, classes=3, holdout=0.25,
+        split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+    )  # fmt: skip
+    vars(given).update(changes)
+    return given
+
+
+def told(given, split="train") -> str:
+    with pytest.raises(EdcError) as error:
+        load_split(given, split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_classes_and_images_come_in_sorted_order(root):
+    found = load_split(config(root), "test")
+    assert found.classes == ("ant", "bee", "cat")
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    expected = [fit(picture(seed), 3, 8) for seed in (10, 11, 20, 21, 0, 1)]
+    assert torch.equal(found.images, torch.from_numpy(np.stack(expected)))
+
+
+def test_train_and_holdout_share_out_the_training_folder(root):
+    train, held = load_split(config(root), "train"), load_split(config(root), "holdout")
+    assert train.labels.bincount().tolist() == [3, 3, 3]
+    assert held.labels.bincount().tolist() == [1, 1, 1]
+    together = {image.numpy().tobytes() for image in torch.cat([train.images, held.images])}
+    assert len(together) == 12
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "ppm", "tif"])
+def test_formats(root, suffix):
+    picture(7).save(root / "val" / "ant" / f"more.{suffix}")
+    for name in ("notes.txt", ".hidden.png"):
+        (root / "val" / "ant" / name).write_text("no picture")
+    assert load_split(config(root), "test").labels.bincount().tolist() == [3, 2, 2]
+
+
+def test_pictures_in_deeper_folders_count(root):
+    deeper = root / "val" / "ant" / "images"
+    deeper.mkdir()
+    picture(7).save(deeper / "a.png")
+    (root / "val" / ".cache").mkdir()
+    assert load_split(config(root), "test").labels.bincount().tolist() == [3, 2, 2]
+
+
+def test_test_is_preferred_to_val_where_its_classes_fit(root):
+    (root / "test" / "images").mkdir(parents=True)
+    assert len(load_split(config(root), "test")) == 6
+    (root / "test" / "images").rmdir()
+    for name in ("ant", "bee", "cat"):
+        (root / "test" / name).mkdir()
+        picture(1).save(root / "test" / name / "a.png")
+    assert len(load_split(config(root), "test")) == 3
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "CMYK", "LA"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fit_converts_every_mode(mode, channels, recwarn):
+    given = picture(0, 8, 8, mode)
+    if mode == "P":
+        given.info["transparency"] = bytes(256)
+    expected = np.asarray(given.convert("RGBA").convert("RGB") if mode == "P" else given.convert("RGB"))
+    found = fit(given, channels, 8)
+    assert (found.shape, found.dtype) == ((channels, 8, 8), np.uint8)
+    if channels == 3:
+        np.testing.assert_array_equal(found.transpose(1, 2, 0), expected)
+    assert not recwarn
+
+
+def test_fit_scales_16_bit_grey_and_refuses_unknown_ranges():
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    np.testing.assert_array_equal(fit(Image.fromarray(values), 1, 8)[0], values >> 8)
+    with pytest.raises(ValueError, match="no known range"):
+        fit(Image.fromarray(np.zeros((8, 8), np.float32)), 1, 8)
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (37, 91), (16, 16), (5, 9), (31, 16), (300, 7)])
+def test_fit_is_resize_of_the_shorter_side_and_centre_crop(width, height):
+    given = picture(3, width, height)
+    reference = v2.CenterCrop(16)(v2.Resize(16, v2.InterpolationMode.BILINEAR, antialias=True)(given))
+    difference = fit(given, 3, 16).transpose(1, 2, 0).astype(int) - np.asarray(reference)
+    assert abs(difference).max() <= 1
+
+
+def test_many_threads_and_one_give_the_same(tmp_path, monkeypatch):
+    paths = []
+    for i in range(150):
+        picture(i, 40, 40).save(tmp_path / f"{i}.png")
+        paths.append(tmp_path / f"{i}.png")
+    paths[70] = tmp_path / "absent.png"
+    one, many = np.zeros((150, 3, 40, 40), np.uint8), np.zeros((150, 3, 40, 40), np.uint8)
+    monkeypatch.setattr("edc.data.folder.SMALL", 10**9)
+    bad = decode_pictures(paths, one)
+    monkeypatch.setattr("edc.data.folder.SMALL", 0)
+    assert decode_pictures(paths, many) == bad == {70: "No such file or directory"}
+    np.testing.assert_array_equal(one, many)
+
+
+def test_unreadable_pictures_are_named_and_counted(root):
+    broken = root / "train" / "bee" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    (root / "train" / "cat" / "0.png").write_bytes(b"")
+    given = config(root, holdout=0.0)
+    line = told(given)
+    assert line.startswith(f"{root / 'train'}: 2 of 12 images unreadable: {broken} (")
+    cat = root / "train" / "cat" / "0.png"
+    assert line.endswith(f"{cat} (not a known image format); expected at most 0 (unreadable_limit)")
+    given.unreadable_limit = 2
+    with pytest.warns(UserWarning, match="2 of 12 images unreadable"):
+        assert load_split(given, "train").labels.bincount().tolist() == [4, 3, 3]
+
+
+def test_only_the_rows_that_are_kept_are_decoded(root):
+    for path in (root / "train").rglob("*.png"):
+        path.write_bytes(b"broken")
+    assert len(load_split(config(root), "test")) == 6
+
+
+def test_missing_parts_and_classes_are_told(root, tmp_path):
+    assert told(config(tmp_path / "no")) == f"dataset pets: root: {tmp_path / 'no'} does not exist"
+    assert told(config(root, classes=4)) == f"{root / 'train'}: 3 classes; expected 4, the dataset's `classes`"
+
+    for path in (root / "train" / "bee").iterdir():
+        path.unlink()
+    assert told(config(root)) == f"{root / 'train'}: class 'bee' has no image; expected at least 1"
+
+    (root / "val" / "bee").rename(root / "val" / "wasp")
+    line = f"{root / 'val'}: class 1 is 'cat'; expected 'bee' as in {root / 'train'}"
+    assert told(config(root)) == told(config(root), "test") == line
+
+    (root / "val").rename(root / "other")
+    expected = "no folder 'test' or 'val'; expected test/CLASS/* (or val/CLASS/*) beside train"
+    assert told(config(root)) == f"{root}: {expected}"
+    (root / "test").mkdir()
+    assert told(config(root)) == f"{root / 'test'}: no class folder; expected one folder per class"
+    (root / "train").rename(root / "training")
+    expected = "no folder 'train'; expected train/CLASS/* and test/CLASS/* (or val/CLASS/*)"
+    assert told(config(root)) == f"{root}: {expected}"

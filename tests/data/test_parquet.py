@@ -1,0 +1,169 @@
+"""Parquet files in the Hugging Face layout, made here."""
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from edc.data import parquet
+from edc.data.sets import load_split
+from edc.errors import EdcError
+
+NAMES = ["plane", "car", "bird"]
+
+
+def encoded(value: int, size: int = 4) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 2 * value, 3 * value)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write(path: Path, rows, names=NAMES, image="img", label="label", size=4, metadata=None):
+    """Images whose red value is their row number, in row groups of 5; labels row % 3."""
+    images = [{"bytes": encoded(row, size), "path": f"{row}.png"} for row in rows]
+    table = pa.table({image: images, label: pa.array([row % 3 for row in rows], pa.int64())})
+    if names is not None:
+        feature = {"names": names, "_type": "ClassLabel"}
+        metadata = json.dumps({"info": {"features": {image: {"_type": "Image"}, label: feature}}})
+    pq.write_table(
+        table.replace_schema_metadata({"huggingface": metadata} if metadata else None), path, row_group_size=5
+    )
+
+
+@pytest.fixture
+def root(tmp_path):
+    write(tmp_path / "train-00000-of-00002.parquet", range(18))
+    write(tmp_path / "train-00001-of-00002.parquet", range(18, 36))
+    write(tmp_path / "test-00000-of-00001.parquet", range(40, 49))
+    return tmp_path
+
+
+def config(root: Path, **changes):
+    given = SimpleNamespace(
+        name="planes", kind="parquet", root=str(root), image_size=4, channels=3, classes=3, holdout=0.25,
+        split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+        image_column="img", label_column="label",
+    )  # fmt: skip
+    vars(given).update(changes)
+    return given
+
+
+def told(given, split="train") -> str:
+    with pytest.raises(EdcError) as error:
+        load_split(given, split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_parts_are_read_with_names_and_in_order(root):
+    train, held, test = (load_split(config(root), split) for split in ("train", "holdout", "test"))
+    assert train.classes == tuple(NAMES)
+    assert [len(part) for part in (train, held, test)] == [27, 9, 9]
+    for part in (train, held, test):
+        red = part.images[:, 0, 0, 0].long()
+        assert (red % 3 == part.labels).all()
+        assert (red.diff() > 0).all()
+        assert torch.equal(part.images[:, 2].long(), (3 * red)[:, None, None].expand(-1, 4, 4))
+    assert sorted(torch.cat([train.images, held.images])[:, 0, 0, 0].tolist()) == list(range(36))
+
+
+def test_only_the_rows_that_are_kept_are_decoded(root, monkeypatch):
+    decoded, real = [], parquet.decode_pictures
+    monkeypatch.setattr(parquet, "decode_pictures", lambda given, out: decoded.extend(given) or real(given, out))
+    found = load_split(config(root, train_per_class=2, holdout=0.0), "train")
+    assert len(decoded) == len(found) == 6
+    assert found.labels.bincount().tolist() == [2, 2, 2]
+
+
+def test_other_sizes_and_columns_are_brought_to_the_wanted_ones(tmp_path):
+    write(tmp_path / "train.parquet", range(6), image="image", label="fine_label", size=9)
+    write(tmp_path / "validation-0.parquet", range(6), image="image", label="fine_label", size=9)
+    given = config(tmp_path, image_column="image", label_column="fine_label", image_size=6, channels=1)
+    assert load_split(given, "train").images.shape == (3, 1, 6, 6)
+    assert len(load_split(given, "test")) == 6
+
+
+def test_without_names_classes_are_numbers_and_plain_bytes_will_do(tmp_path):
+    images = pa.array([encoded(row) for row in range(6)], pa.binary())
+    labels = pa.array([0, 1, 2] * 2, pa.int8())
+    for part in ("train", "test"):
+        pq.write_table(pa.table({"img": images, "label": labels}), tmp_path / f"{part}-0.parquet")
+    found = load_split(config(tmp_path), "test")
+    assert found.classes == ("0", "1", "2")
+    assert found.images[:, 0, 0, 0].tolist() == list(range(6))
+
+
+def test_unreadable_rows_are_named(root):
+    path = root / "test-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    images = table.column("img").to_pylist()
+    images[6]["bytes"], images[7]["bytes"] = None, images[7]["bytes"][:40]
+    images[8] = None
+    column = pa.array(images, table.schema.field("img").type)
+    pq.write_table(table.set_column(0, table.schema.field("img"), column), path, row_group_size=5)
+    line = told(config(root), "test")
+    assert line.startswith(f"{path}: 3 of 9 images unreadable: {path}: row 6 (no bytes); {path}: row 7 (")
+    assert f"{path}: row 8 (no bytes)" in line
+    with pytest.warns(UserWarning, match="3 of 9"):
+        assert load_split(config(root, unreadable_limit=3), "test").labels.tolist() == [1, 2, 0, 1, 2, 0]
+
+
+def test_row_numbers_count_within_a_file(root):
+    path = root / "train-00001-of-00002.parquet"
+    table = pq.read_table(path)
+    column = pa.array([*[row % 3 for row in range(17)], 5], pa.int64())
+    pq.write_table(table.set_column(1, "label", column), path)
+    assert told(config(root)) == f"{path}: row 17: label 5; expected 0 to 2"
+
+
+def test_missing_files_and_columns_are_told(root):
+    train, test = root / "train-00000-of-00002.parquet", root / "test-00000-of-00001.parquet"
+    line = f"{train}: no column 'image'; expected 'image' and 'label', found img, label"
+    assert told(config(root, image_column="image")) == line
+    line = f"{train}: column 'label' is string; expected integers"
+    pq.write_table(pa.table({"img": pq.read_table(train).column("img"), "label": ["a"] * 18}), train)
+    assert told(config(root)) == line
+    pq.write_table(pa.table({"img": [1], "label": [0]}), train)
+    assert told(config(root)) == f"{train}: column 'img' is int64; expected struct<bytes: binary, path: string>"
+    train.write_bytes(b"PAR1 no PAR1")
+    assert told(config(root)).startswith(f"{train}: not readable as parquet (")
+    test.rename(root / "other.parquet")
+    files = "expected train-*.parquet and test-*.parquet (or validation-*)"
+    assert told(config(root)) == f"{root}: no file test-*.parquet; {files}"
+    for path in root.glob("train*"):
+        path.unlink()
+    assert told(config(root)) == f"{root}: no file train-*.parquet; {files}"
+
+
+def test_class_lists_that_disagree_are_told(root):
+    test = root / "test-00000-of-00001.parquet"
+    write(test, range(9), names=["plane", "bird", "car"])
+    line = f"{test}: class 1 is 'bird'; expected 'car' as in {root / 'train-00000-of-00002.parquet'}"
+    assert told(config(root), "test") == told(config(root), "train") == line
+
+
+@pytest.mark.parametrize("metadata", ["{", "[]", '{"info": {"features": {"label": {"names": "ab"}}}}'])
+def test_damaged_metadata_are_told(root, metadata):
+    write(root / "train-00000-of-00002.parquet", range(9), names=None, metadata=metadata)
+    assert "metadata" in told(config(root))
+
+
+def test_missing_labels_and_a_wrong_count_are_told(root):
+    assert "3 classes; expected 10" in told(config(root, classes=10))
+    path = root / "train-00000-of-00002.parquet"
+    table = pq.read_table(path)
+    column = pa.array([*[row % 3 for row in range(17)], None], pa.int64())
+    pq.write_table(table.set_column(1, "label", column), path)
+    assert told(config(root)) == f"{path}: row 17: no label in column 'label'; expected an integer"
+
+
+def test_the_order_of_files_is_that_of_their_names(root):
+    red = load_split(config(root, holdout=0.0), "train").images[:, 0, 0, 0]
+    assert red.tolist() == list(np.arange(36))

@@ -1,0 +1,89 @@
+"""torchvision's CIFAR sets from small batches made here.
+
+torchvision compares the files with the MD5 sums of the official ones. The tests keep that check and give it
+the sums of their own files, by a subclass of the torchvision class.
+"""
+
+import hashlib
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from torchvision import datasets
+
+from edc.data.sets import load_split
+from edc.errors import EdcError
+
+
+def dump(path, content) -> str:
+    path.write_bytes(pickle.dumps(content))
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(params=["CIFAR10", "CIFAR100"])
+def small(request, tmp_path, monkeypatch):
+    """A root with 2 training files of 6 and a test file of 3 images, in 3 classes."""
+    kind = getattr(datasets, request.param)
+    folder = tmp_path / kind.base_folder
+    folder.mkdir()
+    key = "fine_labels" if request.param == "CIFAR100" else "labels"
+    sums = {}
+    for name, n in (("first", 6), ("second", 6), ("test", 3)):
+        pixels = np.random.default_rng(n).integers(0, 256, (n, 3 * 32 * 32), dtype=np.uint8)
+        sums[name] = dump(folder / name, {"data": pixels, key: [i % 3 for i in range(n)]})
+    meta = dict(kind.meta, md5=dump(folder / kind.meta["filename"], {kind.meta["key"]: ["a", "b", "c"]}))
+    lists = {"train_list": [[n, sums[n]] for n in ("first", "second")], "test_list": [["test", sums["test"]]]}
+    monkeypatch.setattr(datasets, request.param, type("Small", (kind,), lists | {"meta": meta}))
+    return SimpleNamespace(
+        name="cifar", kind="torchvision", source=request.param, root=str(tmp_path), image_size=32, channels=3,
+        classes=3, holdout=0.25, split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+    )  # fmt: skip
+
+
+def told(config, split="train") -> str:
+    with pytest.raises(EdcError) as error:
+        load_split(config, split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_parts(small):
+    train, held, test = (load_split(small, split) for split in ("train", "holdout", "test"))
+    assert train.classes == ("a", "b", "c")
+    assert [len(part) for part in (train, held, test)] == [9, 3, 3]
+    pixels = np.random.default_rng(3).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
+    np.testing.assert_array_equal(test.images.numpy(), pixels)
+    assert test.labels.tolist() == [0, 1, 2]
+
+
+def test_the_folder_of_the_files_is_a_root_too(small):
+    one = load_split(small, "test").digest
+    small.root += "/" + getattr(datasets, small.source).base_folder
+    assert load_split(small, "test").digest == one
+
+
+def test_images_are_brought_to_the_wanted_size(small):
+    small.image_size, small.channels = 16, 1
+    assert load_split(small, "test").images.shape == (3, 1, 16, 16)
+
+
+def test_damaged_files_are_refused_before_they_are_unpickled(small, tmp_path):
+    place = tmp_path / getattr(datasets, small.source).base_folder
+    (place / "second").write_bytes(pickle.dumps({"data": [], "labels": []}))
+    expected = f"{place}: files missing or damaged; expected the official ones of {small.source}"
+    assert told(small) == told(small, "test") == expected
+    (place / "second").unlink()
+    assert told(small) == expected
+
+
+def test_absent_data_and_unknown_sources_are_told(small, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").touch()
+    small.root = str(tmp_path / "elsewhere")
+    base = getattr(datasets, small.source).base_folder
+    assert told(small) == f"{small.root}: no folder {base!r}; expected the files of torchvision's {small.source}"
+    small.source = "CIFAR01"
+    assert told(small) == "dataset cifar: unknown torchvision source 'CIFAR01'; did you mean 'CIFAR10'?"
+    small.source = None
+    assert told(small).startswith("dataset cifar: unknown torchvision source 'None'; ")

@@ -1,0 +1,44 @@
+"""Which parameters decay."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from edc import nets
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "edc.json").read_text())["weight_decay_groups"]
+
+
+def names(model: nn.Module, group: dict) -> list[str]:
+    of = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [of[id(parameter)] for parameter in group["params"]]
+
+
+def test_golden() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4), nn.Linear(4, 2, bias=True))
+    decay, rest = nets.weight_decay_groups(model, 5e-4)
+    assert names(model, decay) == GOLDEN["decay"]
+    assert names(model, rest) == GOLDEN["no_decay"]
+    assert (decay["weight_decay"], rest["weight_decay"]) == (5e-4, 0.0)
+    torch.optim.AdamW([decay, rest], lr=1e-3)
+
+
+def test_resnet18() -> None:
+    model = nets.build("torchvision:resnet18", classes=1000, image_size=64)
+    decay, rest = nets.weight_decay_groups(model, 1e-2)
+    assert (len(decay["params"]), len(rest["params"])) == (21, 41)
+    assert sum(parameter.numel() for parameter in decay["params"]) == 11_678_912
+    small = nets.build("resnet18", classes=10, image_size=32)
+    assert len(nets.weight_decay_groups(small, 1e-2)[0]["params"]) == 21
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = nets.build("convnet_w32", classes=10, image_size=8)
+    model.classifier.weight.requires_grad_(False)
+    decay, rest = nets.weight_decay_groups(model, 1e-2)
+    assert len(decay["params"]) == 3
+    assert len(rest["params"]) == 3 * 3 + 1

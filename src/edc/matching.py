@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edc.params import Match
 
-Kind = str  # "bn" or "conv"
+Kind = Literal["bn", "conv"]
 
 
 @dataclass(frozen=True)
@@ -57,39 +57,84 @@ def grid(height: int, width: int, patch: int) -> tuple[int, int]:
     return -(-height // patch) * patch, -(-width // patch) * patch
 
 
-def cells(x: Tensor, patch: int) -> Tensor:
-    """Cut a map into cells, resizing it bilinearly first when its sides are no multiples of the cell's.
+def to_grid(x: Tensor, patch: int) -> Tensor:
+    """Resize a map (B, C, H, W) bilinearly to whole cells; most maps already are."""
+    size = grid(x.shape[-2], x.shape[-1], patch)
+    return x if size == tuple(x.shape[-2:]) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
-    Args:
-        x: (B, C, H, W).
-        patch: side of a cell, pixels.
 
-    Returns:
-        (B, C, rows, patch, columns, patch)
+def pool(pixels: Tensor, patch: int) -> Tensor:
+    """Mean over cells of a map of pixels: (..., H, W) to (..., H/P, W/P)."""
+    h, w = pixels.shape[-2:]
+    return pixels.reshape(*pixels.shape[:-2], h // patch, patch, w // patch, patch).mean(dim=(-3, -1))
+
+
+def spread(cells: Tensor, patch: int) -> Tensor:
+    """Give every pixel its cell's value: (H/P, W/P) to (H, W)."""
+    return cells.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
+
+
+class BatchStatistics(torch.autograd.Function):
+    """Statistics of a layer's input over the whole batch, with a gradient that reads the input once.
+
+    Mean and raw second moment are plain sums, many times faster than a general variance, and the gradient is affine in
+    the input: dL/dx = x * (a_c + b_u) + (c_c + d_u) for channel c and cell u.
     """
-    b, c, h, w = x.shape
-    size = grid(h, w, patch)
-    if size != (h, w):
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-    return x.view(b, c, size[0] // patch, patch, size[1] // patch, patch)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, patch: int) -> Tensor:
+        """Statistics of x (B, C, H, W): ``[mean C | var C]``, and behind it the cells' unless ``patch`` is 0."""
+        x = x.to(torch.float32)
+        square = x * x
+        mean = x.mean(dim=(0, 2, 3))
+        parts = [mean, (square.mean(dim=(0, 2, 3)) - mean * mean).clamp_min_(0)]
+        y = to_grid(x, patch) if patch else x
+        cell_mean = x.new_zeros(0)
+        if patch:
+            # Averaging over images and channels first leaves one small map to cut into cells.
+            square = square if y is x else y * y
+            cell_mean = pool(y.flatten(0, 1).mean(0), patch)
+            cell_var = (pool(square.flatten(0, 1).mean(0), patch) - cell_mean * cell_mean).clamp_min_(0)
+            parts += [cell_mean.flatten(), cell_var.flatten()]
+        ctx.save_for_backward(x, y, mean, cell_mean)
+        ctx.patch = patch
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Gradient (B, C, H, W) from that of the statistics."""
+        x, y, mean, cell_mean = ctx.saved_tensors
+        channels, n = len(mean), x.numel() // len(mean)
+        to_mean, to_var = grad[:channels] / n, grad[channels : 2 * channels] * (2 / n)
+        scale = to_var[:, None, None]
+        shift = (to_mean - to_var * mean)[:, None, None]
+        resized = None
+        if ctx.patch:
+            m = y.numel() // cell_mean.numel()
+            cells = grad[2 * channels :].view(2, *cell_mean.shape)
+            cell_scale = cells[1] * (2 / m)
+            cell_shift = cells[0] / m - cell_scale * cell_mean
+            by_pixel = spread(cell_scale, ctx.patch), spread(cell_shift, ctx.patch)
+            if y.shape == x.shape:
+                scale, shift = scale + by_pixel[0], shift + by_pixel[1]
+            else:
+                resized = torch.ops.aten.upsample_bilinear2d_backward(
+                    torch.addcmul(by_pixel[1], y, by_pixel[0]), list(y.shape[-2:]), list(x.shape), False, None, None
+                )
+        result = torch.addcmul(shift, x, scale)
+        return (result if resized is None else result.add_(resized)), None
 
 
-def batch_statistics(x: Tensor, kind: Kind, patch: int) -> list[Tensor]:
-    """Statistics of a layer's input over the whole batch: the parts of :attr:`Hook.lengths`."""
-    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    if kind == "bn":
-        return [mean, var]
-    cell_var, cell_mean = torch.var_mean(cells(x, patch), dim=(0, 1, 3, 5), correction=0)
-    return [mean, var, cell_mean.flatten(), cell_var.flatten()]
-
-
-def image_statistics(x: Tensor, kind: Kind, patch: int) -> list[Tensor]:
-    """The same for every image on its own: parts of shape (B, length)."""
-    var, mean = torch.var_mean(x, dim=(2, 3), correction=0)
-    if kind == "bn":
-        return [mean, var]
-    cell_var, cell_mean = torch.var_mean(cells(x, patch), dim=(1, 3, 5), correction=0)
-    return [mean, var, cell_mean.flatten(1), cell_var.flatten(1)]
+def image_statistics(x: Tensor, patch: int) -> Tensor:
+    """The same statistics for every image on its own: (B, D of the layer); no gradient."""
+    mean, square = x.mean(dim=(2, 3)), x * x
+    parts = [mean, (square.mean(dim=(2, 3)) - mean * mean).clamp_min_(0)]
+    if patch:
+        y = to_grid(x, patch)
+        cell_mean = pool(y.mean(1), patch)
+        cell_var = pool((square if y is x else y * y).mean(1), patch) - cell_mean * cell_mean
+        parts += [cell_mean.flatten(1), cell_var.clamp_min_(0).flatten(1)]
+    return torch.cat(parts, dim=1)
 
 
 class Watcher:
@@ -108,32 +153,37 @@ class Watcher:
 
     def __init__(self, observer: nn.Module, patch: int, shape: Sequence[int], per_image: bool = False) -> None:
         self.observer, self.patch = observer, patch
-        self._measure = image_statistics if per_image else batch_statistics
-        self._dim = 1 if per_image else 0
-        self._parts: dict[int, list[Tensor]] = {}
+        self._measure = image_statistics if per_image else BatchStatistics.apply
+        self._per_image = per_image
+        self._parts: dict[int, Tensor] = {}
         self._skip: set[int] = set()
         self._active = True
         layers = [(n, m) for n, m in observer.named_modules() if isinstance(m, nn.BatchNorm2d | nn.Conv2d)]
-        kinds = ["bn" if isinstance(m, nn.BatchNorm2d) else "conv" for _, m in layers]
-        self._handles = [
-            module.register_forward_pre_hook(self._hook(i, kind))
-            for i, ((_, module), kind) in enumerate(zip(layers, kinds, strict=True))
-        ]
+        kinds: list[Kind] = ["bn" if isinstance(m, nn.BatchNorm2d) else "conv" for _, m in layers]
+        shapes: dict[int, tuple[int, ...]] = {}
+        self._handles = []
+        for i, ((_, module), kind) in enumerate(zip(layers, kinds, strict=True)):
+            cell = patch if kind == "conv" else 0
+            self._handles.append(module.register_forward_pre_hook(self._hook(i, cell, shapes)))
         self.hooks: list[Hook] = []
         self.size = 0
         with torch.no_grad():
             device = next(observer.parameters()).device
             observer(torch.zeros(2, *shape, device=device))
         for i, ((name, _), kind) in enumerate(zip(layers, kinds, strict=True)):
-            lengths = [part.shape[-1] for part in self._parts[i]]
-            hook = Hook(name, kind, self.size, lengths[0], lengths[2] if kind == "conv" else 0)
-            self.hooks.append(hook)
-            self.size += hook.size
+            _, channels, height, width = shapes[i]
+            rows, columns = grid(height, width, patch)
+            cells = (rows // patch) * (columns // patch) if kind == "conv" else 0
+            self.hooks.append(Hook(name, kind, self.size, channels, cells))
+            self.size += self.hooks[-1].size
 
-    def _hook(self, i: int, kind: Kind) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def _hook(
+        self, i: int, cell: int, shapes: dict[int, tuple[int, ...]]
+    ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             if self._active and i not in self._skip:
-                self._parts[i] = self._measure(inputs[0], kind, self.patch)
+                shapes.setdefault(i, tuple(inputs[0].shape))
+                self._parts[i] = self._measure(inputs[0], cell)
 
         return collect
 
@@ -149,14 +199,12 @@ class Watcher:
         """
         self._parts, self._skip = {}, skip or set()
         logits = self.observer(x)
-        parts: list[Tensor] = []
-        for i, hook in enumerate(self.hooks):
-            if i in self._parts:
-                parts += self._parts[i]
-            else:
-                parts.append(x.new_zeros((len(x), hook.size) if self._dim else hook.size))
+        absent = (len(x),) if self._per_image else ()
+        parts = [
+            self._parts[i] if i in self._parts else x.new_zeros(*absent, hook.size) for i, hook in enumerate(self.hooks)
+        ]
         self._parts = {}
-        return logits, torch.cat(parts, dim=self._dim)
+        return logits, torch.cat(parts, dim=-1)
 
     def logits(self, x: Tensor) -> Tensor:
         """Forward pass without statistics and without gradient: (B, K)."""

@@ -71,6 +71,7 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     with replacing(path) as temporary:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

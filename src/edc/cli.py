@@ -55,11 +55,19 @@ def plan(
         Path | None,
         typer.Option("--data", help="where the study's dataset lies on this machine; remembered in .edc/"),
     ] = None,
+    sync: Annotated[
+        bool, typer.Option("--sync", help="keep params.yaml as edited; write the dvc.yaml it needs")
+    ] = False,
 ) -> None:
     """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
-    from edc.plan import list_studies, make_plan, write_plan
+    from edc.params import load_plan
+    from edc.plan import list_studies, make_plan, write_dag, write_plan
     from edc.studies import names
 
+    if sync:
+        write_dag(load_plan())
+        typer.echo("wrote dvc.yaml")
+        return
     if not names("studies"):
         raise EdcError("workflow/studies: no studies here; run edc in the root of a checkout")
     if study is None:

@@ -100,7 +100,7 @@ class Job:
 
     def checkpoint(self) -> Checkpoint:
         """This run's checkpoint; ask for it once all inputs are loaded, for it belongs to them."""
-        identity = fingerprint([self.resolved(), self._inputs, self.device])
+        identity = fingerprint([self.plan.resolved(self.stage, self.key), self._inputs, self.device])
         self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), identity)
         return self._checkpoint
 
@@ -120,16 +120,6 @@ class Job:
         """Save the state if it is time to."""
         if checkpoint.due():
             checkpoint.save({**state(), "seconds": self.seconds})
-
-    def resolved(self) -> dict[str, Any]:
-        """Every parameter this run depends on."""
-        values = {
-            self.stage: self.row.model_dump(mode="json"),
-            "machine": self.plan.machine.model_dump(mode="json"),
-        }
-        if hasattr(self.row, "dataset"):
-            values["dataset"] = self.dataset.model_dump(mode="json")
-        return values
 
     def track(self, seed: int | None = None, **params: object) -> Run:
         """A tracked run of this job, with short flat parameter names."""
@@ -176,7 +166,7 @@ class Job:
         manifest = {
             "stage": self.stage,
             "run": self.key,
-            "params": self.resolved(),
+            "params": self.plan.resolved(self.stage, self.key),
             "inputs": self._inputs,
             **facts,
         }
@@ -246,8 +236,9 @@ def execute(stage: str, key: str) -> None:
         torch.set_num_threads(threads)
         if device == "cuda" and not torch.cuda.is_available():
             raise EdcError(f"machine.device = {plan.machine.device!r}: torch can't use the GPU of this machine")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if device == "cuda":  # on the CPU they are anyway, and asking for it loads torch's compiler
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)
         try:
             importlib.import_module(f"edc.{stage}").run(Job(stage, key, plan, device))
         except torch.OutOfMemoryError:

@@ -283,6 +283,15 @@ class Plan(Model):
             raise unknown_name(f"{stage} run", key, rows, f"plan {self.study!r}")
         return rows[key]
 
+    def resolved(self, stage: str, key: str) -> dict[str, Any]:
+        """Every value one run depends on, as its manifest records them."""
+        row = self.row(stage, key)
+        values = {stage: row.model_dump(mode="json")}
+        if hasattr(row, "dataset"):
+            values["machine"] = self.machine.model_dump(mode="json")
+            values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
+        return values
+
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcError:
     """The first problem of a validation as one line: file, key, value, what was expected."""

@@ -201,6 +201,11 @@ def render(plan: Plan) -> str:
 def write_plan(plan: Plan, root: Path = Path(".")) -> None:
     """Write ``params.yaml`` and the ``dvc.yaml`` that belongs to it; each appears whole or not at all."""
     write_text(root / "params.yaml", render(plan))
+    write_dag(plan, root)
+
+
+def write_dag(plan: Plan, root: Path = Path(".")) -> None:
+    """Write the ``dvc.yaml`` of a plan."""
     write_text(root / "dvc.yaml", dag.render(plan))
 
 

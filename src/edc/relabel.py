@@ -18,6 +18,7 @@ from edc.storage import RESULTS, read_tensors, replacing
 from edc.training import accuracy
 
 SANITY_IMAGES = 2000
+FORWARD = 500  # images per forward pass of the observers
 
 
 def run(job: Job) -> None:
@@ -39,13 +40,14 @@ def run(job: Job) -> None:
     with job.track() as tracked, bar(row.epochs, f"relabel {job.key}", start, "epoch") as progress:
         tracked.dataset(row.dataset, made["dataset_digest"])
         tracked.metrics({f"holdout_accuracy_{key}": value for key, value in measured.items()}, step=0)
-        for epoch in range(start, row.epochs):
-            for index, x in replay.epoch(epoch, row.batch):
-                logits[epoch, index.cpu().numpy()] = mean_logits(list(observers.values()), x).cpu().numpy()
-            progress.update()
+        block = max(1, FORWARD // len(images))
+        for first in range(start, row.epochs, block):
+            epochs = range(first, min(first + block, row.epochs))
+            label_epochs(logits, replay, epochs, row.batch, list(observers.values()))
+            progress.update(len(epochs))
             if checkpoint.due():
                 logits.flush()
-            job.keep(checkpoint, functools.partial(dict, epochs=epoch + 1, accuracy=measured))
+            job.keep(checkpoint, functools.partial(dict, epochs=epochs.stop, accuracy=measured))
         logits.flush()
         del logits
         job.adopt("logits.npy", partial)
@@ -64,6 +66,30 @@ def run(job: Job) -> None:
             holdout_accuracy=measured,
             agreement=100 * float(right),
         )
+
+
+def label_epochs(logits: np.ndarray, replay: Replay, epochs: range, batch: int, observers: list[nn.Module]) -> None:
+    """Label a block of epochs in forward passes of about ``FORWARD`` images, whatever the students' batch is.
+
+    Blocks and passes are cut the same way whether or not a run was interrupted, so the last bits are the same too.
+    """
+    pending: list[tuple[int, np.ndarray, Tensor]] = []
+
+    def forward() -> None:
+        found = mean_logits(observers, torch.cat([x for _, _, x in pending])).cpu().numpy()
+        offset = 0
+        for epoch, index, x in pending:
+            logits[epoch, index] = found[offset : offset + len(x)]
+            offset += len(x)
+        pending.clear()
+
+    for epoch in epochs:
+        for index, x in replay.epoch(epoch, batch):
+            pending.append((epoch, index.cpu().numpy(), x))
+            if sum(len(x) for _, _, x in pending) >= FORWARD:
+                forward()
+    if pending:
+        forward()
 
 
 @torch.no_grad()

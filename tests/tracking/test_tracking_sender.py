@@ -330,3 +330,15 @@ def test_a_process_id_used_again_is_not_the_owner(python):
     assert not is_alive(who, 0)  # born at another time
     assert not is_alive({**who, "host": "elsewhere"}, time.time() - 30 * 3600)
     assert is_alive({**who, "host": "elsewhere"}, time.time())
+
+
+def test_many_short_drains_beside_a_writing_run_lose_nothing(database, python):
+    process = python(STEPS, 0, 600, 0.005)
+    drains = 0
+    while process.poll() is None:
+        assert drain().error is None
+        drains += 1
+    drain()
+    assert drains > 5
+    assert database.metrics() == both(range(600))
+    assert database.run().info.status == "FINISHED"

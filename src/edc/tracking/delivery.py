@@ -71,7 +71,7 @@ class Delivery:
                 continue  # removed by hand
             except Exception as error:
                 self._steps.pop(spool, None)
-                down = not isinstance(error, DAMAGE) and getattr(error, "error_code", "") not in REFUSALS
+                down |= not isinstance(error, DAMAGE) and getattr(error, "error_code", "") not in REFUSALS
                 self._fail(f"{spool.name}: {one_line(error)}")
         for left in self.root.glob(f"*{SENT}"):
             if not left.with_name(left.name.removesuffix(SENT) + SPOOL).exists():
@@ -92,7 +92,10 @@ class Delivery:
 
     def _deliver(self, spool: Path, progress: Progress) -> None:
         """Sends what is new in a spool, and removes it when its run has ended."""
-        if progress.run_id and spool not in self._steps and any(True for _ in read(spool, progress.offset)):
+        if progress.run_id and spool not in self._steps:
+            unread = any(True for _ in read(spool, progress.offset))
+            if not unread and self._is_open(spool, progress):
+                return
             steps = self._store.last_steps(progress.run_id)
             if steps is None:  # deleted by a user: begin again, in a new run
                 progress.run_id, progress.offset = "", 0
@@ -162,7 +165,10 @@ class Delivery:
 
     def _new_values(self, spool: Path, event: Event) -> list[Value]:
         """The values of a metrics event that the run does not have yet."""
-        if event.get("event") != "metrics" or spool not in self._steps:
+        if event.get("event") != "metrics":
+            return []
+        if spool not in self._steps:
+            self._log(f"{spool.name}: metrics without a start were left out")
             return []
         last, step = self._steps[spool], event["step"]
         fresh = [name for name in event["values"] if step > last.get(name, step - 1)]

@@ -1,0 +1,22 @@
+for task in TASKS.of("relabel"):
+
+    rule:
+        name:
+            task.name
+        input:
+            TASKS.inputs(task),
+        output:
+            TASKS.outputs(task),
+        params:
+            command=task.command,
+        log:
+            f"logs/relabel/{task.key}.log",
+        benchmark:
+            f"benchmarks/relabel/{task.key}.tsv"
+        threads: TASKS.plan.machine.threads
+        resources:
+            gpu=task.gpu,
+            mem_mb=6000,
+            runtime=240,
+        shell:
+            "{params.command} 2> {log}"

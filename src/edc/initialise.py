@@ -16,20 +16,28 @@ if TYPE_CHECKING:
     from edc.params import SynthesizeRow
 
 
-def softmin_without_replacement(rng: np.random.Generator, candidates: int, count: int) -> np.ndarray:
-    """Draws that avoid what was drawn before: probability softmax(-times drawn), the rule of EDC's ImageNet-10 code."""
-    drawn = np.ones(candidates)
-    picks = np.empty(count, dtype=np.int64)
+def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
+    """softmax(-times drawn): candidates drawn before become unlikely, the rule of EDC's ImageNet-10 code."""
+    weight = np.exp(-(drawn - drawn.min()))
+    return weight / weight.sum()
+
+
+def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np.ndarray:
+    """Which of the candidates a class starts from, int64 (count,).
+
+    Args:
+        rng: source of the draws.
+        candidates: number of training images of the class.
+        count: how many to draw.
+        draw: "independent" draws may repeat, "softmin" draws avoid repeats, "distinct" draws never repeat.
+    """
+    if draw != "softmin":
+        return rng.choice(candidates, count, replace=draw == "independent")
+    drawn, picks = np.ones(candidates), np.empty(count, dtype=np.int64)
     for i in range(count):
         picks[i] = rng.choice(candidates, p=avoiding_probabilities(drawn))
         drawn[picks[i]] += 1
     return picks
-
-
-def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
-    """softmax(-times drawn)."""
-    weight = np.exp(-(drawn - drawn.min()))
-    return weight / weight.sum()
 
 
 def real_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor, Tensor]:
@@ -50,9 +58,10 @@ def real_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor
     for c, name in enumerate(train.classes):
         members = train.by_class(c)
         rng = generator(row.seed, "initialise", c)
-        if not row.initialise.replace and len(members) < row.ipc:
+        draw = row.initialise.draw
+        if draw == "distinct" and len(members) < row.ipc:
             raise EdcError(f"class {name!r} has {len(members)} training images, {row.ipc} distinct ones were asked for")
-        picks.append(members[torch.from_numpy(rng.choice(len(members), row.ipc, replace=row.initialise.replace))])
+        picks.append(members[torch.from_numpy(pick(rng, len(members), row.ipc, draw))])
         mirrored.append(torch.from_numpy(rng.random(row.ipc) < (0.5 if flip else 0)))
     index = torch.cat(picks)
     images = train.read(index)

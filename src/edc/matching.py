@@ -255,7 +255,8 @@ class StatisticsMatcher:
     """
 
     def __init__(self, hooks: Sequence[Hook], settings: Match, global_target: Tensor, class_table: Tensor) -> None:
-        self.settings, self.global_target, self.class_table = settings, global_target, class_table
+        self.settings, self.global_target = settings, global_target
+        self.class_table = class_table[:, swapped_cells(hooks)] if settings.swap_class_patch else class_table
         device = global_target.device
         lengths = torch.tensor([length for hook in hooks for length in hook.lengths])
         self.segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
@@ -324,6 +325,17 @@ class StatisticsMatcher:
             direction += residual * unit[self.segment]
         # Value of the loss, gradient of the closed form.
         return loss + (statistics * direction).sum() - (statistics.detach() * direction).sum()
+
+
+def swapped_cells(hooks: Sequence[Hook]) -> Tensor:
+    """Index that exchanges cell means and cell variances: EDC's code stores each under the other's name."""
+    index = torch.arange(sum(hook.size for hook in hooks))
+    for hook in hooks:
+        if hook.kind == "conv":
+            means, variances = hook.start + 2 * hook.channels, hook.start + 2 * hook.channels + hook.cells
+            order = [*range(variances, variances + hook.cells), *range(means, means + hook.cells)]
+            index[means : means + 2 * hook.cells] = torch.tensor(order)
+    return index
 
 
 def skipped_hooks(hooks: Sequence[Hook], drop: float, rng: np.random.Generator) -> set[int]:

@@ -116,7 +116,9 @@ class Initialise(Model):
     """Where the pixels start."""
 
     method: Literal["real", "noise"] = "real"
-    replace: bool = Field(default=True, description="real: the same training image may be drawn twice")
+    draw: Literal["independent", "softmin", "distinct"] = Field(
+        default="independent", description="real: repeats may occur, are avoided, or are excluded"
+    )
 
 
 class Match(Model):
@@ -128,6 +130,9 @@ class Match(Model):
     first_hook: float = Field(default=10.0, ge=0, description="weight of the first hook, whose input is the image")
     ema: Fraction = Field(default=0.8, description="rho: how much of the running statistic survives a visit")
     ema_init: Literal["first", "zero"] = Field(default="first", description="running statistic before the first visit")
+    swap_class_patch: bool = Field(
+        default=False, description="exchange cell means and variances of the class target, as EDC's published code does"
+    )
     drop: Fraction = Field(default=0.0, description="probability to skip a convolution's hook in a visit")
 
 

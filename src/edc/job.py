@@ -129,9 +129,10 @@ class Job:
         return Run(
             stage=self.stage,
             row=self.key,
-            params={**flat, "device": self.device, "threads": self.plan.machine.threads, **params},
+            params={**flat, **params},
             study=self.plan.study,
             seed=seed,
+            tags={"edc.device": self.device, "edc.threads": str(self.plan.machine.threads)},
         )
 
     def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:

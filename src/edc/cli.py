@@ -95,6 +95,22 @@ def plan(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="of the dataset and its study: lower-case letters, digits, underscores")],
+    data: Annotated[
+        Path, typer.Option("--data", help="an image folder (train/CLASS/*, test/CLASS/*) or parquet files")
+    ],
+    image_size: Annotated[int, typer.Option(help="side in pixels", min=8, max=1024)] = 32,
+) -> None:
+    """Write the dataset file and a first study for images of your own."""
+    from edc.new import new_dataset
+
+    for path in new_dataset(name, data, image_size):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: `edc plan {name}`, then `dvc repro`")
+
+
+@app.command()
 def track() -> None:
     """Send what finished and running stages have recorded to MLflow (MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
     from edc.tracking import drain

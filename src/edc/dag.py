@@ -139,8 +139,8 @@ def tasks(plan: Plan) -> Iterator[Task]:
         for key, row in getattr(plan, stage).items():
             inputs, outputs = _FILES[stage](plan, key)
             params = [f"{stage}.{key}"]
-            if stage != "tables":
-                outputs = [*outputs, Output(f"{folder(stage, key)}/manifest.json", False)]
+            outputs.append(Output(f"{folder(stage, key)}/manifest.json", False))
+            if hasattr(row, "dataset"):
                 params = ["machine", f"datasets.{row.dataset}", *params]
             sources = tuple(sorted({*code(stage), *_lazy_code(plan, row)}))
             yield Task(stage, key, tuple(inputs), tuple(outputs), sources, tuple(params), int(stage != "tables"))

@@ -9,7 +9,7 @@ import pandas as pd
 
 from edc.errors import EdcError
 from edc.params import Plan
-from edc.storage import RESULTS, read_json, write_text
+from edc.storage import RESULTS, read_json, sha256, write_json, write_text
 
 COLUMNS = [
     "dataset", "recipe", "protocol", "ipc", "student", "seeds", "last_mean", "last_std", "best_mean", "best_std",
@@ -45,6 +45,8 @@ def run(plan: Plan, key: str) -> None:
     write_csv(folder / "cost.csv", cost)
     write_csv(folder / "titles.csv", pd.DataFrame(sorted(titles.items()), columns=["dataset", "title"]))
     write_text(folder / "table1.md", markdown(table, cost, titles, results))
+    manifest = {"stage": "tables", "run": key, "params": plan.resolved("tables", key)}
+    write_json(folder / key / "manifest.json", manifest | {"rows": len(table), "sha256": sha256(folder / "table1.csv")})
 
 
 def known_titles(folder: Path, titles: dict[str, str]) -> dict[str, str]:

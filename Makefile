@@ -1,0 +1,43 @@
+# make demo: set up and run the main job. make test: set up and run the tests. Needs Python 3.11 to 3.13 and git.
+PYTHON ?= python3
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+# Nothing phones home.
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := 1
+
+.PHONY: demo test test-fast lint ui setup lock
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); sys.exit(0 if ok else "edc needs Python 3.11 to 3.13; give one with make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## the digits study: finished tables, pictures and tracked runs
+	edc plan digits
+	dvc repro
+	edc track
+	cat results/tables/table1.md
+	@echo 'Tables: results/tables. Pictures: results/synthesize/*/contact_sheet.png. Runs: make ui'
+
+test: setup ## all tests
+	python -m pytest -n auto --dist loadgroup
+
+test-fast: setup ## without those that run whole stages
+	python -m pytest -n auto -m 'not slow'
+
+lint: setup ## style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+ui: setup ## compare the tracked runs in the browser
+	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
+
+lock: ## renew requirements.lock (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --no-header --no-annotate --no-emit-index-url --extra dev pyproject.toml -o requirements.lock

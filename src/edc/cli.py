@@ -88,7 +88,8 @@ def plan(
         if len({d.family for d in outside}) != 1:
             raise EdcError(f"--data {data}: study {study!r} has {len(outside)} datasets from outside, expected one")
         remember_root(outside[0].family, data)
-    write_plan(made)
+    if kept := write_plan(made):
+        typer.echo(f"the params.yaml that stood here is kept as {kept}")
     for stage in STAGE_HELP:
         typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
     typer.echo("wrote params.yaml and dvc.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")

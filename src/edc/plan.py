@@ -19,7 +19,7 @@ from edc.params import (
     check_references,
     validate,
 )
-from edc.storage import write_text
+from edc.storage import STATE, write_text
 from edc.studies import DatasetFile, ProtocolFile, RecipeFile, StudyFile, layers, merge, names, read, resolve
 
 HEADER = """\
@@ -198,10 +198,20 @@ def render(plan: Plan) -> str:
     return HEADER.format(study=plan.study) + body
 
 
-def write_plan(plan: Plan, root: Path = Path(".")) -> None:
-    """Write ``params.yaml`` and the ``dvc.yaml`` that belongs to it; each appears whole or not at all."""
-    write_text(root / "params.yaml", render(plan))
+def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
+    """Write ``params.yaml`` and the ``dvc.yaml`` that belongs to it; each appears whole or not at all.
+
+    Returns:
+        Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
+    """
+    path, kept = root / "params.yaml", None
+    text = render(plan)
+    if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
+        kept = root / STATE / "params.previous.yaml"
+        write_text(kept, old)
+    write_text(path, text)
     write_dag(plan, root)
+    return kept
 
 
 def write_dag(plan: Plan, root: Path = Path(".")) -> None:

@@ -51,6 +51,7 @@ class Job:
         self._checkpoint: Checkpoint | None = None
         self._inputs: dict[str, str] = {}
         self._classes: tuple[str, ...] = ()
+        self._origin = self._data_from = self._digest = ""
 
     @property
     def dataset(self) -> Dataset:
@@ -70,8 +71,10 @@ class Job:
         """A split of the dataset, whose classes must be those of everything loaded before."""
         from edc.data.sets import load_split
 
-        images = load_split(self.dataset, split)
-        self._agree(images.classes, f"dataset {self.row.dataset!r}")
+        images, where = load_split(self.dataset, split), f"dataset {self.row.dataset!r}"
+        self._agree(images.classes, where)
+        if split == "train":
+            self._same_data(images.digest, where)
         return images
 
     def upstream(self, stage: str, key: str) -> dict[str, Any]:
@@ -83,7 +86,18 @@ class Job:
         manifest = read_manifest(stage, key)
         self._inputs[f"{stage}/{key}"] = fingerprint(manifest["files"])
         self._agree(tuple(manifest["classes"]), f"results/{stage}/{key}")
+        self._same_data(manifest["dataset_digest"], f"results/{stage}/{key}")
         return manifest
+
+    def _same_data(self, digest: str, where: str) -> None:
+        """Everything a run builds on must come from the same training images."""
+        if not self._digest:
+            self._digest, self._data_from = digest, where
+        if digest != self._digest:
+            raise EdcError(
+                f"{where} and {self._data_from} are of different training images ({digest[:12]}, {self._digest[:12]}); "
+                "the data changed in between, run the earlier stages again"
+            )
 
     def _agree(self, classes: tuple[str, ...], where: str) -> None:
         if not self._classes:

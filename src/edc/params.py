@@ -396,6 +396,13 @@ def check_references(plan: Plan, where: str) -> None:
                 need("synthesize", row.images, here)
             if stage == "evaluate":
                 need("relabel", row.labels, here)
+                labels = plan.relabel[row.labels]
+                if labels.images != row.images:
+                    raise EdcError(f"{where}: {here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
+                if labels.epochs < row.epochs:
+                    raise EdcError(
+                        f"{where}: {here}.epochs = {row.epochs}: {row.labels!r} has labels for {labels.epochs} epochs"
+                    )
             for network in filter(None, (getattr(row, "network", None), getattr(row, "student", None))):
                 try:
                     check_name(network)

@@ -113,10 +113,18 @@ def new(
 
 @app.command()
 def track() -> None:
-    """Send what finished and running stages have recorded to MLflow (MLFLOW_TRACKING_URI, or sqlite:///mlflow.db)."""
+    """Bring to MLflow what stages recorded, and finished results it lacks (MLFLOW_TRACKING_URI or sqlite:///mlflow.db)."""
     from edc.tracking import drain
 
-    typer.echo(drain(wait=120))
+    summary = drain(wait=120)
+    if not summary.error and Path("params.yaml").exists():
+        from edc.filing import file_results
+        from edc.params import load_plan
+        from edc.tracking.sender import store_uri
+
+        if file_results(load_plan(), store_uri()):
+            summary = drain(wait=120)
+    typer.echo(summary)
 
 
 @app.command()

@@ -135,15 +135,14 @@ class Job:
         if checkpoint.due():
             checkpoint.save({**state(), "seconds": self.seconds})
 
-    def track(self, seed: int | None = None, **params: object) -> Run:
+    def track(self, seed: int | None = None) -> Run:
         """A tracked run of this job, with short flat parameter names."""
         from edc.tracking import Run
 
-        flat = {k: v for k, v in self.row.model_dump(mode="json").items() if k != "seeds"}
         return Run(
             stage=self.stage,
             row=self.key,
-            params={**flat, **params},
+            params=tracked_params(self.row.model_dump(mode="json")),
             study=self.plan.study,
             seed=seed,
             tags={"edc.device": self.device, "edc.threads": str(self.plan.machine.threads)},
@@ -215,6 +214,11 @@ class Job:
             "python": platform.python_version(),
             "torch": str(torch.__version__),
         }
+
+
+def tracked_params(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a tracked run shows it: the seed is the run's own."""
+    return {name: value for name, value in row.items() if name != "seeds"}
 
 
 def _cell(value: object) -> str:

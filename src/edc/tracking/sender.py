@@ -64,7 +64,7 @@ def drain(root: Path = DEFAULT_ROOT, uri: str | None = None, watch: float = 0.0,
     root = Path(root).absolute()
     if not root.is_dir():
         return Summary(0, 0, None)
-    delivery = Delivery(root, uri or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI)
+    delivery = Delivery(root, uri or store_uri())
     deadline = time.monotonic() + wait
     rounds = 0
     while rounds < ROUNDS:
@@ -82,6 +82,11 @@ def drain(root: Path = DEFAULT_ROOT, uri: str | None = None, watch: float = 0.0,
             delivery.error = "another sender is at work (see sender.log)"
             break
     return Summary(len(delivery.sent), delivery.pending(), delivery.error)
+
+
+def store_uri() -> str:
+    """The tracking store: `MLFLOW_TRACKING_URI`, else `mlflow.db` in the working directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
 
 
 def ensure_sender(root: Path = DEFAULT_ROOT) -> None:

@@ -95,6 +95,16 @@ class Store:
         self._describe(run.info.run_id, start["params"], tags)
         return run.info.run_id, self._last_steps(run)
 
+    def known_keys(self, study: str) -> set[str]:
+        """The keys of all finished runs of a study."""
+        experiment, token, found = self._experiment(study), None, set()
+        while True:
+            page = self._client.search_runs([experiment], "attributes.status = 'FINISHED'", page_token=token)
+            found |= {run.data.tags.get("edc.run_key", "") for run in page}
+            token = page.token
+            if not token:
+                return found
+
     def _describe(self, run_id: str, params: dict[str, str], tags: dict[str, str]) -> None:
         from mlflow.entities import Param, RunTag
 

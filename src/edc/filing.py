@@ -1,0 +1,86 @@
+"""Bring finished results to MLflow that it lacks: those of a clone, of another machine, or of an untracked run."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from edc import dag
+from edc.job import tracked_params
+from edc.params import Plan
+from edc.storage import read_json
+from edc.tracking import Run, run_key
+from edc.tracking.store import Store
+
+# Columns of a history that say where a row belongs instead of what was measured.
+PLACES = {"seed", "epoch", "group", "iteration", "observer"}
+
+
+def file_results(plan: Plan, uri: str) -> int:
+    """Spool every finished run of the plan that the tracking store does not know.
+
+    Args:
+        plan: whose results are looked at.
+        uri: of the tracking store.
+
+    Returns:
+        How many runs were spooled; they still have to be sent.
+    """
+    known = Store(uri).known_keys(plan.study)
+    before = os.environ.get("EDC_TRACKING")
+    os.environ["EDC_TRACKING"] = "spool"
+    try:
+        return sum(_file(plan, task, known) for task in dag.tasks(plan) if task.stage != "tables")
+    finally:
+        os.environ.pop("EDC_TRACKING") if before is None else os.environ.update(EDC_TRACKING=before)
+
+
+def _file(plan: Plan, task: dag.Task, known: set[str]) -> int:
+    folder = Path(dag.folder(task.stage, task.key))
+    if not (folder / "manifest.json").exists() or not (folder / "run.json").exists():
+        return 0
+    manifest, made = read_json(folder / "manifest.json"), read_json(folder / "run.json")
+    if manifest["params"] != plan.resolved(task.stage, task.key):
+        return 0
+    params = tracked_params(manifest["params"][task.stage])
+    tags = {"edc.commit": made["commit"], "edc.dirty": made["dirty"], "edc.device": made["device"], "edc.filed": "true"}
+    count = 0
+    for seed in manifest["params"][task.stage].get("seeds", [None]):
+        if run_key(task.stage, task.key, params, seed) in known:
+            continue
+        about = {"stage": task.stage, "row": task.key, "params": params, "study": plan.study, "seed": seed}
+        with Run(**about, tags=tags) as run:
+            run.dataset(params["dataset"], manifest["dataset_digest"])
+            for step, values in _history(folder / "history.csv", seed, params):
+                run.metrics(values, step)
+            run.metrics(_scores(manifest, seed), int(params.get("epochs", 0)))
+            for picture in sorted(folder.glob("*.png")):
+                run.artifact(picture)
+        count += 1
+    return count
+
+
+def _history(path: Path, seed: int | None, params: dict[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:
+    """Steps and values of a history, of one seed where it has several."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if seed is not None and int(row["seed"]) != seed:
+                continue
+            step = int(row["epoch"]) if "epoch" in row else int(row["iteration"])
+            if "group" in row:
+                step += int(row["group"]) * params["optimise"]["iterations"]
+            yield step, {name: float(value) for name, value in row.items() if name not in PLACES and value}
+
+
+def _scores(manifest: dict[str, Any], seed: int | None) -> dict[str, float]:
+    """What a manifest says of the whole run."""
+    if "scores" in manifest:
+        place = manifest["params"]["evaluate"]["seeds"].index(seed)
+        return {f"{name}_accuracy": manifest["scores"][name][place] for name in ("last", "best")}
+    held = manifest.get("holdout_accuracy")
+    return {f"holdout_accuracy_{key}": value for key, value in held.items()} if isinstance(held, dict) else {}

@@ -261,7 +261,6 @@ class TablesRow(Model):
     """The tables of one study."""
 
     evaluate: list[str]
-    titles: dict[str, str] = Field(default={}, description="how a dataset is called beside its numbers")
 
 
 class Plan(Model):

@@ -87,13 +87,12 @@ class _Builder:
                 recipe: RecipeFile = read("recipes", recipe_name, overrides, self.where)
                 for ipc in study.ipc:
                     self.recipe(name, data, recipe_name, recipe, ipc)
-        titles = {name: self.dataset(name).title for name in study.datasets}
         values = {
             "study": self.name,
             "machine": _dump(study.machine),
             "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
             **self.rows,
-            "tables": {self.name: {"evaluate": list(self.rows["evaluate"]), "titles": titles}},
+            "tables": {self.name: {"evaluate": list(self.rows["evaluate"])}},
         }
         self.group_statistics(values)
         plan: Plan = validate(Plan, values, self.where)

@@ -10,6 +10,7 @@ import pandas as pd
 from edc.errors import EdcError
 from edc.params import Plan
 from edc.storage import RESULTS, read_json, sha256, write_json, write_text
+from edc.studies import read
 
 COLUMNS = [
     "dataset", "recipe", "protocol", "ipc", "student", "seeds", "last_mean", "last_std", "best_mean", "best_std",
@@ -40,20 +41,19 @@ def run(plan: Plan, key: str) -> None:
     results = evaluations()
     table = table1(results)
     cost = costs()
-    titles = known_titles(folder, plan.tables[key].titles)
     write_csv(folder / "table1.csv", table)
     write_csv(folder / "cost.csv", cost)
-    write_csv(folder / "titles.csv", pd.DataFrame(sorted(titles.items()), columns=["dataset", "title"]))
-    write_text(folder / "table1.md", markdown(table, cost, titles, results))
+    write_text(folder / "table1.md", markdown(table, cost, results))
     manifest = {"stage": "tables", "run": key, "params": plan.resolved("tables", key)}
     write_json(folder / key / "manifest.json", manifest | {"rows": len(table), "sha256": sha256(folder / "table1.csv")})
 
 
-def known_titles(folder: Path, titles: dict[str, str]) -> dict[str, str]:
-    """How datasets are called beside their numbers, with those of studies that ran before."""
-    path = folder / "titles.csv"
-    earlier: dict[str, str] = dict(pd.read_csv(path).itertuples(index=False)) if path.exists() else {}
-    return earlier | titles
+def title(dataset: str) -> str:
+    """How a dataset is called beside its numbers."""
+    try:
+        return str(read("datasets", dataset).title)
+    except EdcError:
+        return dataset  # its file is gone, its results are not
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
@@ -122,13 +122,13 @@ def costs() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COST)
 
 
-def markdown(table: pd.DataFrame, cost: pd.DataFrame, titles: dict[str, str], results: pd.DataFrame) -> str:
+def markdown(table: pd.DataFrame, cost: pd.DataFrame, results: pd.DataFrame) -> str:
     """The table for people: mean ± standard deviation, seconds and device beside it."""
     times = cost[cost["stage"] == "evaluate"].set_index("run")
     runs = results.set_index([*KEY, "protocol"])["run"]
     lines = ["# Accuracy of students trained on condensed sets", ""]
     for name, part in table.groupby("dataset", sort=True):
-        lines += [f"## {titles.get(str(name), name)}", ""]
+        lines += [f"## {title(str(name))}", ""]
         head = "| IPC | student | recipe | protocol | last | best | fixed labels | hard labels "
         head += "| image kB | label kB | steps | s |"
         lines += [head, "|" + " --- |" * (head.count("|") - 1)]

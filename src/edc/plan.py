@@ -9,6 +9,7 @@ import yaml
 
 from edc import dag
 from edc.errors import EdcError
+from edc.nets import check_name
 from edc.params import (
     Dataset,
     LabelChoices,
@@ -52,8 +53,10 @@ class _Builder:
         values = {"name": name, "family": name} | file.data
         self.datasets[name] = validate(Dataset, values, f"workflow/datasets/{name}.yaml: data")
         for network in file.networks:
-            if network not in file.observers:
-                raise EdcError(f"workflow/datasets/{name}.yaml: networks.{network} is not among the observers")
+            try:  # it need not be among the observers, which an inheriting file may have cut down
+                check_name(network)
+            except EdcError as error:
+                raise EdcError(f"workflow/datasets/{name}.yaml: networks: {error}") from None
         return file
 
     @property

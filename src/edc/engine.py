@@ -144,7 +144,7 @@ def synthesize(
                 values = [float(losses[name].detach()) if name in losses else 0.0 for name in HISTORY[3:]]
                 state.history.append([g, k, (g * iterations + k) % len(observers), *values])
             state.group, state.iteration, state.done = g, k + 1, result
-            state.pixels, state.averaged, state.adam = pixels, averaged, adam.state_dict()
+            state.pixels, state.averaged, state.adam = pixels.detach(), averaged, adam.state_dict()
             state.running = {o.name: o.matcher.running for o in observers if o.matcher.running is not None}
             after(state)
         result[index] = pixels.detach()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from edc.data.augment import Normaliser
-from edc.data.replay import Replay
+from edc.data.replay import Replay, batches_of
 from edc.figures import learning_curves
 from edc.job import Job
 from edc.progress import bar
@@ -80,7 +80,7 @@ def run(job: Job) -> None:
             test_digest=test.digest,
             test_images=len(test),
             scores=scores,
-            steps=row.epochs * math.ceil(len(images) / row.batch),
+            steps=row.epochs * len(batches_of(torch.arange(len(images)), row.batch)),
             image_bytes=condensed["image_bytes"],
             label_bytes=label_bytes(row.regime, labels_row["shape"]),
         )
@@ -101,7 +101,8 @@ def soft_targets(targets: Any, regime: str, epoch: int, index: torch.Tensor) -> 
 
 def validation_epochs(epochs: int, count: int) -> set[int]:
     """Evenly spread epochs after which the test set is looked at, the last one always among them."""
-    return {math.ceil(epochs * (i + 1) / count) - 1 for i in range(min(count, epochs))}
+    count = min(count, epochs)
+    return {math.ceil(epochs * (i + 1) / count) - 1 for i in range(count)}
 
 
 def summary(students: list[Student]) -> dict[str, Any]:

@@ -279,16 +279,17 @@ class StatisticsMatcher:
             self.running = None
 
     def _update(self, statistics: Tensor, skip: set[int] | None) -> Tensor:
-        rho = self.settings.ema
-        if self.running is None:
-            first = self.settings.ema_init == "first"
-            self.running = statistics.clone() if first else torch.zeros_like(statistics)
-        updated = torch.lerp(self.running, statistics, 1 - rho)
+        running = self.running
+        if running is None:
+            # Not a number marks what was never visited, and starts from its first visit.
+            start = float("nan") if self.settings.ema_init == "first" else 0.0
+            running = torch.full_like(statistics, start)
+        updated = torch.lerp(torch.where(running.isnan(), statistics, running), statistics, 1 - self.settings.ema)
         if skip:
             skipped = torch.isin(self.owner, torch.tensor(sorted(skip), device=self.owner.device))
-            updated = torch.where(skipped, self.running, updated)
+            updated = torch.where(skipped, running, updated)
         self.running = updated
-        return updated
+        return updated.nan_to_num() if skip else updated
 
     def norms(self, residual: Tensor) -> Tensor:
         """Length of every statistic's part of a vector: (number of statistics,)."""
@@ -321,7 +322,7 @@ class StatisticsMatcher:
             residual = value - target
             norms = self.norms(residual)
             loss = loss + share * (weights * norms).sum()
-            unit = share * weights / norms.clamp_min(torch.finfo(norms.dtype).tiny)
+            unit = torch.where(norms > 0, share * weights / norms, 0.0)
             direction += residual * unit[self.segment]
         # Value of the loss, gradient of the closed form.
         return loss + (statistics * direction).sum() - (statistics.detach() * direction).sum()

@@ -92,7 +92,7 @@ class PretrainRow(Model):
     network: str
     weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
     epochs: int = Field(ge=0, description="0 keeps the loaded weights as they are")
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=2)
     optimiser: Optimiser
     schedule: Schedule
     seed: int = Field(ge=0)
@@ -223,6 +223,11 @@ class RelabelRow(LabelChoices):
     batch: int = Field(ge=1)
 
 
+def twice_chance(classes: int) -> float:
+    """The accuracy every observer of a task must reach unless its row says otherwise."""
+    return min(1.0, 2 / classes)
+
+
 class Loss(Model):
     """``mse_ce``: squared error of logits plus weighted cross-entropy with the hard label; ``kl``: distillation."""
 
@@ -235,7 +240,7 @@ class StudentChoices(Model):
     """How a student is trained and judged."""
 
     epochs: int = Field(ge=1)
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=2)
     loss: Loss = Loss()
     optimiser: Optimiser
     schedule: Schedule

@@ -18,6 +18,7 @@ from edc.params import (
     StudentChoices,
     SynthesisChoices,
     check_references,
+    twice_chance,
     validate,
 )
 from edc.storage import STATE, write_text
@@ -162,7 +163,7 @@ class _Builder:
             **_dump(label),
         }
         if label.min_accuracy is None:
-            label_row["min_accuracy"] = min(1.0, 2 / dataset.classes)
+            label_row["min_accuracy"] = twice_chance(dataset.classes)
         labels = self.add("relabel", f"{images}-b{batch}-e{student.epochs}", label_row)
         for network in self.study.students:
             row = {

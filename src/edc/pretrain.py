@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from edc.data.augment import Normaliser, pad_crop
+from edc.data.replay import batches_of
 from edc.job import Job
 from edc.nets import build, parameter_count
 from edc.progress import bar
@@ -87,9 +88,7 @@ def train_epoch(
     # Dropout, where a network has it, draws from torch's own generator.
     torch.manual_seed(int(rng.integers(2**31)))
     total = torch.zeros((), device=images.device)
-    for index in order.split(row.batch):
-        if len(index) == 1 and len(order) > 1:
-            continue  # batch norm has no variance over a single image
+    for index in batches_of(order, row.batch):
         x = normaliser.encode(pad_crop(images[index], offsets[index], dataset.pad, flips[index]))
         loss = F.cross_entropy(model(x), labels[index])
         optimiser.zero_grad(set_to_none=True)

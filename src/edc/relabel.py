@@ -13,6 +13,7 @@ from edc.data.replay import Replay
 from edc.errors import EdcError
 from edc.job import Job
 from edc.observers import load_observer
+from edc.params import twice_chance
 from edc.progress import bar
 from edc.storage import RESULTS, read_tensors, replacing
 from edc.training import accuracy
@@ -108,13 +109,14 @@ def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -
     spread = torch.linspace(0, len(held) - 1, min(SANITY_IMAGES, len(held))).long()
     device = torch.device(job.device)
     images, labels = held.read(spread).to(device), held.labels[spread].to(device)
+    least = job.row.min_accuracy if job.row.min_accuracy is not None else twice_chance(job.dataset.classes)
     measured = {}
     for key, observer in observers.items():
         measured[key] = accuracy(observer, images, labels, normaliser)
-        if measured[key] < 100 * job.row.min_accuracy:
+        if measured[key] < 100 * least:
             raise EdcError(
                 f"observer {key} is right on {measured[key]:.1f} % of held-out images, at least "
-                f"{100 * job.row.min_accuracy:.1f} % was expected (relabel.{job.key}.min_accuracy); "
+                f"{100 * least:.1f} % was expected (relabel.{job.key}.min_accuracy); "
                 "train it longer, or check the order of its classes"
             )
     return measured

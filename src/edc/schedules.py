@@ -43,7 +43,7 @@ def alrs(losses: Sequence[float], decay: float = 0.9975, threshold: float = 0.02
         threshold: see ``decay``.
     """
     pairs = itertools.pairwise(losses)
-    flat = sum(abs(new - old) < threshold and abs(new - old) / old < threshold for old, new in pairs)
+    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in pairs)
     return decay**flat
 
 

@@ -27,9 +27,9 @@ STATE = Path(".edc")
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place when the block ends well, and vanishes when it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -37,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,10 +68,14 @@ def read_json(path: Path) -> Any:
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write tensors as one safetensors file."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     with replacing(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
         temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
 
 
@@ -167,7 +172,10 @@ class Checkpoint:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception:
             return None
-        return state["state"] if state.get("identity") == self.identity else None
+        if not isinstance(state, dict) or state.get("identity") != self.identity:
+            return None
+        kept = state.get("state")
+        return kept if isinstance(kept, dict) else None
 
     def due(self) -> bool:
         """Whether the interval since the last one has passed."""
@@ -178,7 +186,10 @@ class Checkpoint:
         import torch
 
         with replacing(self.path) as temporary:
-            torch.save({"identity": self.identity, "state": dict(state)}, temporary)
+            try:
+                torch.save({"identity": self.identity, "state": dict(state)}, temporary)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OSError(str(error).splitlines()[0]) from None
         self._last = time.monotonic()
 
     def clear(self) -> None:

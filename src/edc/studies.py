@@ -26,7 +26,7 @@ class PretrainChoices(Model):
 
     weights: str | None = None
     epochs: int = Field(ge=0)
-    batch: int = Field(ge=1)
+    batch: int = Field(ge=2)
     optimiser: Optimiser
     schedule: Schedule
     seed: int = Field(default=0, ge=0)

@@ -41,6 +41,14 @@ class EpochDraws:
     operations: randaugment.Draws | None
 
 
+def batches_of(order: Tensor, batch: int) -> list[Tensor]:
+    """Cut an order of images into batches; a last image left alone joins the batch before, for batch norm's sake."""
+    parts = list(order.split(batch))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
+
+
 class Replay:
     """Augments a condensed set the same way whenever it is asked.
 
@@ -85,7 +93,7 @@ class Replay:
         """Cropped and mirrored images, normalised."""
         pixels = self.images[index]
         if draws.operations is not None and self.row.randaugment is not None:
-            pixels = randaugment.apply(pixels, draws.operations[index.cpu()], self.row.randaugment.magnitude)
+            pixels = randaugment.apply(pixels, draws.operations[index.cpu().numpy()], self.row.randaugment.magnitude)
         pixels = pixels.to(torch.float32)
         view = resized_crop(pixels, draws.boxes[index], pixels.shape[-1], draws.flips[index])
         return self.normaliser.encode(view)
@@ -114,5 +122,5 @@ class Replay:
     def epoch(self, epoch: int, batch: int, mix: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch: image indices (B,) and images (B, C, S, S)."""
         draws = self.draws(epoch)
-        for index in draws.order.split(batch):
+        for index in batches_of(draws.order, batch):
             yield index, self.batch(draws, index, mix)

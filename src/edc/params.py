@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edc.errors import EdcError, unknown_name
 
@@ -18,7 +18,15 @@ STAGES = ("pretrain", "statistics", "synthesize", "relabel", "evaluate", "tables
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
-Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"expected the smaller limit first, found {limits[0]} before {limits[1]}")
+    return limits
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 
 
 class Model(BaseModel):

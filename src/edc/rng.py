@@ -13,5 +13,6 @@ def generator(seed: int, *stream: str | int) -> np.random.Generator:
     Counter-based (Philox), keyed by the seed and the stream, so a run that goes on from a checkpoint, a student that
     replays labels and a test that looks at one epoch all see the same numbers without drawing the ones before.
     """
-    digest = hashlib.sha256(repr((int(seed), *stream)).encode()).digest()
+    names = [name if isinstance(name, str) else int(name) for name in stream]
+    digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

@@ -1,0 +1,244 @@
+"""Batched augmentation against golden cases and torchvision, image by image."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from edc.data.augment import (
+    Normaliser,
+    crop_boxes,
+    cutmix_box,
+    pad_crop,
+    paste,
+    resized_crop,
+    shared_crop,
+)
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+
+
+def pictures(n: int = 4, channels: int = 3, size: int = 8, seed: int = 0) -> Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, channels, size, size), generator=draws, dtype=torch.uint8)
+
+
+# ------------------------------------------------------------------------------------------- normalisation
+
+
+@pytest.mark.parametrize(("name", "constants"), [("imagenet", IMAGENET), ("cifar", CIFAR)])
+def test_golden_clip_and_quantise(name: str, constants: tuple, golden: dict[str, Any]) -> None:
+    case = golden["clip_denormalise_quantise"]
+    normaliser = Normaliser(*constants)
+    x = torch.tensor(case["input_NCHW(1,3,1,3)"])
+    clipped = normaliser.clamp_(x)
+    assert clipped is x
+    torch.testing.assert_close(clipped, torch.tensor(case[f"{name}_clip"]), rtol=0, atol=1e-6)
+    denormalised = clipped * normaliser.std + normaliser.mean
+    torch.testing.assert_close(denormalised, torch.tensor(case[f"{name}_denorm"]), rtol=0, atol=1e-6)
+    assert normaliser.decode(clipped)[0].tolist() == case[f"{name}_uint8"]
+    assert normaliser.decode(torch.tensor(case["input_NCHW(1,3,1,3)"]))[0].tolist() == case[f"{name}_uint8"]
+
+
+def test_encoding_is_that_of_torchvision() -> None:
+    images = pictures()
+    expected = tv.normalize(images.float() / 255, list(IMAGENET[0]), list(IMAGENET[1]))
+    torch.testing.assert_close(Normaliser(*IMAGENET).encode(images), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("constants", [IMAGENET, CIFAR])
+def test_pixels_survive_a_round_trip_but_for_rounding_down(constants: tuple) -> None:
+    normaliser = Normaliser(*constants)
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    encoded = normaliser.encode(pixels)
+    torch.testing.assert_close(normaliser.clamp_(encoded.clone()), encoded, rtol=0, atol=1e-6)
+    lost = pixels.int() - normaliser.decode(encoded).int()
+    assert ((lost == 0) | (lost == 1)).all()
+
+
+# ------------------------------------------------------------------------------------------------- crops
+
+
+SCALES = st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)).map(sorted)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(4, 300), SCALES)
+@settings(max_examples=100, deadline=None)
+def test_boxes_are_inside_and_of_an_allowed_size(seed: int, n: int, size: int, scale: list[float]) -> None:
+    boxes = crop_boxes(np.random.default_rng(seed), n, size, scale)
+    assert boxes.shape == (n, 4)
+    assert boxes.dtype == np.int64
+    assert np.array_equal(boxes, crop_boxes(np.random.default_rng(seed), n, size, scale))
+    for top, left, height, width in boxes.tolist():
+        assert top >= 0
+        assert left >= 0
+        assert 0 < height <= size - top
+        assert 0 < width <= size - left
+        if (height, width) != (size, size):  # what is left where no try fits; sides are rounded
+            assert (height - 0.5) * (width - 0.5) <= scale[1] * size**2 + 1e-6
+            assert (height + 0.5) * (width + 0.5) >= scale[0] * size**2 - 1e-6
+            assert (width - 0.5) / (height + 0.5) <= 4 / 3 + 1e-9
+            assert (width + 0.5) / (height - 0.5) >= 3 / 4 - 1e-9
+
+
+def test_boxes_follow_the_rule_of_ten_tries() -> None:
+    """The same draws, gone through one by one as torchvision's RandomResizedCrop does."""
+    n, size, scale, ratio = 50, 16, (0.7, 1.0), (3 / 4, 4 / 3)
+    rng = np.random.default_rng(5)
+    area = rng.uniform(*scale, (n, 10)) * size * size
+    aspect = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, 10)))
+    place = rng.random((n, 2))
+    expected, fallen_back = [], 0
+    for i in range(n):
+        for a, r in zip(area[i], aspect[i], strict=True):
+            w, h = round(math.sqrt(a * r)), round(math.sqrt(a / r))
+            if 0 < w <= size and 0 < h <= size:
+                expected.append([int(place[i, 0] * (size - h + 1)), int(place[i, 1] * (size - w + 1)), h, w])
+                break
+        else:
+            fallen_back += 1
+            expected.append([0, 0, size, size])
+    assert crop_boxes(np.random.default_rng(5), n, size, scale, ratio).tolist() == expected
+    assert fallen_back < n
+
+
+@pytest.mark.parametrize(("ratio", "box"), [((2.0, 4.0), [4, 0, 8, 16]), ((0.25, 0.5), [0, 4, 16, 8])])
+def test_where_nothing_fits_the_largest_centred_box_is_taken(ratio: tuple[float, float], box: list[int]) -> None:
+    boxes = crop_boxes(np.random.default_rng(0), 3, 16, (1.0, 1.0), ratio)
+    assert boxes.tolist() == [box] * 3
+
+
+def test_boxes_cover_all_places() -> None:
+    boxes = crop_boxes(np.random.default_rng(0), 4000, 8, (0.25, 0.25), (1.0, 1.0))
+    places, counts = np.unique(boxes, axis=0, return_counts=True)
+    assert places.tolist() == [[t, left, 4, 4] for t in range(5) for left in range(5)]
+    assert counts.min() > 100
+
+
+def test_golden_boxes_are_whole_pixels(golden: dict[str, Any]) -> None:
+    """Boxes are kept as integers; the published code stores shares of the side, which come back as the same pixels."""
+    image = torch.rand(1, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    for case in golden["rrc_coordinate_roundtrip"]:
+        assert case["decoded"] == case["ijhw"]
+        stored = torch.tensor(case["stored_float32"])
+        assert (stored * 224).round().int().tolist() == case["ijhw"]
+        for antialias in (False, True):
+            expected = tv.resized_crop(image, *case["ijhw"], size=[224, 224], antialias=antialias)
+            found = resized_crop(image, torch.tensor([case["ijhw"]]), 224)
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([1, 3]), st.integers(4, 20))
+@settings(max_examples=40, deadline=None)
+def test_resized_crop_is_that_of_torchvision(seed: int, n: int, channels: int, size: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, flips = crop_boxes(rng, n, size, (0.08, 1.0)), rng.random(n) < 0.5
+    images = pictures(n, channels, size, seed).float()
+    found = resized_crop(images, torch.from_numpy(boxes), size, torch.from_numpy(flips))
+    for image, box, flip, result in zip(images, boxes.tolist(), flips, found, strict=True):
+        expected = tv.resized_crop(image[None], *box, size=[size, size], antialias=True)[0]
+        expected = tv.horizontal_flip(expected) if flip else expected
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-2)  # of 255 grey levels
+    torch.testing.assert_close(
+        resized_crop(images, torch.from_numpy(boxes), size),
+        resized_crop(images, torch.from_numpy(boxes), size, torch.zeros(n, dtype=torch.bool)),
+    )
+
+
+def test_crops_grow_to_another_size() -> None:
+    images = pictures(2, size=8).float()
+    boxes = torch.tensor([[0, 0, 8, 8], [1, 2, 5, 6]])
+    found = resized_crop(images, boxes, 12)
+    for image, box, result in zip(images, boxes.tolist(), found, strict=True):
+        expected = tv.resized_crop(image[None], *box, size=[12, 12], antialias=False)[0]
+        torch.testing.assert_close(result, expected, rtol=0, atol=1e-2)
+
+
+def test_whole_image_is_left_as_it_is() -> None:
+    images = pictures(2).float()
+    whole = torch.tensor([[0, 0, 8, 8]] * 2)
+    assert torch.equal(resized_crop(images, whole, 8), images)
+    assert torch.equal(resized_crop(images, whole, 8, torch.tensor([True, False]))[0], images[0].flip(-1))
+    assert torch.equal(shared_crop(images, (0, 0, 8, 8), True), images.flip(-1))
+
+
+@pytest.mark.parametrize("box", [(0, 0, 8, 8), (1, 2, 5, 6), (7, 0, 1, 8), (3, 3, 1, 1)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_shared_crop_is_that_of_torchvision(box: tuple[int, int, int, int], flip: bool) -> None:
+    images = pictures(3).float().requires_grad_()
+    found = shared_crop(images, box, flip)
+    plain = images.detach().clone().requires_grad_()
+    expected = tv.resized_crop(plain, *box, size=[8, 8], antialias=False)
+    expected = tv.horizontal_flip(expected) if flip else expected
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    weights = torch.rand(found.shape, generator=torch.Generator().manual_seed(1))
+    (found * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(images.grad, plain.grad)
+
+
+@pytest.mark.parametrize("pad", [0, 1, 4])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_padded_crop_equals_a_loop(pad: int, dtype: torch.dtype) -> None:
+    images = pictures(6, size=5).to(dtype)
+    rng = np.random.default_rng(pad)
+    offsets = torch.from_numpy(rng.integers(0, 2 * pad + 1, (6, 2)))
+    flips = torch.from_numpy(rng.random(6) < 0.5)
+    found = pad_crop(images, offsets, pad, flips)
+    assert found.dtype == dtype
+    for image, (top, left), flip, result in zip(images, offsets.tolist(), flips, found, strict=True):
+        expected = tv.pad(image, [pad] * 4)[:, top : top + 5, left : left + 5]
+        assert torch.equal(result, expected.flip(-1) if flip else expected)
+    centred = torch.full((6, 2), pad)
+    assert torch.equal(pad_crop(images, centred, pad), images)
+
+
+# ------------------------------------------------------------------------------------------------- CutMix
+
+
+def test_golden_cutmix_rectangles(golden: dict[str, Any]) -> None:
+    assert len(golden["cutmix_bbox"]) == 5
+    for case in golden["cutmix_bbox"]:
+        size = case["size_NCHW"][2]
+        legacy = np.random.RandomState(case["np_seed"])
+        centre = (int(legacy.randint(size)), int(legacy.randint(size)))
+        assert list(cutmix_box(case["lam"], centre, size)) == case["bbox(x1,y1,x2,y2)"]
+
+
+@given(st.floats(0, 1), st.integers(1, 256), st.data())
+@settings(max_examples=100, deadline=None)
+def test_cutmix_rectangles_are_inside_and_no_larger_than_asked(lam: float, size: int, data: st.DataObject) -> None:
+    centre = data.draw(st.tuples(st.integers(0, size - 1), st.integers(0, size - 1)))
+    top, left, bottom, right = cutmix_box(lam, centre, size)
+    assert 0 <= top <= bottom <= size
+    assert 0 <= left <= right <= size
+    assert (bottom - top) * (right - left) <= (1 - lam) * size**2 + 1e-6
+
+
+def test_golden_paste(golden: dict[str, Any]) -> None:
+    case = golden["cutmix_paste"]
+    images = torch.arange(32.0).view(2, 1, 4, 4)
+    found = paste(images, images[case["perm"]], torch.tensor([case["bbox"]] * 2))
+    assert found.tolist() == case["result"]
+    assert torch.equal(images, torch.arange(32.0).view(2, 1, 4, 4))
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 4), min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_paste_leaves_the_rest_untouched(corners: list[tuple[int, int, int, int]]) -> None:
+    n = len(corners)
+    own, other = pictures(n, size=6), pictures(n, size=6, seed=1)
+    found = paste(own, other, torch.tensor(corners))
+    for i, (top, left, bottom, right) in enumerate(corners):
+        expected = own[i].clone()
+        expected[:, top:bottom, left:right] = other[i, :, top:bottom, left:right]
+        assert torch.equal(found[i], expected)

@@ -1,0 +1,200 @@
+"""Replayed augmentation: the same whenever, in whatever batch, and what torchvision makes of each image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from edc.data import randaugment
+from edc.data.augment import Normaliser
+from edc.data.replay import EpochDraws, Replay
+from edc.params import RelabelRow
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+N, SIZE = 10, 8
+
+
+def row(**choices: Any) -> RelabelRow:
+    values = {"dataset": "d", "images": "i", "observers": ["o"], "flip": True, "epochs": 9, "batch": 4, "seed": 1}
+    return RelabelRow.model_validate({**values, **choices})
+
+
+def replay(**choices: Any) -> Replay:
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (N, 3, SIZE, SIZE), generator=draws, dtype=torch.uint8)
+    return Replay(images, row(**choices), Normaliser(MEAN, STD))
+
+
+def by_image(made: Replay, epoch: int, batch: int, mix: bool = True) -> Tensor:
+    """An epoch's views in the order of the images."""
+    found = torch.full((N, 3, SIZE, SIZE), torch.nan)
+    for index, x in made.epoch(epoch, batch, mix):
+        assert x.shape == (len(index), 3, SIZE, SIZE)
+        assert x.dtype == torch.float32
+        found[index] = x
+    assert not found.isnan().any()
+    return found
+
+
+def assert_equal_draws(one: EpochDraws, other: EpochDraws) -> None:
+    for name, value in vars(one).items():
+        if isinstance(value, Tensor):
+            assert torch.equal(value, getattr(other, name)), name
+        elif value is not None:
+            assert np.array_equal(value.op, other.operations.op)
+            assert np.array_equal(value.sign, other.operations.sign)
+
+
+CHOICES = [
+    {},
+    {"cutmix": False},
+    {"randaugment": {"ops": 2, "magnitude": 9}},
+    {"crop_scale": (0.08, 1.0), "flip": False},
+    {"batch": 10},
+]
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_an_epoch_is_the_same_directly_and_after_others(choices: dict[str, Any]) -> None:
+    made = replay(**choices)
+    expected = [by_image(made, epoch, 4) for epoch in range(4)]
+    for epoch in (3, 1):
+        fresh = replay(**choices)
+        assert torch.equal(by_image(fresh, epoch, 4), expected[epoch])
+        assert_equal_draws(fresh.draws(epoch), made.draws(epoch))
+    assert not torch.equal(expected[0], expected[1])
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+@pytest.mark.parametrize("batch", [1, 3, 5, 7, 10, 64])
+def test_batch_of_the_consumer_changes_no_image(choices: dict[str, Any], batch: int) -> None:
+    """Not even where the CutMix partner is in another of its batches."""
+    made = replay(**choices)
+    torch.testing.assert_close(by_image(made, 2, batch), by_image(made, 2, 4), rtol=0, atol=1e-6)
+
+
+@given(st.integers(0, 50), st.integers(1, 12))
+@settings(max_examples=20, deadline=None)
+def test_every_image_is_visited_once_in_a_random_order(epoch: int, batch: int) -> None:
+    made = replay()
+    indices = [index for index, _ in made.epoch(epoch, batch)]
+    assert [len(index) for index in indices[:-1]] == [batch] * (len(indices) - 1)
+    order = torch.cat(indices)
+    assert sorted(order.tolist()) == list(range(N))
+    assert torch.equal(order, made.draws(epoch).order)
+    assert not torch.equal(order, made.draws(epoch + 1).order)
+
+
+def expected_views(made: Replay, epoch: int, mix: bool) -> Tensor:
+    """Image by image with torchvision, the paste by slices."""
+    draws, choices = made.draws(epoch), made.row
+    views = []
+    for i in range(N):
+        pixels = made.images[i : i + 1]
+        if choices.randaugment is not None:
+            pixels = randaugment.apply(pixels, draws.operations[i : i + 1], choices.randaugment.magnitude)
+        view = tv.resized_crop(pixels.float() / 255, *draws.boxes[i].tolist(), size=[SIZE, SIZE], antialias=True)
+        view = tv.horizontal_flip(view) if draws.flips[i] else view
+        views.append(tv.normalize(view, list(MEAN), list(STD))[0])
+    found = torch.stack(views)
+    if mix:
+        for i in range(N):
+            top, left, bottom, right = draws.mix_boxes[i].tolist()
+            found[i, :, top:bottom, left:right] = views[int(draws.partners[i])][:, top:bottom, left:right]
+    return found
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_views_are_those_of_torchvision(choices: dict[str, Any]) -> None:
+    made = replay(**choices)
+    for epoch in range(3):
+        mixed = by_image(made, epoch, 3)
+        torch.testing.assert_close(mixed, expected_views(made, epoch, made.row.cutmix), rtol=0, atol=2e-4)
+        plain = by_image(made, epoch, 3, mix=False)
+        torch.testing.assert_close(plain, expected_views(made, epoch, False), rtol=0, atol=2e-4)
+
+
+def test_partners_and_rectangles_belong_to_the_batch_of_the_labels() -> None:
+    made = replay()
+    pasted = 0
+    for epoch in range(20):
+        draws = made.draws(epoch)
+        for batch in draws.order.split(4):
+            assert sorted(draws.partners[batch].tolist()) == sorted(batch.tolist())
+            assert len({tuple(box) for box in draws.mix_boxes[batch].tolist()}) == 1  # one rectangle a batch
+            top, left, bottom, right = draws.mix_boxes[batch[0]].tolist()
+            pasted += (bottom - top) * (right - left) > 0
+    assert pasted > 30
+
+
+def test_pixels_outside_the_rectangle_are_the_images_own() -> None:
+    made = replay()
+    mixed, plain = by_image(made, 0, 4), by_image(made, 0, 4, mix=False)
+    boxes = made.draws(0).mix_boxes
+    for i in range(N):
+        top, left, bottom, right = boxes[i].tolist()
+        outside = torch.ones(SIZE, SIZE, dtype=torch.bool)
+        outside[top:bottom, left:right] = False
+        assert torch.equal(mixed[i][:, outside], plain[i][:, outside])
+
+
+def test_without_cutmix_nothing_is_pasted_and_the_rest_is_drawn_alike() -> None:
+    """What a choice switches off is still drawn, so that the other draws do not shift."""
+    on, off = replay(), replay(cutmix=False)
+    assert (off.draws(3).mix_boxes == 0).all()
+    for name in ("order", "boxes", "flips", "partners"):
+        assert torch.equal(getattr(on.draws(3), name), getattr(off.draws(3), name))
+    assert torch.equal(by_image(on, 3, 4, mix=False), by_image(off, 3, 4))
+
+
+def test_flips_are_off_where_a_mirrored_image_loses_its_class() -> None:
+    on, off = replay(), replay(flip=False)
+    flips = torch.cat([on.draws(epoch).flips for epoch in range(20)])
+    assert 70 < int(flips.sum()) < 130
+    for epoch in range(20):
+        assert not off.draws(epoch).flips.any()
+        assert torch.equal(on.draws(epoch).boxes, off.draws(epoch).boxes)
+
+
+def test_randaugment_on_and_off() -> None:
+    off, on = replay(cutmix=False), replay(cutmix=False, randaugment={"ops": 2, "magnitude": 9})
+    assert off.draws(0).operations is None
+    assert on.draws(0).operations.op.shape == (N, 2)
+    assert torch.equal(on.draws(0).boxes, off.draws(0).boxes)
+    difference = (by_image(on, 0, 4) - by_image(off, 0, 4)).abs().amax((1, 2, 3))
+    assert (difference > 1e-3).sum() >= 5
+    identity = replay(cutmix=False, randaugment={"ops": 1, "magnitude": 0})
+    kept = 0
+    for epoch in range(6):
+        same = identity.draws(epoch).operations.op[:, 0] == randaugment.OPS.index("Identity")
+        assert torch.equal(by_image(identity, epoch, 4)[same], by_image(off, epoch, 4)[same])
+        kept += int(same.sum())
+    assert 0 < kept < 6 * N
+
+
+def test_seeds_give_other_augmentations() -> None:
+    assert not torch.equal(by_image(replay(), 0, 4), by_image(replay(seed=2), 0, 4))
+
+
+def test_images_are_not_changed() -> None:
+    made = replay(randaugment={"ops": 2, "magnitude": 9})
+    before = made.images.clone()
+    by_image(made, 0, 4)
+    assert torch.equal(made.images, before)
+
+
+def test_draws_of_the_first_epoch_are_fixed_for_ever() -> None:
+    """Labels in store are useless once the same seed means another augmentation."""
+    draws = replay(seed=42).draws(0)
+    assert draws.order.tolist() == [5, 8, 7, 2, 9, 4, 1, 6, 0, 3]
+    assert draws.boxes[0].tolist() == [0, 1, 8, 6]
+    assert draws.flips.int().tolist() == [0, 0, 0, 1, 0, 1, 1, 0, 0, 0]
+    assert draws.partners.tolist() == [0, 1, 5, 3, 4, 7, 9, 2, 8, 6]
+    assert draws.mix_boxes[5].tolist() == [0, 6, 1, 8]

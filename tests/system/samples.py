@@ -1,0 +1,80 @@
+"""Two small studies: a few handwritten digits, and pictures in folders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DATASET: dict[str, Any] = {
+    "description": "a few handwritten digits",
+    "title": "digits, a few",
+    "data": {
+        "family": "digits",
+        "kind": "digits",
+        "image_size": 8,
+        "channels": 1,
+        "classes": 10,
+        "mean": [0.306],
+        "std": [0.342],
+        "pad": 1,
+        "flip": False,
+        "holdout": 0.25,
+        "train_per_class": 20,
+        "test_per_class": 5,
+    },
+    "observers": ["convnet_w32", "convnet_d1"],
+    "pretrain": {
+        "epochs": 10,
+        "batch": 16,
+        "optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+        "schedule": {"name": "smoothing", "zeta": 1.0},
+    },
+    "statistics": {"patch": 4, "batch": 32},
+}
+STUDENT: dict[str, Any] = {
+    "epochs": 6,
+    "batch": 5,
+    "validations": 2,
+    "ema": 0.5,
+    "optimiser": {"name": "adamw", "lr": 0.01},
+}
+STUDY: dict[str, Any] = {
+    "description": "the whole DAG in seconds",
+    "datasets": ["tiny"],
+    "recipes": ["edc", "random"],
+    "ipc": [1],
+    "protocols": ["edc", "hard_label"],
+    "students": ["convnet_w32"],
+    "seeds": [0, 1],
+    "machine": {"device": "cpu", "threads": 1},
+    "overrides": {
+        "recipes": {"edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}}},
+        "protocols": {
+            "edc": {"families": {"digits": {"student": STUDENT}}},
+            "hard_label": {"families": {"digits": {"student": STUDENT}}},
+        },
+    },
+}
+
+PETS: dict[str, Any] = DATASET | {
+    "description": "three kinds of small pictures in folders",
+    "title": "pets",
+    "data": {
+        "kind": "folder",
+        "root": "data",
+        "image_size": 8,
+        "channels": 3,
+        "classes": 3,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.3, 0.3, 0.3],
+        "pad": 1,
+        "holdout": 0.25,
+    },
+    "observers": ["convnet_d1"],
+}
+PETS_STUDY: dict[str, Any] = STUDY | {
+    "datasets": ["pets"],
+    "overrides": {
+        "recipes": {"edc": {"synthesize": {"optimise": {"iterations": 4}}}},
+        "protocols": {"edc": {"student": STUDENT}, "hard_label": {"student": STUDENT}},
+    },
+}

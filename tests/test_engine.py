@@ -1,0 +1,457 @@
+"""Synthesis on tiny real networks: its loss, its order, its independence and its resumption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.data.augment import Normaliser, crop_boxes, shared_crop
+from edc.engine import HISTORY, Observer, Progress, step, synthesize
+from edc.errors import EdcError
+from edc.initialise import class_major
+from edc.matching import StatisticsMatcher, Watcher
+from edc.params import SynthesizeRow
+from edc.regularise import flatness
+from edc.rng import generator
+
+SHAPE = (3, 8, 8)
+CLASSES = 3
+NORMALISER = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+
+
+def row(iterations: int = 6, observers: int = 2, seed: int = 0, **choices: Any) -> SynthesizeRow:
+    optimise = {"iterations": iterations} | choices.pop("optimise", {})
+    return SynthesizeRow.model_validate(
+        {
+            "dataset": "d",
+            "recipe": "r",
+            "ipc": 2,
+            "seed": seed,
+            "statistics": "s",
+            "observers": [f"o{i}" for i in range(observers)],
+            "optimise": optimise,
+            **choices,
+        }
+    )
+
+
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 5, 3, padding=1, stride=2),
+            nn.BatchNorm2d(5),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(5, CLASSES),
+        )
+        model(torch.randn(16, *SHAPE))
+        model[-1].weight.data *= 8  # answers that depend on the image
+    return model.eval().requires_grad_(False)
+
+
+def make_observers(settings: SynthesizeRow) -> list[Observer]:
+    found = []
+    for i, name in enumerate(settings.observers):
+        model = network(i)
+        size = Watcher(model, 4, SHAPE).size
+        draws = torch.Generator().manual_seed(10 + i)
+        targets = {
+            "global": torch.rand(size, generator=draws),
+            "classes": torch.rand(CLASSES, size, generator=draws),
+        }
+        found.append(Observer.make(name, model, settings, 4, SHAPE, targets))
+    return found
+
+
+def start(seed: int = 0, ipc: int = 2) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (CLASSES * ipc, *SHAPE), generator=draws, dtype=torch.uint8)
+    return NORMALISER.encode(pixels), torch.arange(CLASSES).repeat_interleave(ipc)
+
+
+def nothing(_: Progress) -> None:
+    pass
+
+
+def made(
+    settings: SynthesizeRow,
+    group: int = 0,
+    images: Tensor | None = None,
+    state: Progress | None = None,
+    after: Callable[[Progress], None] = nothing,
+    observers: list[Observer] | None = None,
+) -> tuple[Tensor, Progress]:
+    initial, labels = start()
+    state = state or Progress()
+    result = synthesize(
+        initial if images is None else images,
+        labels,
+        class_major(CLASSES, 2, group),
+        observers or make_observers(settings),
+        settings,
+        NORMALISER,
+        state,
+        after,
+    )
+    return result, state
+
+
+def view(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
+    """One crop and one flip for all images, written plainly."""
+    top, left, height, width = box
+    part = images[..., top : top + height, left : left + width]
+    part = F.interpolate(part, size=images.shape[-2:], mode="bilinear", align_corners=False)
+    return part.flip(-1) if flip else part
+
+
+# ---------------------------------------------------------------------------------------------- one visit
+
+
+def test_golden_total_loss(golden: dict[str, Any]) -> None:
+    """Real layers with the golden residuals: cross-entropy + weight * (10 r_1 + r_2 + r_3) + weight * flatness."""
+    case = golden["recover_total_loss"]
+    # On constant images every convolution passes the pixel on, and the second logit is the pixel.
+    model = nn.Sequential(*[nn.Conv2d(1, 1, 1, bias=False) for _ in range(3)], nn.AvgPool2d(8), nn.Flatten())
+    model.append(nn.Linear(1, 2, bias=False)).eval().requires_grad_(False)
+    for layer in model[:3]:
+        layer.weight.fill_(1.0)
+    model[-1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    pixel = math.log(math.exp(case["ce"]) - 1)  # -log softmax of class 0
+
+    def kl(other: float) -> float:
+        logits, averaged = torch.tensor([[[0.0, pixel]], [[0.0, other]]], dtype=torch.float64)
+        return float(flatness(logits, averaged, 4.0, "batch_mean"))
+
+    low, high = pixel - 5, pixel
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if kl(middle) > case["kl_flat"] else (low, middle)
+    assert kl(low) == pytest.approx(case["kl_flat"], rel=1e-9)
+
+    settings = row(
+        observers=1,
+        match={"weight": case["r_loss"], "first_hook": case["first_multiplier"], "alpha": 0.5, "ema": 0.0},
+        regularise={"method": "logits", "weight": case["flatness_weight"], "tau": 4.0},
+    )
+    images = torch.full((2, 1, 8, 8), pixel, requires_grad=True)
+    watcher = Watcher(model, 4, (1, 8, 8))
+    target = watcher(images.detach())[1]
+    for hook, residual in zip(watcher.hooks, case["r_feature_in_named_modules_order"], strict=True):
+        first = hook.start
+        for length in hook.lengths:  # each of the four statistics misses its target by a quarter
+            target[first] += residual / 4
+            first += length
+    observer = Observer("o0", watcher, StatisticsMatcher(watcher.hooks, settings.match, target, target[None]))
+    labels = torch.zeros(2, dtype=torch.int64)
+    observer.matcher.start_group(labels)
+    losses = step(images, torch.full_like(images, low), labels, observer, settings, 0, 0)
+    assert losses["cross_entropy"].item() == pytest.approx(case["ce"], abs=1e-5)
+    assert losses["matching"].item() == pytest.approx(case["r_loss"] * (case["first_multiplier"] * 1 + 2 + 3), abs=1e-5)
+    assert losses["flatness"].item() == pytest.approx(case["flatness_weight"] * case["kl_flat"], abs=1e-6)
+    assert sum(losses.values()).item() == pytest.approx(case["total"], abs=1e-5)
+    sum(losses.values()).backward()
+    assert images.grad.abs().sum() > 0
+
+
+def test_golden_adam_steps(golden: dict[str, Any]) -> None:
+    """The optimiser and the recipe's default settings move a pixel as the published code does."""
+    case = golden["adam_image_step"]
+    settings = row().optimise
+    assert (settings.lr, list(settings.betas)) == (case["lr"], case["betas"])
+    pixels = torch.tensor(case["x0"], requires_grad=True)
+    adam = torch.optim.Adam([pixels], lr=settings.lr, betas=settings.betas, eps=case["eps"])
+    for gradient, expected in zip(case["grads"], case["x_after_each"], strict=True):
+        pixels.grad = torch.tensor(gradient)
+        adam.step()
+        torch.testing.assert_close(pixels.detach(), torch.tensor(expected), rtol=0, atol=1e-6)
+
+
+def test_terms_that_are_off_are_absent() -> None:
+    images, labels = start()
+    images.requires_grad_(True)
+
+    def terms(**choices: Any) -> set[str]:
+        settings = row(observers=1, **choices)
+        observer = make_observers(settings)[0]
+        observer.matcher.start_group(labels)
+        return set(step(images, images.detach(), labels, observer, settings, 0, 0))
+
+    assert terms(match={"method": "none"}) == {"cross_entropy"}
+    assert terms() == {"cross_entropy", "matching"}
+    assert terms(regularise={"method": "logits"}) == {"cross_entropy", "matching", "flatness"}
+
+
+def test_statistics_of_another_network_are_refused() -> None:
+    targets = {"global": torch.zeros(5), "classes": torch.zeros(CLASSES, 5)}
+    with pytest.raises(EdcError, match=r"statistics of o0 have 5 values, the network has \d+") as error:
+        Observer.make("o0", network(0), row(), 4, SHAPE, targets)
+    assert "\n" not in str(error.value)
+
+
+# -------------------------------------------------------------------------------------------- whole runs
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {},
+        {
+            "match": {"weight": 0.1, "ema_init": "zero", "alpha": 0.25},
+            "regularise": {"method": "logits", "beta": 0.5, "weight": 100.0},
+        },
+        {"augment": {"flip": False, "crop_scale": (0.08, 1.0)}, "match": {"weight": 0.1, "drop": 0.5, "ema": 0.0}},
+    ],
+    ids=["default", "flatness", "drop"],
+)
+def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
+    settings = row(iterations=5, **choices)
+    images, labels = start()
+    observers = make_observers(settings)
+    expected, visits = images.clone(), 0
+    for g, group in enumerate(class_major(CLASSES, 2, 4)):
+        x, targets = images[group].clone(), labels[group]
+        averaged = x.clone()
+        momentum, square = torch.zeros_like(x), torch.zeros_like(x)
+        for observer in observers:
+            observer.matcher.start_group(targets)
+        for k in range(5):
+            observer = observers[visits % 2]
+            visits += 1
+            rng = generator(0, "synthesize", g, k)
+            box = crop_boxes(rng, 1, 8, settings.augment.crop_scale)[0]
+            flip = bool(rng.random() < 0.5) and settings.augment.flip
+            hooks = observer.watcher.hooks
+            drop = settings.match.drop
+            skip = {i for i, h in enumerate(hooks) if drop and h.kind == "conv" and rng.random() < drop}
+            x.requires_grad_(True)
+            logits, statistics = observer.watcher(view(x, box, flip), skip)
+            loss = F.cross_entropy(logits, targets) + settings.match.weight * observer.matcher(statistics, skip)
+            if settings.regularise.method == "logits":
+                quiet = observer.watcher.logits(view(averaged, box, flip))
+                loss = loss + settings.regularise.weight * flatness(logits, quiet, 4.0, "batch_mean")
+            (gradient,) = torch.autograd.grad(loss, x)
+            x = x.detach()
+            averaged = settings.regularise.beta * averaged + (1 - settings.regularise.beta) * x
+            momentum = 0.5 * momentum + 0.5 * gradient
+            square = 0.9 * square + 0.1 * gradient**2
+            rate = 0.05 * 0.5 * (1 + math.cos(math.pi * k / 5))
+            x = x - rate * (momentum / (1 - 0.5 ** (k + 1))) / ((square / (1 - 0.9 ** (k + 1))).sqrt() + 1e-8)
+            x = x.maximum(NORMALISER.low).minimum(NORMALISER.high)
+        expected[group] = x
+    found, _ = made(settings, group=4)
+    # Adam's first steps divide by |gradient|: where that is rounding noise, so is the direction.
+    difference = (found - expected).abs()
+    assert float(difference.median()) < 1e-6
+    assert float((difference > 1e-4).float().mean()) < 0.01
+
+
+def test_same_seed_same_images() -> None:
+    one, _ = made(row(regularise={"method": "logits"}), group=4)
+    two, _ = made(row(regularise={"method": "logits"}), group=4)
+    other, _ = made(row(seed=1, regularise={"method": "logits"}), group=4)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+
+
+def test_initial_images_are_left_as_they_are() -> None:
+    images, _ = start()
+    before = images.clone()
+    result, _ = made(row(), images=images)
+    assert torch.equal(images, before)
+    assert not result.requires_grad
+    assert not torch.equal(result, before)
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+CHOICES = {
+    "flatness": {"regularise": {"method": "logits", "beta": 0.5}},
+    "drop": {"match": {"weight": 1.0, "drop": 0.5, "ema_init": "zero"}},
+}
+
+
+@pytest.mark.parametrize("choices", CHOICES)
+def test_interrupted_runs_end_with_the_same_pixels(choices: str, tmp_path: Path) -> None:
+    """Whatever the iteration a run is killed in, it goes on from its saved state bit for bit."""
+    settings = row(iterations=5, **CHOICES[choices])
+    path = tmp_path / "state.pt"
+    expected, whole = made(settings, group=4)
+    for stop in range(1, 11):
+
+        def after(now: Progress, stop: int = stop) -> None:
+            if now.group * 5 + now.iteration == stop:
+                torch.save(vars(now), path)
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            made(settings, group=4, after=after)
+        state = Progress(**torch.load(path, weights_only=True))
+        found, state = made(settings, group=4, state=state)
+        assert torch.equal(found, expected), stop
+        assert state.history == whole.history
+
+
+def test_interrupted_twice(tmp_path: Path) -> None:
+    settings = row(iterations=5, **CHOICES["flatness"])
+    expected, _ = made(settings, group=4)
+    state = None
+    for stop in (3, 7):
+
+        def after(now: Progress, stop: int = stop) -> None:
+            if now.group * 5 + now.iteration == stop:
+                torch.save(vars(now), tmp_path / "state.pt")
+                raise KilledError
+
+        with pytest.raises(KilledError):
+            made(settings, group=4, state=state, after=after)
+        state = Progress(**torch.load(tmp_path / "state.pt", weights_only=True))
+    assert torch.equal(made(settings, group=4, state=state)[0], expected)
+
+
+def test_finished_state_does_nothing_more() -> None:
+    settings = row(iterations=3)
+    expected, state = made(settings, group=4)
+    assert (state.group, state.iteration, state.pixels) == (2, 0, None)
+
+    def never(_: Progress) -> None:
+        raise AssertionError
+
+    assert torch.equal(made(settings, group=4, state=state, after=never)[0], expected)
+
+
+def test_kept_pixels_are_plain_data(tmp_path: Path) -> None:
+    """A leaf that wants a gradient is no leaf any more once it is moved to a GPU, and Adam refuses it."""
+
+    def after(now: Progress) -> None:
+        torch.save(vars(now), tmp_path / "state.pt")
+
+    made(row(iterations=1), after=after)
+    kept = torch.load(tmp_path / "state.pt", weights_only=True)
+    tensors = [kept[name] for name in ("pixels", "averaged", "done")] + list(kept["running"].values())
+    assert len(tensors) == 4
+    assert not any(tensor.requires_grad for tensor in tensors)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
+    settings = row(iterations=4)
+    images, labels = start()
+    device = torch.device("cuda")
+
+    def run(state: Progress, after: Callable[[Progress], None]) -> Tensor:
+        observers = make_observers(settings)
+        for observer in observers:
+            observer.watcher.observer.to(device)
+            for name in ("global_target", "class_table", "class_target", "segment", "weights", "owner"):
+                setattr(observer.matcher, name, getattr(observer.matcher, name).to(device))
+        groups = class_major(CLASSES, 2, 0)
+        normaliser = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), device)
+        return synthesize(images.to(device), labels.to(device), groups, observers, settings, normaliser, state, after)
+
+    def after(now: Progress) -> None:
+        if now.iteration == 2:
+            torch.save(vars(now), tmp_path / "state.pt")
+
+    expected = run(Progress(), after)
+    state = Progress(**torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
+    torch.testing.assert_close(run(state, nothing), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_groups_do_not_know_of_each_other() -> None:
+    settings = row(iterations=4, regularise={"method": "logits", "beta": 0.5})
+    images, _ = start()
+    changed = images.clone()
+    changed[:4] = start(seed=9)[0][:4]
+    one, _ = made(settings, group=4, images=images)
+    two, _ = made(settings, group=4, images=changed)
+    assert not torch.equal(one[:4], two[:4])
+    assert torch.equal(one[4:], two[4:])
+
+
+def test_running_statistics_start_anew_in_every_group() -> None:
+    settings = row(iterations=2, observers=1, match={"ema": 0.8, "ema_init": "first"}, optimise={"lr": 1e-9})
+    observers = make_observers(settings)
+    seen: list[tuple[int, int, Tensor]] = []
+
+    def after(now: Progress) -> None:
+        seen.append((now.group, now.iteration, now.running["o0"].clone()))
+
+    made(settings, group=4, after=after, observers=observers)
+    images, labels = start()
+    for group, iteration, running in seen:
+        if iteration == 1:  # the first visit's own statistics, nothing of the group before
+            index = class_major(CLASSES, 2, 4)[group]
+            fresh = make_observers(settings)[0]
+            fresh.matcher.start_group(labels[index])
+            pixels = images[index].clone().requires_grad_(True)
+            step(pixels, pixels.detach(), labels[index], fresh, settings, group, 0)
+            torch.testing.assert_close(running, fresh.matcher.running, rtol=1e-5, atol=1e-5)
+    assert [(g, k) for g, k, _ in seen] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+def test_pixels_stay_in_the_range_of_pictures() -> None:
+    result, _ = made(row(iterations=8, optimise={"lr": 2.0}))
+    assert (result >= NORMALISER.low).all()
+    assert (result <= NORMALISER.high).all()
+    on_edge = (result == NORMALISER.low) | (result == NORMALISER.high)
+    assert on_edge.any()  # the steps were large enough to leave it
+
+
+def test_observers_take_turns_across_groups() -> None:
+    _, state = made(row(iterations=4, observers=3), group=4)
+    columns = list(zip(*state.history, strict=True))
+    assert len(HISTORY) == len(columns)
+    assert list(columns[0]) == [0] * 4 + [1] * 4
+    assert list(columns[1]) == [0, 1, 2, 3] * 2
+    assert list(columns[2]) == [0, 1, 2, 0, 1, 2, 0, 1]
+
+
+def test_history_of_a_long_run_is_thinned() -> None:
+    _, state = made(row(iterations=210, observers=1, match={"method": "none"}))
+    steps = [entry[1] for entry in state.history]
+    assert steps == [*range(0, 210, 2), 209]
+
+
+@pytest.mark.parametrize("term", ["cross_entropy", "matching"])
+def test_loss_falls(term: str) -> None:
+    matching = {"weight": 1.0} if term == "matching" else {"method": "none"}
+    settings = row(iterations=60, observers=1, match={**matching, "ema": 0.0}, augment={"crop_scale": (1.0, 1.0)})
+    _, state = made(settings)
+    values = [entry[HISTORY.index(term)] for entry in state.history]
+    assert sum(values[-5:]) < 0.7 * sum(values[:5])
+
+
+def test_learning_rate_falls_as_a_cosine() -> None:
+    rates = []
+
+    def after(now: Progress) -> None:
+        rates.append(now.adam["param_groups"][0]["lr"])
+
+    made(row(iterations=4, optimise={"lr": 0.2}), after=after)
+    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
+
+
+def test_one_crop_for_all_images() -> None:
+    """Equal images of a group stay equal: crop and flip are shared, and nothing else is random."""
+    images = start()[0][:1].expand(6, -1, -1, -1).clone()
+    settings = row(iterations=3)
+    labels = torch.zeros(6, dtype=torch.int64)
+    result = synthesize(
+        images, labels, class_major(1, 6, 0), make_observers(settings), settings, NORMALISER, Progress(), nothing
+    )
+    torch.testing.assert_close(result, result[:1].expand_as(result), rtol=0, atol=1e-3)
+    assert torch.equal(shared_crop(images, (0, 0, 8, 8), False), images)

@@ -1,0 +1,147 @@
+"""Where the pixels of a condensed set start, and which images are matched together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edc.data.sets import ImageSet
+from edc.errors import EdcError
+from edc.initialise import avoiding_probabilities, class_major, initial_images, pick
+from edc.params import SynthesizeRow
+
+
+def row(
+    draw: str = "independent", ipc: int = 3, iterations: int = 5, seed: int = 0, **initialise: Any
+) -> SynthesizeRow:
+    return SynthesizeRow.model_validate(
+        {
+            "dataset": "d",
+            "recipe": "r",
+            "ipc": ipc,
+            "seed": seed,
+            "statistics": "s",
+            "observers": ["o"],
+            "initialise": {"draw": draw, **initialise},
+            "optimise": {"iterations": iterations},
+        }
+    )
+
+
+def image_set(per_class: tuple[int, ...] = (4, 6, 5)) -> ImageSet:
+    """Every image tells its number and its left from its right; classes are interleaved."""
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1) * 2 + torch.tensor([0, 1]).view(1, 1, 1, 2)
+    return ImageSet(images.expand(-1, 3, 2, 2).to(torch.uint8).contiguous(), labels, tuple("abc"))
+
+
+def test_golden_avoiding_draw(golden: dict[str, Any]) -> None:
+    case = golden["imagenet10_init_sampler"]
+    drawn = np.ones(case["n_images"])
+    before_each = case["probabilities_before_each_and_after"]
+    for chosen, expected in zip([*case["picks"], None], before_each, strict=True):
+        np.testing.assert_allclose(avoiding_probabilities(drawn), expected, rtol=0, atol=1e-7)
+        if chosen is not None:
+            drawn[chosen] += 1
+
+
+def test_avoiding_draws_spread_over_the_candidates() -> None:
+    """With thousands of draws no candidate is more than a few ahead, and exponents do not overflow."""
+    picks = pick(np.random.default_rng(0), 5, 3000, "softmin")
+    counts = np.bincount(picks, minlength=5)
+    assert counts.max() - counts.min() < 15
+    assert np.bincount(pick(np.random.default_rng(0), 5, 3000, "independent"), minlength=5).std() > counts.std()
+
+
+@pytest.mark.parametrize("draw", ["independent", "softmin", "distinct"])
+def test_draws_are_candidates_and_follow_from_the_seed(draw: str) -> None:
+    picks = pick(np.random.default_rng(3), 7, 7, draw)
+    assert picks.shape == (7,)
+    assert set(picks) <= set(range(7))
+    if draw == "distinct":
+        assert len(set(picks)) == 7
+    assert np.array_equal(picks, pick(np.random.default_rng(3), 7, 7, draw))
+
+
+@pytest.mark.parametrize("draw", ["independent", "softmin", "distinct"])
+def test_real_images_are_of_their_class(draw: str) -> None:
+    train = image_set()
+    images, labels = initial_images(train, row(draw, ipc=3), flip=True)
+    assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    assert images.dtype == torch.uint8
+    mirrored = 0
+    for image, label in zip(images, labels, strict=True):
+        number = int(image.min()) // 2
+        assert train.labels[number] == label
+        mirrored += not torch.equal(image, train.images[number])
+        assert torch.equal(image, train.images[number]) or torch.equal(image, train.images[number].flip(-1))
+    if draw == "distinct":
+        assert len({int(image.min()) for image in images}) == 9
+    assert 0 < mirrored < 9
+
+
+def test_pictures_that_stay_or_must_not_be_mirrored_are_not() -> None:
+    train = image_set()
+    for images, _ in (
+        initial_images(train, row(ipc=20), flip=False),
+        initial_images(train, row(ipc=20, iterations=0), flip=True),
+    ):
+        assert (images[..., 0] < images[..., 1]).all()
+    optimised, _ = initial_images(train, row(ipc=20), flip=True)
+    kept, _ = initial_images(train, row(ipc=20, iterations=0), flip=True)
+    assert torch.equal(optimised.amin(-1), kept.amin(-1))  # the same pictures, mirrored or not
+
+
+def test_a_class_draws_the_same_whatever_the_others_hold() -> None:
+    big, small = image_set((4, 6, 5)), image_set((2, 6, 5))
+    first = initial_images(big, row(), flip=False)[0][3:].amin((1, 2, 3)) // 2
+    other = initial_images(small, row(), flip=False)[0][3:].amin((1, 2, 3)) // 2
+    for c, (a, b) in enumerate(zip(first.split(3), other.split(3), strict=True), 1):
+        place = [big.by_class(c).tolist().index(i) for i in a.tolist()]
+        assert place == [small.by_class(c).tolist().index(i) for i in b.tolist()]
+    again = initial_images(big, row(seed=1), flip=False)[0]
+    assert not torch.equal(initial_images(big, row(), flip=False)[0], again)
+
+
+def test_too_few_distinct_images_are_refused() -> None:
+    initial_images(image_set((4, 6, 5)), row("distinct", ipc=4), flip=False)
+    with pytest.raises(EdcError, match=r"class 'a' has 4 training images, 5 distinct ones were asked for"):
+        initial_images(image_set((4, 6, 5)), row("distinct", ipc=5), flip=False)
+
+
+def test_noise() -> None:
+    train = image_set()
+    images, labels = initial_images(train, row(ipc=200, method="noise"), flip=True)
+    assert images.shape == (600, 3, 2, 2)
+    assert images.dtype == torch.float32
+    assert labels.tolist() == [0] * 200 + [1] * 200 + [2] * 200
+    assert abs(float(images.mean())) < 0.05
+    assert abs(float(images.std()) - 1) < 0.05
+    assert torch.equal(images, initial_images(train, row(ipc=200, method="noise"), flip=False)[0])
+    assert not torch.equal(images, initial_images(train, row(ipc=200, method="noise", seed=1), flip=False)[0])
+
+
+def test_golden_groups(golden: dict[str, Any]) -> None:
+    case = golden["batch_composition"]
+    single = case["ncls=3,ipc=2,batch=4,gpus=1 -> list of batches of [class,ipc_id]"]
+    groups = class_major(3, 2, 4)
+    assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [batch[0] for batch in single]
+    # Two processes that halve every batch of four match groups of two images.
+    double = case["ncls=4,ipc=2,batch=4,gpus=2"]
+    groups = class_major(4, 2, 2)
+    assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [p for batch in double for p in batch]
+
+
+@given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 30))
+@settings(max_examples=60, deadline=None)
+def test_groups_cover_every_image_once(classes: int, ipc: int, size: int) -> None:
+    groups = class_major(classes, ipc, size)
+    assert torch.cat(groups).tolist() == list(range(classes * ipc))
+    assert all(len(group) == (size or classes * ipc) for group in groups[:-1])
+    assert 0 < len(groups[-1]) <= (size or classes * ipc)

@@ -1,0 +1,164 @@
+"""Training parts: optimisers, averaged weights, losses, accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.data.augment import Normaliser
+from edc.nets import build
+from edc.params import Loss, Optimiser
+from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)
+        )
+
+
+# ----------------------------------------------------------------------------------------------- loss
+
+
+def test_golden_loss(golden: dict[str, Any]) -> None:
+    case = golden["soft_label_and_loss"]
+    logits, targets = torch.tensor(case["student_logits"]), torch.tensor(case["mean_logits"])
+    labels = torch.tensor(case["hard_targets"])
+
+    def loss(**choices: Any) -> float:
+        return float(student_loss(logits, targets, labels, Loss(**choices)))
+
+    assert loss(ce_weight=0) == pytest.approx(case["mse"], abs=1e-6)
+    assert loss(ce_weight=0.025) == pytest.approx(case["mse_gt_w0.025"], abs=1e-6)
+    assert loss(ce_weight=0.1) == pytest.approx(case["mse_gt_w0.1"], abs=1e-6)
+    assert loss(name="kl", temperature=20) == pytest.approx(case["kl_T20_batchmean"], abs=1e-7)
+    assert float(student_loss(logits, None, labels, Loss())) == pytest.approx(case["ce"], abs=1e-6)
+
+
+def test_default_loss_is_the_papers() -> None:
+    assert Loss() == Loss(name="mse_ce", ce_weight=0.025, temperature=20.0)
+
+
+def test_distillation_has_no_square_of_the_temperature() -> None:
+    logits, targets = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2])
+    for t in (1.0, 4.0):
+        p, q = torch.softmax(targets / t, 1), torch.softmax(logits / t, 1)
+        expected = (p * (p / q).log()).sum() / 3
+        assert torch.allclose(student_loss(logits, targets, labels, Loss(name="kl", temperature=t)), expected)
+
+
+# ----------------------------------------------------------------------------------------- averaged weights
+
+
+def test_golden_averaged_weights(golden: dict[str, Any]) -> None:
+    """The averaged weights are judged with the running statistics of the live network."""
+    case = golden["model_ema"]
+    model = nn.BatchNorm2d(1)
+    assert model.weight.item() == case["init_weight"]
+    average = WeightAverage(model, case["rate"])
+    for step, (weight, expected) in enumerate(
+        zip(case["weights_after_each_step"], case["ema_weight_after_each"], strict=True), 2
+    ):
+        model.weight.data.fill_(weight)
+        model.running_mean.fill_(10.0 * step)
+        average.update()
+        assert average.shadow[0].item() == pytest.approx(expected, abs=1e-6)
+    with average.swapped():
+        assert model.weight.item() == pytest.approx(case["after_swap_live_weight"], abs=1e-6)
+        assert model.running_mean.item() == case["after_swap_live_bn_running_mean"]
+    assert model.weight.item() == case["weights_after_each_step"][-1]
+    assert average.shadow[0].item() == pytest.approx(case["ema_weight_after_each"][-1], abs=1e-6)
+
+
+def test_average_starts_at_the_first_weights_and_stays_apart() -> None:
+    model = network()
+    average = WeightAverage(model, 0.9)
+    for shadow, live in zip(average.shadow, model.parameters(), strict=True):
+        assert torch.equal(shadow, live)
+        assert shadow.data_ptr() != live.data_ptr()
+        assert not shadow.requires_grad
+
+
+def test_training_goes_on_after_weights_were_swapped() -> None:
+    """Looking at the averaged weights, even when that fails, changes nothing of the training."""
+
+    def trained(look: bool) -> list[Tensor]:
+        model = network()
+        average = WeightAverage(model, 0.9)
+        optimiser = make_optimiser(model, Optimiser(name="adamw", lr=0.01, weight_decay=0.1))
+        x = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+        for _ in range(3):
+            optimiser.zero_grad()
+            F.cross_entropy(model(x), torch.tensor([0, 1, 2] * 2)).backward()
+            optimiser.step()
+            average.update()
+            if look:
+                with pytest.raises(KeyError), average.swapped():
+                    raise KeyError
+        return [*model.parameters(), *average.shadow]
+
+    for one, other in zip(trained(True), trained(False), strict=True):
+        assert torch.equal(one, other)
+
+
+# ----------------------------------------------------------------------------------------------- optimiser
+
+
+def test_sgd_decays_weights_of_convolutions_and_linear_layers_only() -> None:
+    model = network()
+    settings = Optimiser(name="sgd", lr=0.1, weight_decay=0.5, momentum=0.9)
+    optimiser = make_optimiser(model, settings)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    for name, parameter in model.named_parameters():
+        decay = 0.5 if name in ("0.weight", "4.weight") else 0.0
+        torch.testing.assert_close(parameter.detach(), before[name] - 0.1 * (1 + decay * before[name]))
+    assert {group["momentum"] for group in optimiser.param_groups} == {0.9}
+
+
+def test_adamw_decays_weights_of_convolutions_and_linear_layers_only() -> None:
+    model = network()
+    optimiser = make_optimiser(model, Optimiser(name="adamw", lr=0.1, weight_decay=0.5, betas=(0.8, 0.95)))
+    assert isinstance(optimiser, torch.optim.AdamW)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    for name, parameter in model.named_parameters():
+        decay = 0.5 if name in ("0.weight", "4.weight") else 0.0
+        torch.testing.assert_close(parameter.detach(), before[name] * (1 - 0.1 * decay) - 0.1)
+    assert {group["betas"] for group in optimiser.param_groups} == {(0.8, 0.95)}
+
+
+def test_rate_reaches_every_group() -> None:
+    optimiser = make_optimiser(network(), Optimiser(name="adamw", lr=0.1, weight_decay=0.5))
+    assert len(optimiser.param_groups) == 2
+    set_rate(optimiser, 0.025)
+    assert [group["lr"] for group in optimiser.param_groups] == [0.025, 0.025]
+
+
+# ------------------------------------------------------------------------------------------------ accuracy
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 500])
+def test_accuracy_in_percent_whatever_the_batch(batch: int) -> None:
+    normaliser = Normaliser((0.5,), (0.25,))
+    images = torch.randint(0, 256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    model = build("convnet_w32", classes=3, image_size=8, channels=1, seed=0).train()
+    labels = torch.stack([model.eval()(normaliser.encode(image[None]))[0].argmax() for image in images])
+    model.train()
+    assert accuracy(model, images, labels, normaliser, batch) == 100.0
+    assert not model.training
+    wrong = labels.clone()
+    wrong[:3] = (wrong[:3] + 1) % 3
+    assert accuracy(model, images, wrong, normaliser, batch) == pytest.approx(100 * 4 / 7)
+    assert accuracy(model, images, (labels + 1) % 3, normaliser, batch) == 0.0

@@ -2,6 +2,7 @@
 # Defaults stand in profiles/default/profile.yaml.
 import sys
 
+from edc import STAGES
 from edc.errors import EdcError
 from edc.snake import Tasks
 
@@ -17,10 +18,14 @@ rule all:
         TASKS.targets,
 
 
-for stage in ("pretrain", "statistics", "synthesize", "relabel", "evaluate", "tables"):
+for stage in STAGES:
 
     include: f"workflow/rules/{stage}.smk"
 
 
 onsuccess:
+    TASKS.commit()
+
+
+onerror:
     TASKS.commit()

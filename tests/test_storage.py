@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from edc.errors import EdcError
 from edc.storage import (
+    MANIFEST,
     Checkpoint,
     fingerprint,
     read_array,
@@ -225,7 +226,8 @@ def finished(folder: Path) -> Path:
     run = folder / "results" / "relabel" / "row"
     write_text(run / "data.bin", "content")
     entry = {"bytes": 7, "sha256": sha256(run / "data.bin")}
-    write_json(run / "manifest.json", {"files": {"data.bin": entry}})
+    manifest = dict.fromkeys(MANIFEST, "") | {"files": {"data.bin": entry}}
+    write_json(run / "manifest.json", manifest)
     return run
 
 
@@ -243,6 +245,8 @@ def test_manifest_of_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (lambda run: (run / "data.bin").write_text("CONTENT"), r"changed since it was made"),
         (lambda run: (run / "manifest.json").unlink(), r"no such file"),
         (lambda run: (run / "manifest.json").write_text('{"files": {'), r"damaged or truncated"),
+        (lambda run: (run / "manifest.json").write_text('{"files": {}}'), r"damaged, no 'stage' in it"),
+        (lambda run: (run / "manifest.json").write_text("[1, 2]"), r"damaged, no 'stage' in it"),
     ],
 )
 def test_manifest_of_a_damaged_run(

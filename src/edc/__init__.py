@@ -1,3 +1,13 @@
 """edc: a laboratory for dataset condensation."""
 
 __version__ = "0.1.0"
+
+# The stages, in the order the data flows: name of module, command, section, rule file and results folder alike.
+STAGES = {
+    "pretrain": "Train an observer on the dataset.",
+    "statistics": "Collect the observers' layer statistics over the dataset.",
+    "synthesize": "Make the images of a condensed set.",
+    "relabel": "Store the observers' soft labels of a condensed set.",
+    "evaluate": "Train students on a condensed set and test them on real images.",
+    "tables": "Write the tables of a study from its results.",
+}

@@ -5,13 +5,15 @@ Nothing heavy is imported before a command needs it, so help answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edc import __version__
+from edc import STAGES, __version__
 from edc.errors import EdcError
 
 app = typer.Typer(
@@ -22,16 +24,6 @@ app = typer.Typer(
     help="Dataset condensation: make small image sets with soft labels, judge them, compare methods.",
 )
 
-STAGE_HELP = {
-    "pretrain": "Train an observer on the dataset.",
-    "statistics": "Collect the observers' layer statistics over the dataset.",
-    "synthesize": "Make the images of a condensed set.",
-    "relabel": "Store the observers' soft labels of a condensed set.",
-    "evaluate": "Train students on a condensed set and test them on real images.",
-    "tables": "Write the tables of a study from its results.",
-}
-
-
 RunKey = Annotated[str, typer.Option("--run", help="key of the run: a row of the stage in params.yaml", metavar="KEY")]
 
 
@@ -41,10 +33,10 @@ def _stage_command(stage: str) -> None:
 
         execute(stage, run)
 
-    app.command(stage, help=f"{STAGE_HELP[stage]} Reads the plan in params.yaml, writes below results/.")(command)
+    app.command(stage, help=f"{STAGES[stage]} Reads the plan in params.yaml, writes below results/.")(command)
 
 
-for _stage in STAGE_HELP:
+for _stage in STAGES:
     _stage_command(_stage)
 
 
@@ -75,12 +67,14 @@ def plan(
             if isinstance(file, EdcError) or made is None:
                 typer.echo(f"{name:18} {file}")
                 continue
-            runs = sum(len(getattr(made, stage)) for stage in STAGE_HELP)
+            runs = sum(len(getattr(made, stage)) for stage in STAGES)
             typer.echo(
                 f"{name:18} {', '.join(file.datasets)}: {', '.join(file.recipes)}; {runs} runs. {file.description}"
             )
         return
     made = make_plan(study)
+    if data is not None and not data.is_dir():
+        raise EdcError(f"--data {data}: no such folder")
     if data is not None:
         from edc.data.roots import remember_root
 
@@ -90,7 +84,7 @@ def plan(
         remember_root(outside[0].family, data)
     if kept := write_plan(made):
         typer.echo(f"the params.yaml that stood here is kept as {kept}")
-    for stage in STAGE_HELP:
+    for stage in STAGES:
         typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
     typer.echo("wrote params.yaml and dvc.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
 
@@ -116,14 +110,16 @@ def track() -> None:
     """Bring to MLflow what stages recorded, and finished results it lacks (MLFLOW_TRACKING_URI or sqlite:///mlflow.db)."""
     from edc.tracking import drain
 
+    if os.environ.get("EDC_TRACKING") == "off":
+        typer.echo("tracking is off (EDC_TRACKING=off)")
+        return
     summary = drain(wait=120)
     if not summary.error and Path("params.yaml").exists():
         from edc.filing import file_results
         from edc.params import load_plan
-        from edc.tracking.sender import store_uri
 
-        if file_results(load_plan(), store_uri()):
-            summary = drain(wait=120)
+        problem = file_results(load_plan())
+        summary = drain(wait=120) if problem is None else replace(summary, error=problem)
     typer.echo(summary)
 
 

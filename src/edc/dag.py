@@ -15,15 +15,17 @@ from typing import Any
 
 import yaml
 
+from edc import STAGES
 from edc.data import READERS
 from edc.nets import module_of
-from edc.params import STAGES, Plan
+from edc.params import Plan
+from edc.storage import fingerprint, sha256
 
 SOURCE = Path("src/edc")
 
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
-    "cli", "dag", "devices", "errors", "figures", "filing", "job", "new", "params", "plan", "progress", "schema",
+    "cli", "dag", "devices", "errors", "filing", "job", "new", "params", "plan", "progress", "schema",
     "snake", "storage", "studies", "tracking",
 }  # fmt: skip
 
@@ -142,26 +144,26 @@ def tasks(plan: Plan) -> Iterator[Task]:
             outputs.append(Output(f"{folder(stage, key)}/manifest.json", False))
             if hasattr(row, "dataset"):
                 params = ["machine", f"datasets.{row.dataset}", *params]
-            sources = tuple(sorted({*code(stage), *_lazy_code(plan, row)}))
-            yield Task(stage, key, tuple(inputs), tuple(outputs), sources, tuple(params), int(stage != "tables"))
+            sources = tuple(sorted({path for m in (stage, *_by_name(plan, row)) for path in code(m)}))
+            gpu = int(stage != "tables" and plan.machine.device != "cpu")
+            yield Task(stage, key, tuple(inputs), tuple(outputs), sources, tuple(params), gpu)
 
 
-def _lazy_code(plan: Plan, row: Any) -> Iterator[str]:
-    """Source files a run imports by name: its dataset's reader and its networks."""
+def _by_name(plan: Plan, row: Any) -> Iterator[str]:
+    """Modules a run imports by name: its dataset's reader and its networks."""
     if hasattr(row, "dataset"):
-        yield f"{SOURCE}/data/sets.py"
-        reader = READERS[plan.datasets[row.dataset].kind].split(":")[0]
-        yield f"src/{reader.replace('.', '/')}.py"
+        yield "data.sets"
+        yield READERS[plan.datasets[row.dataset].kind].split(":")[0].removeprefix("edc.")
     networks = [getattr(row, name) for name in ("network", "student") if hasattr(row, name)]
     for network in networks + [plan.pretrain[key].network for key in getattr(row, "observers", [])]:
-        yield f"{SOURCE}/nets/{module_of(network)}.py"
+        yield f"nets.{module_of(network)}"
 
 
 @cache
-def code(stage: str) -> tuple[str, ...]:
-    """Source files whose content decides a stage's numbers: its module and what that imports from this package."""
+def code(module: str) -> tuple[str, ...]:
+    """Source files whose content decides what a module computes: its own and those it imports from this package."""
     found: set[Path] = set()
-    queue = [stage]
+    queue = [module]
     while queue:
         module = queue.pop()
         path = _file(module)
@@ -170,6 +172,11 @@ def code(stage: str) -> tuple[str, ...]:
         found.add(path)
         queue.extend(_imports(path))
     return tuple(sorted(path.relative_to(_package()).as_posix() for path in found))
+
+
+def code_digest(task: Task) -> str:
+    """Fingerprint of the source files a run's numbers depend on."""
+    return fingerprint({path: sha256(_package() / path) for path in task.code})
 
 
 def _package() -> Path:
@@ -201,7 +208,6 @@ def render(plan: Plan) -> str:
             "deps": sorted([*task.code, *task.inputs]),
             "params": sorted(task.params),
             "outs": [o.path if o.cached else {o.path: {"cache": False}} for o in task.outputs],
-            "meta": {"gpu": task.gpu},
         }
     header = f"# The runs of study {plan.study!r} for DVC, written by `edc plan` (src/edc/dag.py); not to be edited.\n"
     return header + yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)

@@ -43,6 +43,9 @@ def claim(wanted: str) -> Iterator[str]:
         EdcError: a GPU was asked for and there is none.
     """
     gpus = [] if wanted == "cpu" else visible_gpus()
+    if gpus and "SLURM_JOB_ID" in os.environ:
+        yield "cuda"  # the scheduler has given this job devices of its own
+        return
     if not gpus:
         if wanted == "cuda":
             raise EdcError("machine.device = 'cuda': no GPU is visible here; use 'auto' or 'cpu'")

@@ -12,8 +12,10 @@ import torch
 
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay, batches_of
+from edc.errors import EdcError
 from edc.figures import learning_curves
 from edc.job import Job
+from edc.params import RelabelRow
 from edc.progress import bar
 from edc.storage import RESULTS, read_array, read_tensors
 from edc.students import Student
@@ -32,7 +34,14 @@ def run(job: Job) -> None:
     images, labels = stored["images"].to(device), stored["labels"].to(device)
     targets = read_array(RESULTS / "relabel" / row.labels / ("logits.npy" if row.regime == "soft" else "fixed.npy"))
     normaliser = Normaliser(dataset.mean, dataset.std, device)
-    replay = Replay(images, job.plan.relabel[row.labels], normaliser)
+    labelled = RelabelRow(**labels_row["params"]["relabel"])  # what was replayed when the labels were made
+    replay = Replay(images, labelled, normaliser)
+    expected = (labelled.epochs, *targets.shape[-2:]) if row.regime == "soft" else targets.shape[-2:]
+    if targets.shape != expected or targets.shape[-2:] != (len(images), dataset.classes):
+        raise EdcError(
+            f"results/relabel/{row.labels}: labels of shape {list(targets.shape)}; expected {len(images)} images "
+            f"and {dataset.classes} classes"
+        )
     test = job.load("test")
     test_images, test_labels = test.images.to(device), test.labels.to(device)
     students = [Student(seed, row, dataset, device) for seed in row.seeds]

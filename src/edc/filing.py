@@ -13,41 +13,44 @@ from edc.job import tracked_params
 from edc.params import Plan
 from edc.storage import read_json
 from edc.tracking import Run, run_key
+from edc.tracking.delivery import one_line
+from edc.tracking.sender import store_uri
 from edc.tracking.store import Store
 
 # Columns of a history that say where a row belongs instead of what was measured.
 PLACES = {"seed", "epoch", "group", "iteration", "observer"}
 
 
-def file_results(plan: Plan, uri: str) -> int:
-    """Spool every finished run of the plan that the tracking store does not know.
-
-    Args:
-        plan: whose results are looked at.
-        uri: of the tracking store.
+def file_results(plan: Plan) -> str | None:
+    """Spool every finished run of the plan that the tracking store does not know; they still have to be sent.
 
     Returns:
-        How many runs were spooled; they still have to be sent.
+        Why the store could not be asked, in one line; None when it could.
     """
-    known = Store(uri).known_keys(plan.study)
+    try:
+        known = Store(store_uri()).known_keys(plan.study)
+    except Exception as error:  # whatever the store's client raises: a server that is down must not fail anything
+        return one_line(error)
     before = os.environ.get("EDC_TRACKING")
     os.environ["EDC_TRACKING"] = "spool"
     try:
-        return sum(_file(plan, task, known) for task in dag.tasks(plan) if task.stage != "tables")
+        for task in dag.tasks(plan):
+            if task.stage != "tables":
+                _file(plan, task, known)
     finally:
         os.environ.pop("EDC_TRACKING") if before is None else os.environ.update(EDC_TRACKING=before)
+    return None
 
 
-def _file(plan: Plan, task: dag.Task, known: set[str]) -> int:
+def _file(plan: Plan, task: dag.Task, known: set[str]) -> None:
     folder = Path(dag.folder(task.stage, task.key))
     if not (folder / "manifest.json").exists() or not (folder / "run.json").exists():
-        return 0
+        return
     manifest, made = read_json(folder / "manifest.json"), read_json(folder / "run.json")
     if manifest["params"] != plan.resolved(task.stage, task.key):
-        return 0
+        return
     params = tracked_params(manifest["params"][task.stage])
     tags = {"edc.commit": made["commit"], "edc.dirty": made["dirty"], "edc.device": made["device"], "edc.filed": "true"}
-    count = 0
     for seed in manifest["params"][task.stage].get("seeds", [None]):
         if run_key(task.stage, task.key, params, seed) in known:
             continue
@@ -59,8 +62,6 @@ def _file(plan: Plan, task: dag.Task, known: set[str]) -> int:
             run.metrics(_scores(manifest, seed), int(params.get("epochs", 0)))
             for picture in sorted(folder.glob("*.png")):
                 run.artifact(picture)
-        count += 1
-    return count
 
 
 def _history(path: Path, seed: int | None, params: dict[str, Any]) -> Iterator[tuple[int, dict[str, float]]]:

@@ -9,9 +9,11 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edc import dag
 from edc.errors import EdcError
 from edc.params import Dataset, Plan, load_plan
 from edc.storage import (
@@ -50,6 +52,8 @@ class Job:
         self._earlier = 0.0
         self._checkpoint: Checkpoint | None = None
         self._inputs: dict[str, str] = {}
+        self._ancestors: dict[str, str] = {}
+        self._splits: dict[str, str] = {}
         self._classes: tuple[str, ...] = ()
         self._origin = self._data_from = self._digest = ""
 
@@ -63,6 +67,13 @@ class Job:
         """Time spent so far, with the runs this one goes on from."""
         return self._earlier + time.monotonic() - self._started
 
+    @cached_property
+    def code(self) -> str:
+        """Fingerprint of the source files this run's numbers depend on."""
+        return next(
+            dag.code_digest(task) for task in dag.tasks(self.plan) if (task.stage, task.key) == (self.stage, self.key)
+        )
+
     def path(self, name: str) -> Path:
         """Where one of this run's files goes."""
         return self.folder / name
@@ -73,6 +84,7 @@ class Job:
 
         images, where = load_split(self.dataset, split), f"dataset {self.row.dataset!r}"
         self._agree(images.classes, where)
+        self._splits[split] = images.digest
         if split == "train":
             self._same_data(images.digest, where)
         return images
@@ -85,6 +97,12 @@ class Job:
         """
         manifest = read_manifest(stage, key)
         self._inputs[f"{stage}/{key}"] = fingerprint(manifest["files"])
+        for run, files in (manifest["inputs"] | {f"{stage}/{key}": self._inputs[f"{stage}/{key}"]}).items():
+            if self._ancestors.setdefault(run, files) != files:
+                raise EdcError(
+                    f"results/{stage}/{key} was made with another version of {run} than is here or than the other "
+                    f"inputs of {self.stage} {self.key} were made with; run `edc {stage} --run {key}` again"
+                )
         self._agree(tuple(manifest["classes"]), f"results/{stage}/{key}")
         self._same_data(manifest["dataset_digest"], f"results/{stage}/{key}")
         return manifest
@@ -114,7 +132,10 @@ class Job:
 
     def checkpoint(self) -> Checkpoint:
         """This run's checkpoint; ask for it once all inputs are loaded, for it belongs to them."""
-        identity = fingerprint([self.plan.resolved(self.stage, self.key), self._inputs, self.device])
+        import torch
+
+        values = self.plan.resolved(self.stage, self.key)
+        identity = fingerprint([values, self._inputs, self._splits, self.code, self.device, str(torch.__version__)])
         self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), identity)
         return self._checkpoint
 
@@ -205,6 +226,7 @@ class Job:
         on_gpu = self.device == "cuda"
         code = provenance()
         return {
+            "code": self.code,
             "seconds": round(self.seconds, 2),
             "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads",
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -229,7 +251,7 @@ KNOBS = {
     "pretrain": "batch",
     "statistics": "batch",
     "synthesize": "optimise.group",
-    "relabel": "batch",
+    "relabel": "observers",
     "evaluate": "batch",
 }
 
@@ -254,13 +276,18 @@ def execute(stage: str, key: str) -> None:
 
         torch.set_num_threads(threads)
         if device == "cuda" and not torch.cuda.is_available():
-            raise EdcError(f"machine.device = {plan.machine.device!r}: torch can't use the GPU of this machine")
+            if plan.machine.device == "cuda":
+                raise EdcError("machine.device = 'cuda': torch can't use the GPU of this machine; use 'auto' or 'cpu'")
+            print("edc: torch can't use the GPU of this machine; going on with the CPU", file=sys.stderr)
+            device = "cpu"
         if device == "cuda":  # on the CPU they are anyway, and asking for it loads torch's compiler
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.backends.cudnn.allow_tf32 = False  # convolutions in full float32, as the sources computed
         try:
             importlib.import_module(f"edc.{stage}").run(Job(stage, key, plan, device))
-        except torch.OutOfMemoryError:
-            raise EdcError(
-                f"{stage}.{key}: out of memory on the {device} device; lower {stage}.{key}.{KNOBS[stage]}"
-            ) from None
+        except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+            # The CPU's allocator says it with a plain RuntimeError.
+            if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)):
+                raise
+            raise EdcError(f"{stage}.{key}: out of memory on {device}; lower {stage}.{key}.{KNOBS[stage]}") from None

@@ -63,6 +63,15 @@ def to_grid(x: Tensor, patch: int) -> Tensor:
     return x if size == tuple(x.shape[-2:]) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
+def growth(small: int, large: int, like: Tensor) -> Tensor:
+    """Bilinear resizing of one axis as a matrix (small, large): its transpose resizes, it carries gradients back.
+
+    A product, because the library's own backward adds in no fixed order on a GPU.
+    """
+    identity = torch.eye(small, device=like.device, dtype=like.dtype)
+    return F.interpolate(identity[None], size=large, mode="linear", align_corners=False)[0]
+
+
 def pool(pixels: Tensor, patch: int) -> Tensor:
     """Mean over cells of a map of pixels: (..., H, W) to (..., H/P, W/P)."""
     h, w = pixels.shape[-2:]
@@ -118,9 +127,9 @@ class BatchStatistics(torch.autograd.Function):
             if y.shape == x.shape:
                 scale, shift = scale + by_pixel[0], shift + by_pixel[1]
             else:
-                resized = torch.ops.aten.upsample_bilinear2d_backward(
-                    torch.addcmul(by_pixel[1], y, by_pixel[0]), list(y.shape[-2:]), list(x.shape), False, None, None
-                )
+                grown = torch.addcmul(by_pixel[1], y, by_pixel[0])
+                rows, columns = (growth(x.shape[i], y.shape[i], x) for i in (-2, -1))
+                resized = rows @ grown @ columns.T
         result = torch.addcmul(shift, x, scale)
         return (result if resized is None else result.add_(resized)), None
 

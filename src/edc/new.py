@@ -49,23 +49,31 @@ def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
     for path in paths:
         if path.exists():
             raise EdcError(f"{path}: exists already; choose another name or edit that file")
-    kind = "parquet" if any(root.glob("*.parquet")) or any(root.glob("*/*.parquet")) else "folder"
+    if not any(root.glob("*.parquet")) and any(root.glob("data/*.parquet")):
+        root = root / "data"  # where the Hugging Face hub keeps them
+    kind = "parquet" if any(root.glob("*.parquet")) else "folder"
     values: dict[str, Any] = {"kind": kind, "image_size": image_size, "channels": 3, "classes": 2}
     probe = Dataset(name=name, family=name, root=str(root.absolute()), mean=[0.5] * 3, std=[0.5] * 3, **values)
     source: Source = resolve_name(READERS[kind])(probe, "train")
     mean, std = measure(source, image_size)
-    values |= {"family": name, "classes": len(source.classes), "mean": mean, "std": std}
+    classes = max(len(source.classes), int(source.labels.max()) + 1)
+    values |= {
+        "family": name,
+        "classes": classes,
+        "mean": mean,
+        "std": std,
+    }
     values |= {"pad": max(1, image_size // 8), "flip": True, "holdout": 0.1}
     large = len(source.labels) >= 20_000
     dataset = {
-        "description": f"{len(source.labels):,} training images of {len(source.classes)} classes",
+        "description": f"{len(source.labels):,} training images of {classes} classes",
         "title": name,
         "data": values,
         "observers": ["convnet_w128", "mobilenet_v2_half", "wrn_16_2"],
         "pretrain": {
             "epochs": 10 if large else 30,
             "batch": 64,
-            "optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
+            "optimiser": {"name": "sgd", "lr": 0.05 if image_size <= 32 else 0.01, "momentum": 0.9},
             "schedule": {"name": "smoothing", "zeta": 1.0},
         },
         "statistics": {"patch": 4 if image_size < 128 else 16, "batch": 64},

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from edc import dag
-from edc.errors import EdcError
+from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.params import (
     Dataset,
@@ -42,6 +43,8 @@ class _Builder:
 
     def add(self, stage: str, key: str, row: dict[str, Any]) -> str:
         """Put a row under its key; the same key with other values gets a number behind it."""
+        # Other signs, as in torchvision:resnet18 and timm:resnet18.a1_in1k, mean something to DVC.
+        key = re.sub(r"[^A-Za-z0-9_-]", "_", key)
         rows, candidate, count = self.rows[stage], key, 1
         while candidate in rows and rows[candidate] != row:
             count += 1
@@ -84,6 +87,7 @@ class _Builder:
 
     def build(self) -> Plan:
         study = self.study
+        self.check_overrides()
         for name in study.datasets:
             data = self.dataset(name)
             for recipe_name in study.recipes:
@@ -102,6 +106,16 @@ class _Builder:
         plan: Plan = validate(Plan, values, self.where)
         check_references(plan, self.where)
         return plan
+
+    def check_overrides(self) -> None:
+        """An override of something the study doesn't use is a misspelling."""
+        study = self.study
+        own = [read("recipes", recipe, None, self.where).protocol for recipe in study.recipes]
+        used = {"datasets": study.datasets, "recipes": study.recipes, "protocols": [*study.protocols, *own]}
+        for kind, entries in study.overrides.items():
+            for name in entries:
+                if name not in used[kind]:
+                    raise unknown_name(kind.removesuffix("s"), name, used[kind], f"{self.where}: overrides.{kind}")
 
     def recipe(self, name: str, data: DatasetFile, recipe_name: str, recipe: RecipeFile, ipc: int) -> None:
         dataset = self.datasets[name]
@@ -179,7 +193,7 @@ class _Builder:
                 **_dump(student),
                 "batch": batch,
             }
-            self.add("evaluate", f"{name}-{recipe}-ipc{ipc}-{network}-{protocol}".replace(":", "_"), row)
+            self.add("evaluate", f"{name}-{recipe}-ipc{ipc}-{network}-{protocol}", row)
 
 
 def _dump(model: Model) -> dict[str, Any]:

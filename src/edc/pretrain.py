@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -33,7 +35,7 @@ def run(job: Job) -> None:
     optimiser = make_optimiser(model, row.optimiser)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     images, labels = train.images.to(device), train.labels.to(device)
-    history: list[list[float]] = []
+    history: list[list[Any]] = []
     checkpoint = job.checkpoint()
     if state := job.resume(checkpoint):
         model.load_state_dict(state["model"])
@@ -45,10 +47,13 @@ def run(job: Job) -> None:
             rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
             set_rate(optimiser, rate)
             loss = train_epoch(model, optimiser, images, labels, normaliser, job, epoch)
-            right = accuracy(model, holdout.images.to(device), holdout.labels.to(device), normaliser) if holdout else 0
+            right = (
+                accuracy(model, holdout.images.to(device), holdout.labels.to(device), normaliser) if holdout else None
+            )
             history.append([epoch, rate, loss, right])
-            tracked.metrics({"train_loss": loss, "lr": rate, "holdout_accuracy": right}, step=epoch)
-            progress.set_postfix(loss=f"{loss:.3f}", holdout=f"{right:.1f}%")
+            measured = {"train_loss": loss, "lr": rate} | ({"holdout_accuracy": right} if right is not None else {})
+            tracked.metrics(measured, step=epoch)
+            progress.set_postfix({name: f"{value:.3g}" for name, value in measured.items()})
             progress.update()
             job.keep(
                 checkpoint,

@@ -37,6 +37,8 @@ def run(job: Job) -> None:
     measured = state.get("accuracy") or measure(job, observers, normaliser)
     start = int(state.get("epochs", 0)) if partial.exists() else 0
     partial.parent.mkdir(parents=True, exist_ok=True)
+    if not start:
+        checkpoint.clear()  # another run's checkpoint must not come to speak for the file begun here
     logits = np.lib.format.open_memmap(partial, mode="r+" if start else "w+", dtype=np.float16, shape=shape)
     with job.track() as tracked, bar(row.epochs, f"relabel {job.key}", start, "epoch") as progress:
         tracked.dataset(row.dataset, made["dataset_digest"])

@@ -1,8 +1,8 @@
 """What the Snakefile needs of the plan: its runs by stage, and which of them are stale.
 
 DVC and Snakemake share one set of results, so Snakemake's own memory of past parameters can't be trusted: DVC may have
-run since. A run's manifest says which values it was made with; where they differ from the plan, the run's parameter
-file is made newer than its outputs, and Snakemake's comparison of times does the rest.
+run since, and Git sets the times of files as it likes. A run's manifest says what it was made from; times are set to
+agree with that, and Snakemake's comparison of times does the rest.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from edc import dag
+from edc import STAGES, dag
 from edc.errors import EdcError
-from edc.params import STAGES, load_plan
-from edc.storage import STATE, write_text
+from edc.params import load_plan
+from edc.storage import RESULTS, STATE, fingerprint, write_text
 
 
 class Tasks:
@@ -55,15 +55,25 @@ class Tasks:
         return [output.path for output in task.outputs]
 
     def _mark(self, task: dag.Task) -> None:
-        """Bring a run's parameter file up to date: old when its results were made with these values, new otherwise."""
+        """Make file times say what contents say.
+
+        A run whose results were made with the plan's values, the code and the inputs that are here is current: its
+        parameter file is old, and its outputs are made newer than its inputs if Git or DVC put those there later.
+        For any other run the parameter file is new.
+        """
         values = self.plan.resolved(task.stage, task.key)
         path, text = _parameter_file(task), json.dumps(values, indent=1) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-        if _made_with(task) == values:
-            os.utime(path, (0, 0))
-        elif path.stat().st_mtime == 0:
-            os.utime(path)
+        if not self._current(task):
+            if path.stat().st_mtime == 0:
+                os.utime(path)
+            return
+        os.utime(path, (0, 0))
+        newest = max(Path(name).stat().st_mtime for name in (*task.inputs, *task.code))
+        for output in task.outputs:
+            if Path(output.path).stat().st_mtime < newest:
+                os.utime(output.path)
 
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
@@ -72,23 +82,25 @@ class Tasks:
             subprocess.run(["dvc", "commit", "--force", "--quiet", *current], check=True)
 
     def _current(self, task: dag.Task) -> bool:
-        files = [Path(path) for path in self.outputs(task)]
-        if not all(path.exists() for path in files) or _made_with(task) != self.plan.resolved(task.stage, task.key):
+        """Whether a run's results are those the plan, the code and the inputs here would give."""
+        if not all(Path(name).exists() for name in (*self.outputs(task), *task.inputs, *task.code)):
             return False
-        sources = [Path(path) for path in (*task.inputs, *task.code)]
-        if not all(path.exists() for path in sources):
+        folder = Path(dag.folder(task.stage, task.key))
+        try:
+            manifest, made = (json.loads((folder / name).read_text()) for name in ("manifest.json", "run.json"))
+            return (
+                manifest["params"] == self.plan.resolved(task.stage, task.key)
+                and made["code"] == dag.code_digest(task)
+                and all(_files(run) == files for run, files in manifest["inputs"].items())
+            )
+        except (OSError, ValueError, KeyError, TypeError):
             return False
-        return max(path.stat().st_mtime for path in sources) <= min(path.stat().st_mtime for path in files)
+
+
+def _files(run: str) -> str:
+    """Fingerprint of what an upstream run wrote."""
+    return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text())["files"])
 
 
 def _parameter_file(task: dag.Task) -> Path:
     return STATE / "plan" / task.stage / f"{task.key}.json"
-
-
-def _made_with(task: dag.Task) -> object:
-    """The values a run's results were made with, from its manifest; None when there is none."""
-    manifest = Path(dag.folder(task.stage, task.key)) / "manifest.json"
-    try:
-        return json.loads(manifest.read_text(encoding="utf-8"))["params"]
-    except (OSError, ValueError, KeyError):
-        return None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RESULTS = Path("results")
 STATE = Path(".edc")
+MANIFEST = ("stage", "run", "params", "inputs", "dataset_digest", "classes", "files")  # what every manifest holds
 
 
 @contextlib.contextmanager
@@ -132,7 +133,10 @@ def read_manifest(stage: str, key: str, verify: bool = True) -> dict[str, Any]:
     """
     folder = RESULTS / stage / key
     manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    for name, entry in manifest.get("files", {}).items() if verify else ():
+    missing = [name for name in MANIFEST if not isinstance(manifest, dict) or name not in manifest]
+    if missing:
+        raise EdcError(f"{folder / 'manifest.json'}: damaged, no {missing[0]!r} in it; run `edc {stage} --run {key}`")
+    for name, entry in manifest["files"].items() if verify else ():
         path = folder / name
         if not path.exists():
             raise EdcError(f"{path}: no such file; run `edc {stage} --run {key}` or `dvc checkout`")

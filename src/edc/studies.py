@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from edc.errors import EdcError, unknown_name
-from edc.params import Machine, Model, Optimiser, Schedule, read_yaml, validate
+from edc.params import Machine, Model, Optimiser, Schedule, Seeds, read_yaml, validate
 
 WORKFLOW = Path("workflow")
 
@@ -108,7 +108,7 @@ class StudyFile(Model):
     ipc: list[int] = Field(min_length=1)
     protocols: list[str] = Field(min_length=1, description="names, or 'default' for each recipe's own")
     students: list[str] = Field(min_length=1)
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="of the students")
+    seeds: Seeds = Field(default=[0, 1, 2], description="of the students")
     seed: int = Field(default=0, ge=0, description="of the synthesis")
     machine: Machine = Machine()
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
@@ -164,6 +164,8 @@ def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where
         chain.append(current)
         where = str(path)
         current = own.pop("inherits", None)
+        if current is not None and not isinstance(current, str):
+            raise EdcError(f"{path}: inherits = {current!r}: expected the name of a {singular}")
         values = merge(own, values)
     path = WORKFLOW / kind / f"{name}.yaml"
     file = validate(KINDS[kind], values, str(path))

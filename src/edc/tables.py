@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from edc import STAGES, dag
 from edc.errors import EdcError
 from edc.params import Plan
-from edc.storage import RESULTS, read_json, sha256, write_json, write_text
+from edc.storage import RESULTS, fingerprint, read_json, read_manifest, sha256, write_json, write_text
 from edc.studies import read
 
 COLUMNS = [
@@ -30,13 +31,13 @@ COST = [
     "dirty",
     "torch",
 ]
-STAGES_WITH_COST = ("pretrain", "statistics", "synthesize", "relabel", "evaluate")
 
 
 def run(plan: Plan, key: str) -> None:
     """Write ``table1.csv`` from every finished evaluation, and beside it what carries times: ``cost.csv``, Markdown."""
+    inputs = {}
     for name in plan.tables[key].evaluate:
-        read_json(RESULTS / "evaluate" / name / "manifest.json")  # one clear line for a run that is missing
+        inputs[f"evaluate/{name}"] = fingerprint(read_manifest("evaluate", name)["files"])
     folder = RESULTS / "tables"
     results = evaluations()
     table = table1(results)
@@ -44,8 +45,10 @@ def run(plan: Plan, key: str) -> None:
     write_csv(folder / "table1.csv", table)
     write_csv(folder / "cost.csv", cost)
     write_text(folder / "table1.md", markdown(table, cost, results))
-    manifest = {"stage": "tables", "run": key, "params": plan.resolved("tables", key)}
+    manifest = {"stage": "tables", "run": key, "params": plan.resolved("tables", key), "inputs": inputs}
     write_json(folder / key / "manifest.json", manifest | {"rows": len(table), "sha256": sha256(folder / "table1.csv")})
+    task = next(task for task in dag.tasks(plan) if (task.stage, task.key) == ("tables", key))
+    write_json(folder / key / "run.json", {"code": dag.code_digest(task)})
 
 
 def title(dataset: str) -> str:
@@ -92,7 +95,12 @@ def table1(results: pd.DataFrame) -> pd.DataFrame:
 
     Accuracies in percent, mean and standard deviation over seeds, rounded to two decimals.
     """
-    table = results[results["regime"] == "soft"].copy()
+    soft = results["regime"] == "soft"
+    cells = pd.MultiIndex.from_frame(results[KEY])
+    # Images that no soft-label protocol judged have a row of their own, empty where nothing ran.
+    alone = results[~soft & ~cells.isin(cells[soft])].drop_duplicates(KEY).copy()
+    alone[["last_mean", "last_std", "best_mean", "best_std"]] = float("nan")
+    table = pd.concat([results[soft], alone]) if len(alone) else results[soft]
     for regime in ("fixed", "hard"):
         other = results[results["regime"] == regime]
         repeated = other[other.duplicated(KEY)]
@@ -113,7 +121,7 @@ def table1(results: pd.DataFrame) -> pd.DataFrame:
 def costs() -> pd.DataFrame:
     """Time, device and memory of every run that left a record."""
     rows = []
-    for stage in STAGES_WITH_COST:
+    for stage in list(STAGES)[:-1]:
         for path in sorted((RESULTS / stage).glob("*/run.json")):
             manifest = path.with_name("manifest.json")
             if manifest.exists():

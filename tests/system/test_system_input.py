@@ -14,6 +14,8 @@ from checkout import Checkout
 from PIL import Image
 from samples import PETS, PETS_STUDY
 
+from edc import STAGES
+
 STUDY_FILE = "workflow/studies/tiny.yaml"
 RECIPE = "workflow/recipes/edc.yaml"
 PROTOCOL = "workflow/protocols/edc.yaml"
@@ -177,7 +179,7 @@ def test_no_plan(project):
     assert "params.yaml" in project.refused("edc", "plan", "--sync")
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "statistics", "synthesize", "relabel", "evaluate", "tables"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_an_unknown_run(project, stage):
     known = next(iter(project.plan()[stage]))
     line = project.refused("edc", stage, "--run", known[:-1])
@@ -364,14 +366,15 @@ def test_a_disk_without_room_for_the_results(done, stage):
     key = next(iter(done.plan()[stage]))
     shutil.rmtree(done.path("results", stage))
     line = done.refused("edc", stage, "--run", key, before=small_files)
-    assert "cannot be written (File too large)" in line
+    assert "cannot be written" in line
+    assert "File too large" in line
 
 
 @pytest.mark.slow
 def test_a_disk_without_room_for_a_checkpoint(done):
     shutil.rmtree(done.path("results/statistics"))
     line = done.refused("edc", "statistics", "--run", "tiny-p4", before=small_files, EDC_CHECKPOINT_SECONDS="0")
-    assert ".edc/checkpoints/statistics/tiny-p4.pt: cannot be written (File too large)" in line
+    assert ".edc/checkpoints/statistics/tiny-p4.pt: cannot be written" in line
 
 
 def test_a_disk_without_room_for_a_plan(project):

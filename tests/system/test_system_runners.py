@@ -18,6 +18,7 @@ NOTHING = {"dvc": set(), "snakemake": set()}
 RUNNERS = {"dvc": ["dvc", "repro"], "snakemake": ["snakemake", "--cores", "all", "--resources", "gpu=4"]}
 EVALUATE = "evaluate.tiny-random-ipc1-convnet_w32-hard_label"
 SYNTHESIZE = "synthesize.tiny-edc-ipc1"
+RELABEL = "relabel.tiny-random-ipc1-b5-e6"
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "workflow/studies").glob("*.yaml"))
 
 
@@ -103,11 +104,11 @@ def test_an_edit_makes_the_same_runs_stale_in_both_and_nothing_once_reverted(ran
 def test_an_edit_run_by_the_other_runner_is_done_for_the_first(by_dvc, by_snakemake, tmp_path, runner):
     first = {"dvc": by_snakemake, "snakemake": by_dvc}[runner]
     project = first.copy(tmp_path / "project")
-    project.edit("params.yaml", {f"{EVALUATE}.optimiser.lr": 0.02})
+    project.edit("params.yaml", {f"{RELABEL}.seed": 43})
     said = project.ok(*RUNNERS[runner])
     started = re.findall(r"^(?:localrule |Running stage ')(.+?)'?:$", said, re.MULTILINE)
-    assert set(started) - {"all"} == project.with_downstream({stage_name(EVALUATE)})
-    assert '"lr": 0.02' in project.path("results", *EVALUATE.split("."), "manifest.json").read_text()
+    assert set(started) - {"all"} == project.with_downstream({stage_name(RELABEL)})
+    assert '"seed": 43' in project.path("results", *RELABEL.split("."), "manifest.json").read_text()
     assert project.stale() == NOTHING
 
 
@@ -176,4 +177,3 @@ def test_dvc_and_snakemake_resolve_the_same_dag(project, monkeypatch, study):
         assert reads <= {*Tasks.inputs(task)}
         assert [out.def_path for out in stage.outs] == Tasks.outputs(task)
         assert {f"{task.stage}.{task.key}"} <= params
-        assert stage.meta == {"gpu": task.gpu}

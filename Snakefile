@@ -4,7 +4,7 @@ import sys
 
 from edc import STAGES
 from edc.errors import EdcError
-from edc.snake import Tasks
+from edc.snake import Tasks, benchmark_file
 
 try:
     TASKS = Tasks()

@@ -110,6 +110,10 @@ class _Builder:
     def check_overrides(self) -> None:
         """An override of something the study doesn't use is a misspelling."""
         study = self.study
+        for kind, wanted in (("datasets", study.datasets), ("protocols", study.protocols)):
+            for name in wanted:
+                if name != "default":
+                    read(kind, name, None, self.where)
         own = [read("recipes", recipe, None, self.where).protocol for recipe in study.recipes]
         used = {"datasets": study.datasets, "recipes": study.recipes, "protocols": [*study.protocols, *own]}
         for kind, entries in study.overrides.items():

@@ -15,7 +15,7 @@ from edc.job import Job
 from edc.observers import load_observer
 from edc.params import twice_chance
 from edc.progress import bar
-from edc.storage import RESULTS, read_tensors, replacing
+from edc.storage import RESULTS, partial_array, read_tensors, replacing
 from edc.training import accuracy
 
 SANITY_IMAGES = 2000
@@ -35,11 +35,12 @@ def run(job: Job) -> None:
     checkpoint, partial = job.checkpoint(), job.checkpoint_path(".npy")
     state = job.resume(checkpoint) or {}
     measured = state.get("accuracy") or measure(job, observers, normaliser)
-    start = int(state.get("epochs", 0)) if partial.exists() else 0
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    whole = partial.exists() and partial.stat().st_size == state.get("bytes")
+    start = int(state.get("epochs", 0)) if whole else 0
     if not start:
         checkpoint.clear()  # another run's checkpoint must not come to speak for the file begun here
-    logits = np.lib.format.open_memmap(partial, mode="r+" if start else "w+", dtype=np.float16, shape=shape)
+    logits = partial_array(partial, shape, np.float16, resume=start > 0)
+    size = partial.stat().st_size
     with job.track() as tracked, bar(row.epochs, f"relabel {job.key}", start, "epoch") as progress:
         tracked.dataset(row.dataset, made["dataset_digest"])
         tracked.metrics({f"holdout_accuracy_{key}": value for key, value in measured.items()}, step=0)
@@ -50,7 +51,7 @@ def run(job: Job) -> None:
             progress.update(len(epochs))
             if checkpoint.due():
                 logits.flush()
-            job.keep(checkpoint, functools.partial(dict, epochs=epochs.stop, accuracy=measured))
+            job.keep(checkpoint, functools.partial(dict, epochs=epochs.stop, accuracy=measured, bytes=size))
         logits.flush()
         del logits
         job.adopt("logits.npy", partial)

@@ -71,15 +71,18 @@ class Tasks:
             return
         os.utime(path, (0, 0))
         newest = max(Path(name).stat().st_mtime for name in (*task.inputs, *task.code))
-        for output in task.outputs:
-            if Path(output.path).stat().st_mtime < newest:
-                os.utime(output.path)
+        # Snakemake counts the benchmark among a job's outputs.
+        written = [Path(name) for name in self.outputs(task)]
+        written += [path for path in [benchmark_file(task)] if path.exists()]
+        for path in written:
+            if path.stat().st_mtime < newest:
+                os.utime(path)
 
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
         current = [task.name for task in self.tasks if self._current(task)]
         if current:
-            subprocess.run(["dvc", "commit", "--force", "--quiet", *current], check=True)
+            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet", *current], check=True)
 
     def _current(self, task: dag.Task) -> bool:
         """Whether a run's results are those the plan, the code and the inputs here would give."""
@@ -100,6 +103,11 @@ class Tasks:
 def _files(run: str) -> str:
     """Fingerprint of what an upstream run wrote."""
     return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text())["files"])
+
+
+def benchmark_file(task: dag.Task) -> Path:
+    """Where Snakemake notes what a run took."""
+    return Path("benchmarks", task.stage, f"{task.key}.tsv")
 
 
 def _parameter_file(task: dag.Task) -> Path:

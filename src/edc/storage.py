@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import time
@@ -113,6 +114,31 @@ def read_array(path: Path) -> np.ndarray:
         raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
 
 
+def partial_array(path: Path, shape: tuple[int, ...], dtype: type, resume: bool) -> np.memmap:
+    """A memory-mapped ``.npy`` file that is filled bit by bit.
+
+    Args:
+        path: the file, beside the run's checkpoint.
+        shape: of the array.
+        dtype: of its values.
+        resume: go on with the file that is there instead of a new one.
+
+    Raises:
+        EdcError: there is no room for it.
+    """
+    import numpy as np
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.lib.format.open_memmap(path, mode="r+" if resume else "w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # all of it now: a map that can't be written to later ends the process
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
+    except OSError as error:
+        raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, hexadecimal."""
     with path.open("rb") as file:
@@ -189,11 +215,10 @@ class Checkpoint:
         """Keep a state of tensors, numbers, strings, lists and dictionaries."""
         import torch
 
+        buffer = io.BytesIO()  # torch has no clear word for a full disk
+        torch.save({"identity": self.identity, "state": dict(state)}, buffer)
         with replacing(self.path) as temporary:
-            try:
-                torch.save({"identity": self.identity, "state": dict(state)}, temporary)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise OSError(str(error).splitlines()[0]) from None
+            temporary.write_bytes(buffer.getbuffer())
         self._last = time.monotonic()
 
     def clear(self) -> None:

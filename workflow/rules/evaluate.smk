@@ -12,7 +12,7 @@ for task in TASKS.of("evaluate"):
         log:
             f"logs/evaluate/{task.key}.log",
         benchmark:
-            f"benchmarks/evaluate/{task.key}.tsv"
+            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

@@ -12,7 +12,7 @@ for task in TASKS.of("pretrain"):
         log:
             f"logs/pretrain/{task.key}.log",
         benchmark:
-            f"benchmarks/pretrain/{task.key}.tsv"
+            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

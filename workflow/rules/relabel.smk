@@ -12,7 +12,7 @@ for task in TASKS.of("relabel"):
         log:
             f"logs/relabel/{task.key}.log",
         benchmark:
-            f"benchmarks/relabel/{task.key}.tsv"
+            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

@@ -12,7 +12,7 @@ for task in TASKS.of("statistics"):
         log:
             f"logs/statistics/{task.key}.log",
         benchmark:
-            f"benchmarks/statistics/{task.key}.tsv"
+            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

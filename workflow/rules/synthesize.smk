@@ -12,7 +12,7 @@ for task in TASKS.of("synthesize"):
         log:
             f"logs/synthesize/{task.key}.log",
         benchmark:
-            f"benchmarks/synthesize/{task.key}.tsv"
+            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import save_file

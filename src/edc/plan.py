@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from edc import dag
+from edc import STAGES, dag
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.params import (
@@ -36,9 +36,7 @@ class _Builder:
 
     def __init__(self, name: str, study: StudyFile) -> None:
         self.name, self.study = name, study
-        self.rows: dict[str, dict[str, dict[str, Any]]] = {
-            stage: {} for stage in ("pretrain", "statistics", "synthesize", "relabel", "evaluate")
-        }
+        self.rows: dict[str, dict[str, dict[str, Any]]] = {stage: {} for stage in STAGES if stage != "tables"}
         self.datasets: dict[str, Dataset] = {}
 
     def add(self, stage: str, key: str, row: dict[str, Any]) -> str:

@@ -151,7 +151,7 @@ def fingerprint(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_manifest(stage: str, key: str, verify: bool = True) -> dict[str, Any]:
+def read_manifest(stage: str, key: str) -> dict[str, Any]:
     """The manifest of a finished run, after checking that the files it lists are as they were written.
 
     Raises:
@@ -162,7 +162,7 @@ def read_manifest(stage: str, key: str, verify: bool = True) -> dict[str, Any]:
     missing = [name for name in MANIFEST if not isinstance(manifest, dict) or name not in manifest]
     if missing:
         raise EdcError(f"{folder / 'manifest.json'}: damaged, no {missing[0]!r} in it; run `edc {stage} --run {key}`")
-    for name, entry in manifest["files"].items() if verify else ():
+    for name, entry in manifest["files"].items():
         path = folder / name
         if not path.exists():
             raise EdcError(f"{path}: no such file; run `edc {stage} --run {key}` or `dvc checkout`")

@@ -1,8 +1,9 @@
-"""One device for one run: a free GPU is claimed under a file lock before torch starts."""
+"""One device for one run: a free GPU is claimed under a file lock before torch starts; the CPU's allocator is tuned."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import subprocess
 import sys
@@ -77,3 +78,19 @@ def claim(wanted: str) -> Iterator[str]:
             )
             told = True
         time.sleep(1)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc's allocator keep what is freed instead of handing it back to the kernel.
+
+    Training allocates the same large tensors again and again; mapped anew each time they cost a page fault per 4 KiB,
+    a third of the time of small networks. No effect on numbers, nor where the C library has no `mallopt`.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 64 * 2**20)

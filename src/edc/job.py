@@ -262,7 +262,7 @@ def execute(stage: str, key: str) -> None:
     Raises:
         EdcError: anything the user can mend.
     """
-    from edc.devices import claim
+    from edc.devices import claim, keep_freed_memory
 
     plan = load_plan()
     plan.row(stage, key)
@@ -272,6 +272,7 @@ def execute(stage: str, key: str) -> None:
             return
         threads = plan.machine.threads
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        keep_freed_memory()
         import torch
 
         torch.set_num_threads(threads)

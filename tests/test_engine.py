@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from edc.data.augment import Normaliser, crop_boxes, shared_crop
 from edc.engine import HISTORY, Observer, Progress, step, synthesize
 from edc.errors import EdcError
-from edc.initialise import class_major
-from edc.matching import StatisticsMatcher, Watcher
+from edc.initialise import groups_of
+from edc.matching import StatisticsMatcher
 from edc.params import SynthesizeRow
 from edc.regularise import flatness
 from edc.rng import generator
+from edc.watching import Watcher
 
 SHAPE = (3, 8, 8)
 CLASSES = 3
@@ -98,7 +99,7 @@ def made(
     result = synthesize(
         initial if images is None else images,
         labels,
-        class_major(CLASSES, 2, group),
+        groups_of(CLASSES, 2, group, 1),
         observers or make_observers(settings),
         settings,
         NORMALISER,
@@ -159,7 +160,7 @@ def test_golden_total_loss(golden: dict[str, Any]) -> None:
     losses = step(images, torch.full_like(images, low), labels, observer, settings, 0, 0)
     assert losses["cross_entropy"].item() == pytest.approx(case["ce"], abs=1e-5)
     assert losses["matching"].item() == pytest.approx(case["r_loss"] * (case["first_multiplier"] * 1 + 2 + 3), abs=1e-5)
-    assert losses["flatness"].item() == pytest.approx(case["flatness_weight"] * case["kl_flat"], abs=1e-6)
+    assert losses["regularise"].item() == pytest.approx(case["flatness_weight"] * case["kl_flat"], abs=1e-6)
     assert sum(losses.values()).item() == pytest.approx(case["total"], abs=1e-5)
     sum(losses.values()).backward()
     assert images.grad.abs().sum() > 0
@@ -190,7 +191,7 @@ def test_terms_that_are_off_are_absent() -> None:
 
     assert terms(match={"method": "none"}) == {"cross_entropy"}
     assert terms() == {"cross_entropy", "matching"}
-    assert terms(regularise={"method": "logits"}) == {"cross_entropy", "matching", "flatness"}
+    assert terms(regularise={"method": "logits"}) == {"cross_entropy", "matching", "regularise"}
 
 
 def test_statistics_of_another_network_are_refused() -> None:
@@ -220,7 +221,7 @@ def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
     images, labels = start()
     observers = make_observers(settings)
     expected, visits = images.clone(), 0
-    for g, group in enumerate(class_major(CLASSES, 2, 4)):
+    for g, group in enumerate(groups_of(CLASSES, 2, 4, 1)):
         x, targets = images[group].clone(), labels[group]
         averaged = x.clone()
         momentum, square = torch.zeros_like(x), torch.zeros_like(x)
@@ -358,7 +359,7 @@ def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
             observer.watcher.observer.to(device)
             for name in ("global_target", "class_table", "class_target", "segment", "weights", "owner"):
                 setattr(observer.matcher, name, getattr(observer.matcher, name).to(device))
-        groups = class_major(CLASSES, 2, 0)
+        groups = groups_of(CLASSES, 2, 0, 1)
         normaliser = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), device)
         return synthesize(images.to(device), labels.to(device), groups, observers, settings, normaliser, state, after)
 
@@ -394,7 +395,7 @@ def test_running_statistics_start_anew_in_every_group() -> None:
     images, labels = start()
     for group, iteration, running in seen:
         if iteration == 1:  # the first visit's own statistics, nothing of the group before
-            index = class_major(CLASSES, 2, 4)[group]
+            index = groups_of(CLASSES, 2, 4, 1)[group]
             fresh = make_observers(settings)[0]
             fresh.matcher.start_group(labels[index])
             pixels = images[index].clone().requires_grad_(True)
@@ -451,7 +452,7 @@ def test_one_crop_for_all_images() -> None:
     settings = row(iterations=3)
     labels = torch.zeros(6, dtype=torch.int64)
     result = synthesize(
-        images, labels, class_major(1, 6, 0), make_observers(settings), settings, NORMALISER, Progress(), nothing
+        images, labels, groups_of(1, 6, 0, 1), make_observers(settings), settings, NORMALISER, Progress(), nothing
     )
     torch.testing.assert_close(result, result[:1].expand_as(result), rtol=0, atol=1e-3)
     assert torch.equal(shared_crop(images, (0, 0, 8, 8), False), images)

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-from edc.initialise import avoiding_probabilities, class_major, initial_images, pick
-from edc.params import SynthesizeRow
+from edc.initialise import Start, avoiding_probabilities, groups_of, pick
+from edc.initialise import initial_images as initial_images_of
+from edc.params import Dataset, SynthesizeRow
 
 
 def row(
@@ -33,12 +35,22 @@ def row(
     )
 
 
+def initial_images(train: ImageSet, settings: SynthesizeRow, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    dataset = Dataset(
+        name="d", family="d", kind="digits", image_size=4, classes=3, mean=[0.5] * 3, std=[0.2] * 3, flip=flip
+    )
+    device = torch.device("cpu")
+    return initial_images_of(Start(train, settings, dataset, Normaliser([0.5] * 3, [0.2] * 3), device, list))
+
+
 def image_set(per_class: tuple[int, ...] = (4, 6, 5)) -> ImageSet:
     """Every image tells its number and its left from its right; classes are interleaved."""
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    images = torch.arange(len(labels)).view(-1, 1, 1, 1) * 2 + torch.tensor([0, 1]).view(1, 1, 1, 2)
-    return ImageSet(images.expand(-1, 3, 2, 2).to(torch.uint8).contiguous(), labels, tuple("abc"))
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1) * 2 + torch.tensor([0, 1]).repeat_interleave(2).view(
+        1, 1, 1, 4
+    )
+    return ImageSet(images.expand(-1, 3, 4, 4).to(torch.uint8).contiguous(), labels, tuple("abc"))
 
 
 def test_golden_avoiding_draw(golden: dict[str, Any]) -> None:
@@ -92,7 +104,7 @@ def test_pictures_that_stay_or_must_not_be_mirrored_are_not() -> None:
         initial_images(train, row(ipc=20), flip=False),
         initial_images(train, row(ipc=20, iterations=0), flip=True),
     ):
-        assert (images[..., 0] < images[..., 1]).all()
+        assert (images[..., 0] < images[..., -1]).all()
     optimised, _ = initial_images(train, row(ipc=20), flip=True)
     kept, _ = initial_images(train, row(ipc=20, iterations=0), flip=True)
     assert torch.equal(optimised.amin(-1), kept.amin(-1))  # the same pictures, mirrored or not
@@ -118,7 +130,7 @@ def test_too_few_distinct_images_are_refused() -> None:
 def test_noise() -> None:
     train = image_set()
     images, labels = initial_images(train, row(ipc=200, method="noise"), flip=True)
-    assert images.shape == (600, 3, 2, 2)
+    assert images.shape == (600, 3, 4, 4)
     assert images.dtype == torch.float32
     assert labels.tolist() == [0] * 200 + [1] * 200 + [2] * 200
     assert abs(float(images.mean())) < 0.05
@@ -130,18 +142,32 @@ def test_noise() -> None:
 def test_golden_groups(golden: dict[str, Any]) -> None:
     case = golden["batch_composition"]
     single = case["ncls=3,ipc=2,batch=4,gpus=1 -> list of batches of [class,ipc_id]"]
-    groups = class_major(3, 2, 4)
+    groups = groups_of(3, 2, 4, 1)
     assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [batch[0] for batch in single]
     # Two processes that halve every batch of four match groups of two images.
     double = case["ncls=4,ipc=2,batch=4,gpus=2"]
-    groups = class_major(4, 2, 2)
+    groups = groups_of(4, 2, 2, 1)
     assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [p for batch in double for p in batch]
 
 
 @given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 30))
 @settings(max_examples=60, deadline=None)
 def test_groups_cover_every_image_once(classes: int, ipc: int, size: int) -> None:
-    groups = class_major(classes, ipc, size)
+    groups = groups_of(classes, ipc, size, 1)
     assert torch.cat(groups).tolist() == list(range(classes * ipc))
     assert all(len(group) == (size or classes * ipc) for group in groups[:-1])
     assert 0 < len(groups[-1]) <= (size or classes * ipc)
+
+
+@given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 12), st.integers(0, 7))
+@settings(max_examples=80, deadline=None)
+def test_rounds_hold_every_class_and_groups_stay_inside(classes: int, ipc: int, rounds: int, size: int) -> None:
+    groups = groups_of(classes, ipc, size, rounds)
+    assert sorted(torch.cat(groups).tolist()) == list(range(classes * ipc))
+    whole = groups_of(classes, ipc, 0, rounds)
+    assert len(whole) == min(rounds or ipc, ipc)
+    for part in whole:
+        per_class = torch.bincount(part // ipc, minlength=classes)
+        assert per_class.min() == per_class.max()
+    round_of = {int(i): r for r, part in enumerate(whole) for i in part}
+    assert all(len({round_of[int(i)] for i in group}) == 1 for group in groups)

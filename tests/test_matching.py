@@ -15,20 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc import nets
-from edc.matching import (
-    BatchStatistics,
-    Hook,
-    StatisticsMatcher,
-    Watcher,
-    grid,
-    image_statistics,
-    running_statistics,
-    skipped_hooks,
-    swapped_cells,
-    to_grid,
-)
-from edc.params import Match
+from edc.choices import Match
+from edc.matching import StatisticsMatcher, skipped_hooks, swapped_cells
 from edc.statistics import ClassSums
+from edc.watching import BatchStatistics, Hook, Watcher, grid, image_statistics, running_statistics, to_grid
 
 LOSS = {"rtol": 0, "atol": 1e-4}
 EMA = {"rtol": 0, "atol": 1e-6}

@@ -17,7 +17,7 @@ from edc.errors import EdcError
 from edc.job import Job
 from edc.nets import build
 from edc.params import Plan, RelabelRow
-from edc.relabel import label_epochs, mean_logits, measure
+from edc.relabel import all_logits, ensemble, label_epochs, measure
 
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
 
@@ -33,6 +33,10 @@ def observers(count: int = 2) -> list[nn.Module]:
 
 def images(n: int = 10) -> Tensor:
     return torch.randint(0, 256, (n, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def mean_logits(nets: list[nn.Module], x: Tensor) -> Tensor:
+    return ensemble(all_logits(nets, x), row())
 
 
 def test_golden_mean_logits(golden: dict[str, Any]) -> None:
@@ -54,7 +58,7 @@ def test_labels_are_those_of_the_views(forward: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(relabel, "FORWARD", forward)
     replay, nets = Replay(images(), row(), NORMALISER), observers()
     logits = np.full((5, 10, 3), np.nan, dtype=np.float16)
-    label_epochs(logits, replay, range(1, 4), 4, nets)
+    label_epochs(logits, replay, range(1, 4), row(), nets)
     assert np.isnan(logits[[0, 4]]).all()
     for epoch in range(1, 4):
         for index, x in replay.epoch(epoch, 3):  # another batch than the one they were labelled in
@@ -62,13 +66,27 @@ def test_labels_are_those_of_the_views(forward: int, monkeypatch: pytest.MonkeyP
             np.testing.assert_allclose(logits[epoch, index.numpy()], expected, rtol=2e-3, atol=1e-3)
 
 
+def test_norms_are_equalised_within_the_batch_of_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not within the forward pass, which may gather several of them."""
+    replay, nets = Replay(images(), row(ensemble="norm"), NORMALISER), observers()
+    nets[1].load_state_dict({name: 3 * value for name, value in nets[1].state_dict().items()})
+    logits, single = (np.zeros((5, 10, 3), dtype=np.float16) for _ in range(2))
+    label_epochs(logits, replay, range(2), row(ensemble="norm"), nets)
+    monkeypatch.setattr(relabel, "FORWARD", 1)
+    label_epochs(single, replay, range(2), row(ensemble="norm"), nets)
+    np.testing.assert_allclose(logits, single, rtol=2e-3, atol=2e-3)
+    plain = np.zeros_like(logits)
+    label_epochs(plain, replay, range(2), row(), nets)
+    assert np.abs(plain[:2] - logits[:2]).max() > 0.01
+
+
 def test_blocks_can_be_labelled_apart() -> None:
     replay, nets = Replay(images(), row(), NORMALISER), observers()
     whole, parts = (np.zeros((5, 10, 3), dtype=np.float16) for _ in range(2))
     for epochs in (range(2), range(2, 4), range(4, 5)):
-        label_epochs(whole, replay, epochs, 4, nets)
+        label_epochs(whole, replay, epochs, row(), nets)
     for epochs in (range(2, 4), range(4, 5), range(2)):
-        label_epochs(parts, replay, epochs, 4, nets)
+        label_epochs(parts, replay, epochs, row(), nets)
     assert np.array_equal(whole, parts)
     assert len(np.unique(whole.reshape(5, -1), axis=0)) == 5
 

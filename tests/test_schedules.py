@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.params import Schedule
-from edc.schedules import SCHEDULES, alrs, cosine_iteration, multiplier
+from edc.choices import SCHEDULE, Schedule
+from edc.schedules import alrs, cosine_iteration, multiplier
 
 RATE = {"abs": 1e-9, "rel": 0}
 
@@ -107,7 +107,7 @@ def test_alrs_survives_a_loss_of_zero() -> None:
     assert 0 < alrs([1.0, 0.0, 0.0, 0.0]) <= 1
 
 
-@given(st.sampled_from(sorted(SCHEDULES)), st.floats(1, 4), st.integers(1, 400), st.floats(0, 1), st.floats(0.01, 10))
+@given(st.sampled_from(sorted(SCHEDULE)), st.floats(1, 4), st.integers(1, 400), st.floats(0, 1), st.floats(0.01, 10))
 @settings(max_examples=100, deadline=None)
 def test_factors_start_at_one_and_only_fall(name: str, zeta: float, epochs: int, at: float, loss: float) -> None:
     schedule = Schedule(name=name, zeta=zeta)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,26 @@ from torch import Tensor
 from torch.func import functional_call
 
 from edc.data.augment import Normaliser
+from edc.data.feed import Feed
 from edc.data.replay import batches_of
+from edc.data.sets import ImageSet
 from edc.params import Dataset, EvaluateRow
 from edc.schedules import multiplier
-from edc.students import Batch, Student
+from edc.students import Student
 
 CPU = torch.device("cpu")
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
+
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+
+
+def epoch_of(student: Student, epoch: int, batches: Sequence[Batch]) -> tuple[float, float]:
+    """One epoch: mean loss and rate."""
+    student.begin_epoch(epoch)
+    for x, targets, labels in batches:
+        student.step(x, targets, labels)
+    return student.end_epoch(), student.rate
 
 
 def dataset(size: int = 8) -> Dataset:
@@ -62,8 +76,12 @@ def train(students: list[Student], epochs: range, size: int = 8) -> None:
     """Epoch by epoch, all students side by side, as the stage does."""
     for epoch in epochs:
         for student in students:
-            loss, rate = student.train_epoch(epoch, batches(epoch, size))
+            loss, rate = epoch_of(student, epoch, batches(epoch, size))
             student.history.append([epoch, rate, loss, None])
+
+
+def feed(images: Tensor, labels: Tensor) -> Feed:
+    return Feed(ImageSet(images, labels, tuple("abc")), dataset(images.shape[-1]), NORMALISER, CPU)
 
 
 def everything(student: Student) -> list[Tensor]:
@@ -103,7 +121,7 @@ def test_adaptive_schedule_survives_an_interruption(tmp_path: Path) -> None:
 
     def go_on(student: Student, epochs: range) -> None:
         for epoch in epochs:
-            loss, rate = student.train_epoch(epoch, fixed)
+            loss, rate = epoch_of(student, epoch, fixed)
             student.history.append([epoch, rate, loss, None])
 
     whole = Student(0, settings, dataset(), CPU)
@@ -142,8 +160,8 @@ def test_averaged_weights_are_judged_with_live_statistics(network: str) -> None:
     student.model.eval()
     with torch.no_grad():
         answers = functional_call(student.model, {**averaged, **buffers}, (x,)).argmax(1)
-    assert student.test(images, answers, NORMALISER) == 100.0
-    assert student.test(images, (answers + 1) % 3, NORMALISER) == 0.0
+    assert student.test(feed(images, answers)) == 100.0
+    assert student.test(feed(images, (answers + 1) % 3)) == 0.0
     for name, parameter in student.model.named_parameters():
         assert torch.equal(parameter, live[name])
         assert not torch.equal(parameter, averaged[name])
@@ -155,7 +173,7 @@ def test_without_average_the_live_weights_are_judged() -> None:
     images = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
     with torch.no_grad():
         answers = student.model.eval()(NORMALISER.encode(images)).argmax(1)
-    assert student.test(images, answers, NORMALISER) == 100.0
+    assert student.test(feed(images, answers)) == 100.0
 
 
 def test_rate_follows_the_schedule() -> None:
@@ -173,9 +191,9 @@ def test_loss_is_the_mean_over_images() -> None:
     with torch.no_grad():
         terms = [len(x) * (F.mse_loss(model(x), t) + 0.025 * F.cross_entropy(model(x), y)) for x, t, y in batches(0)]
         hard = [len(x) * F.cross_entropy(model(x), y) for x, _, y in batches(0)]
-    loss, _ = student.train_epoch(0, batches(0))
+    loss, _ = epoch_of(student, 0, batches(0))
     assert loss == pytest.approx(float(sum(terms)) / 6, rel=1e-5)
-    loss, _ = student.train_epoch(0, batches(0, soft=False))
+    loss, _ = epoch_of(student, 0, batches(0, soft=False))
     assert loss == pytest.approx(float(sum(hard)) / 6, rel=1e-5)
 
 
@@ -184,7 +202,7 @@ def test_average_follows_every_step() -> None:
     expected = [p.detach().clone() for p in student.model.parameters()]
     for epoch in range(2):
         for batch in batches(epoch):
-            student.train_epoch(epoch, [batch])
+            epoch_of(student, epoch, [batch])
             for shadow, live in zip(expected, student.model.parameters(), strict=True):
                 shadow.mul_(0.9).add_(live.detach(), alpha=0.1)
     for shadow, kept in zip(expected, student.average.shadow, strict=True):
@@ -194,7 +212,7 @@ def test_average_follows_every_step() -> None:
 def test_students_learn() -> None:
     student = Student(0, row(), dataset(), CPU)
     fixed = batches(0)
-    losses = [student.train_epoch(0, fixed)[0] for _ in range(30)]
+    losses = [epoch_of(student, 0, fixed)[0] for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -205,5 +223,5 @@ def test_a_last_image_left_alone_joins_the_batch_before() -> None:
     cut = batches_of(torch.arange(3), 2)
     assert [part.tolist() for part in cut] == [[0, 1, 2]]
     assert [len(part) for part in batches_of(torch.arange(7), 3)] == [3, 4]
-    loss, _ = student.train_epoch(0, [(x[part], targets[part], labels[part]) for part in cut])
+    loss, _ = epoch_of(student, 0, [(x[part], targets[part], labels[part]) for part in cut])
     assert loss > 0

@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.choices import Loss, Optimiser
 from edc.data.augment import Normaliser
+from edc.data.feed import Feed
+from edc.data.sets import ImageSet
 from edc.nets import build
-from edc.params import Loss, Optimiser
+from edc.params import Dataset
 from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
 
 
@@ -156,9 +159,15 @@ def test_accuracy_in_percent_whatever_the_batch(batch: int) -> None:
     model = build("convnet_w32", classes=3, image_size=8, channels=1, seed=0).train()
     labels = torch.stack([model.eval()(normaliser.encode(image[None]))[0].argmax() for image in images])
     model.train()
-    assert accuracy(model, images, labels, normaliser, batch) == 100.0
+    shape = {"image_size": 8, "channels": 1, "classes": 3, "mean": [0.5], "std": [0.25]}
+    dataset = Dataset.model_validate({"name": "d", "family": "d", "kind": "digits", **shape})
+
+    def percent(truth: torch.Tensor) -> float:
+        return accuracy(model, Feed(ImageSet(images, truth, tuple("abc")), dataset, normaliser, "cpu"), batch)
+
+    assert percent(labels) == 100.0
     assert not model.training
     wrong = labels.clone()
     wrong[:3] = (wrong[:3] + 1) % 3
-    assert accuracy(model, images, wrong, normaliser, batch) == pytest.approx(100 * 4 / 7)
-    assert accuracy(model, images, (labels + 1) % 3, normaliser, batch) == 0.0
+    assert percent(wrong) == pytest.approx(100 * 4 / 7)
+    assert percent((labels + 1) % 3) == 0.0

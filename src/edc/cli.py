@@ -50,12 +50,19 @@ def plan(
     sync: Annotated[
         bool, typer.Option("--sync", help="keep params.yaml as edited; write the dvc.yaml it needs")
     ] = False,
+    cost: Annotated[bool, typer.Option("--cost", help="only say what the study takes; write nothing")] = False,
+    rate: Annotated[float, typer.Option("--rate", help="with --cost: TFLOP/s the device reaches")] = 40.0,
+    device_name: Annotated[
+        str, typer.Option("--device-name", help="with --cost: how to call that device")
+    ] = "one H100-class GPU (TF32)",
 ) -> None:
     """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
     from edc.params import load_plan
     from edc.plan import list_studies, make_plan, write_dag, write_plan
     from edc.studies import names
 
+    if cost and (study is None or sync):
+        raise EdcError("--cost: expected a study, and not --sync")
     if sync:
         write_dag(load_plan())
         typer.echo("wrote dvc.yaml")
@@ -82,6 +89,11 @@ def plan(
         if len({d.family for d in outside}) != 1:
             raise EdcError(f"--data {data}: study {study!r} has {len(outside)} datasets from outside, expected one")
         remember_root(outside[0].family, data)
+    if cost:
+        from edc.cost import report
+
+        typer.echo(report(made, rate, device_name))
+        return
     if kept := write_plan(made):
         typer.echo(f"the params.yaml that stood here is kept as {kept}")
     for stage in STAGES:

@@ -15,18 +15,19 @@ from typing import Any
 
 import yaml
 
-from edc import STAGES
+from edc import STAGES, choices
 from edc.data import READERS
 from edc.nets import module_of
-from edc.params import Plan
+from edc.params import Plan, RelabelRow, SynthesizeRow
+from edc.reported import REPORTED, TABLES
 from edc.storage import fingerprint, sha256
 
 SOURCE = Path("src/edc")
 
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
-    "cli", "dag", "devices", "errors", "filing", "job", "new", "params", "plan", "progress", "schema",
-    "snake", "storage", "studies", "tracking",
+    "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "new", "params", "plan",
+    "progress", "schema", "snake", "storage", "studies", "tracking", "validation",
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def _statistics(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
 
 def _synthesize(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
     row, here = plan.synthesize[key], folder("synthesize", key)
-    inputs = _weights(row.observers)
+    inputs = _weights([*row.observers, *(o for o in row.scorers if o not in row.observers)])
     if row.statistics is not None:
         inputs += [observer_statistics(row.statistics, observer) for observer in row.observers]
         inputs.append(f"{folder('statistics', row.statistics)}/manifest.json")
@@ -107,14 +108,16 @@ def _relabel(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
 
 def _evaluate(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
     row, here = plan.evaluate[key], folder("evaluate", key)
-    labels = [f"{folder('relabel', row.labels)}/{name}" for name in ("logits.npy", "fixed.npy", "manifest.json")]
     outputs = [Output(f"{here}/history.csv", False), Output(f"{here}/curves.png", False)]
+    if row.images is None or row.labels is None:
+        return [], outputs
+    labels = [f"{folder('relabel', row.labels)}/{name}" for name in ("logits.npy", "fixed.npy", "manifest.json")]
     return [*_images(row.images), *labels], outputs
 
 
 def _tables(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
     inputs = [f"{folder('evaluate', name)}/manifest.json" for name in plan.tables[key].evaluate]
-    return inputs, [Output("results/tables/table1.csv", False)]
+    return [*inputs, str(REPORTED)], [Output(f"results/tables/{name}.csv", False) for name in TABLES]
 
 
 def _weights(observers: list[str]) -> list[str]:
@@ -155,8 +158,14 @@ def _by_name(plan: Plan, row: Any) -> Iterator[str]:
         yield "data.sets"
         yield READERS[plan.datasets[row.dataset].kind].split(":")[0].removeprefix("edc.")
     networks = [getattr(row, name) for name in ("network", "student") if hasattr(row, name)]
-    for network in networks + [plan.pretrain[key].network for key in getattr(row, "observers", [])]:
+    observers = [*getattr(row, "observers", []), *getattr(row, "scorers", [])]
+    for network in networks + [plan.pretrain[key].network for key in observers]:
         yield f"nets.{module_of(network)}"
+    if isinstance(row, SynthesizeRow):
+        yield choices.module_of(choices.INITIALISE, row.initialise.method)
+        yield choices.module_of(choices.REGULARISE, row.regularise.method)
+    if isinstance(row, RelabelRow):
+        yield choices.module_of(choices.ENSEMBLE, row.ensemble)
 
 
 @cache

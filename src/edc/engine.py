@@ -6,16 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.choices import REGULARISE, SynthesisAugment, implementation
 from edc.data.augment import Normaliser, crop_boxes, shared_crop
-from edc.matching import StatisticsMatcher, Watcher, skipped_hooks
+from edc.errors import EdcError
+from edc.matching import StatisticsMatcher, skipped_hooks
 from edc.params import SynthesizeRow
-from edc.regularise import average_images, flatness
+from edc.regularise import Visit, average_images
 from edc.rng import generator
-from edc.schedules import cosine_iteration
+from edc.schedules import cosine_iteration, smallest_crop
+from edc.watching import Watcher, running_statistics
 
 
 @dataclass
@@ -40,7 +44,7 @@ class Observer:
         row: SynthesizeRow,
         patch: int,
         shape: Sequence[int],
-        targets: dict[str, Tensor],
+        targets: dict[str, Tensor] | None,
     ) -> Observer:
         """Hook a network and check that the stored statistics fit it.
 
@@ -50,18 +54,24 @@ class Observer:
             row: the synthesis choices.
             patch: cell side the statistics were made with.
             shape: (C, H, W) of the images.
-            targets: "global" (D,) and "classes" (K, D).
+            targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.
 
         Raises:
-            EdcError: the statistics are of another network or image size.
+            EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
-        from edc.errors import EdcError
-
-        watcher = Watcher(network, patch, shape)
+        alone = row.match.method == "bn"
+        watcher = Watcher(network, patch, shape, kinds=("bn",) if alone else ("bn", "conv"))
+        if targets is None:
+            if alone and not watcher.hooks:
+                raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
+            device = next(network.parameters()).device
+            whole = running_statistics(network, watcher.hooks, torch.zeros(watcher.size, device=device))
+            return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, whole, None))
         size = targets["global"].numel()
         if size != watcher.size:
             raise EdcError(f"statistics of {name} have {size} values, the network has {watcher.size}; make them again")
-        return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, targets["global"], targets["classes"]))
+        table = targets["classes"] if row.match.method == "category" else None
+        return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, targets["global"], table))
 
 
 @dataclass
@@ -78,7 +88,7 @@ class Progress:
     history: list[list[float]] = field(default_factory=list)
 
 
-HISTORY = ("group", "iteration", "observer", "cross_entropy", "matching", "flatness")
+HISTORY = ("group", "iteration", "observer", "cross_entropy", "matching", "regularise")
 
 
 def synthesize(
@@ -93,7 +103,7 @@ def synthesize(
 ) -> Tensor:
     """Optimise a condensed set, group after group.
 
-    One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * flatness.
+    One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * regulariser.
 
     Args:
         images: (N, C, S, S) initial images, normalised, on the device.
@@ -127,8 +137,7 @@ def synthesize(
             adam.load_state_dict(state.adam)
         targets = labels[index]
         for observer in observers:
-            # Running statistics of another group's images would pull this one towards them.
-            observer.matcher.start_group(targets, forget=not resumed)
+            observer.matcher.start_group(targets, forget=not (resumed or row.match.carry))
         for k in range(state.iteration, iterations):
             observer = observers[(g * iterations + k) % len(observers)]
             adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
@@ -172,15 +181,57 @@ def step(
         group, iteration: which draw of the augmentation.
     """
     rng = generator(row.seed, "synthesize", group, iteration)
-    box = crop_boxes(rng, 1, pixels.shape[-1], row.augment.crop_scale, row.augment.crop_ratio)[0]
-    flip = bool(rng.random() < 0.5) and row.augment.flip
-    skip = skipped_hooks(observer.watcher.hooks, row.match.drop, rng)
-    logits, statistics = observer.watcher(shared_crop(pixels, box, flip), skip)
+    crop, skip = augmentation(rng, row.augment, iteration, row.optimise.iterations, pixels.shape[-1]), set()
+    if row.match.drop:
+        skip = skipped_hooks(observer.watcher.hooks, row.match.drop, rng)
+    view = crop(pixels)
+    logits, statistics = observer.watcher(view, skip)
     losses = {"cross_entropy": F.cross_entropy(logits, labels)}
     if row.match.method != "none":
         losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
-    if row.regularise.method == "logits":
-        quiet = observer.watcher.logits(shared_crop(averaged, box, flip))
-        term = flatness(logits, quiet, row.regularise.tau, row.regularise.reduction)
-        losses["flatness"] = row.regularise.weight * term
+    if row.regularise.method != "none":
+        visit = Visit(
+            settings=row.regularise,
+            pixels=pixels,
+            averaged=averaged,
+            labels=labels,
+            crop=crop,
+            view=view,
+            logits=logits,
+            statistics=statistics,
+            skip=skip,
+            watcher=observer.watcher,
+            matcher=observer.matcher,
+            match_weight=row.match.weight if row.match.method != "none" else 0.0,
+            loss=torch.stack(list(losses.values())).sum(),
+        )
+        term = implementation(REGULARISE, row.regularise.method)(visit)
+        losses["regularise"] = row.regularise.weight * term
     return losses
+
+
+def augmentation(
+    rng: np.random.Generator, settings: SynthesisAugment, iteration: int, iterations: int, size: int
+) -> Callable[[Tensor], Tensor]:
+    """One draw of crop, flip and roll, the same for every image (B, C, S, S) it is applied to.
+
+    Args:
+        rng: source of the draws.
+        settings: what may be drawn.
+        iteration, iterations: where the crop's curriculum is.
+        size: S, pixels.
+    """
+    scale = (smallest_crop(settings.curriculum, settings.crop_scale[0], iteration, iterations), settings.crop_scale[1])
+    box = crop_boxes(rng, 1, size, scale, settings.crop_ratio)[0]
+    flip = bool(rng.random() < 0.5) and settings.flip
+    top, left = (int(v) for v in rng.integers(0, 2 * settings.pad + 1, 2)) if settings.pad else (0, 0)
+    low, high = settings.roll
+    shift = tuple(int(v) for v in rng.integers(low, high + 1, 2)) if settings.roll != (0, 0) else None
+
+    def crop(images: Tensor) -> Tensor:
+        if settings.pad:
+            images = F.pad(images, [settings.pad] * 4)[..., top : top + size, left : left + size]
+        images = shared_crop(images, box, flip)
+        return images if shift is None else torch.roll(images, shift, dims=(-2, -1))
+
+    return crop

@@ -6,17 +6,22 @@ import contextlib
 import functools
 import math
 import statistics as descriptive
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from edc.data.augment import Normaliser
-from edc.data.replay import Replay, batches_of
+from edc.data.feed import Feed
+from edc.data.replay import Replay, batch_count
 from edc.errors import EdcError
 from edc.figures import learning_curves
 from edc.job import Job
 from edc.params import RelabelRow
 from edc.progress import bar
+from edc.rng import generator
 from edc.storage import RESULTS, read_array, read_tensors
 from edc.students import Student
 
@@ -24,26 +29,15 @@ HISTORY = ("seed", "epoch", "lr", "train_loss", "test_accuracy")
 
 
 def run(job: Job) -> None:
-    """Train one student per seed on the same stored labels, epoch by epoch side by side; judge each on the test set.
+    """Train one student per seed on the same images and labels, side by side; judge each on the test set.
 
-    The augmented batches are made once an epoch and serve every seed; seeds differ in the students' initial weights.
+    The augmented batches are made once and serve every seed; seeds differ in the students' initial weights.
     """
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
-    condensed, labels_row = job.upstream("synthesize", row.images), job.upstream("relabel", row.labels)
-    stored = read_tensors(RESULTS / "synthesize" / row.images / "images.safetensors")
-    images, labels = stored["images"].to(device), stored["labels"].to(device)
-    targets = read_array(RESULTS / "relabel" / row.labels / ("logits.npy" if row.regime == "soft" else "fixed.npy"))
     normaliser = Normaliser(dataset.mean, dataset.std, device)
-    labelled = RelabelRow(**labels_row["params"]["relabel"])  # what was replayed when the labels were made
-    replay = Replay(images, labelled, normaliser)
-    expected = (labelled.epochs, *targets.shape[-2:]) if row.regime == "soft" else targets.shape[-2:]
-    if targets.shape != expected or targets.shape[-2:] != (len(images), dataset.classes):
-        raise EdcError(
-            f"results/relabel/{row.labels}: labels of shape {list(targets.shape)}; expected {len(images)} images "
-            f"and {dataset.classes} classes"
-        )
+    source: Condensed | Real = Real(job, normaliser) if row.images is None else Condensed(job, normaliser)
     test = job.load("test")
-    test_images, test_labels = test.images.to(device), test.labels.to(device)
+    feed = Feed(test, dataset, normaliser, device)
     students = [Student(seed, row, dataset, device) for seed in row.seeds]
     looks = validation_epochs(row.epochs, row.validations)
 
@@ -56,20 +50,21 @@ def run(job: Job) -> None:
     with contextlib.ExitStack() as stack:
         tracked = [stack.enter_context(job.track(seed=seed)) for seed in row.seeds]
         for entry in tracked:
-            entry.dataset(row.dataset, condensed["dataset_digest"])
+            entry.dataset(row.dataset, source.digest)
         progress = stack.enter_context(bar(row.epochs, f"evaluate {job.key}", start, "epoch"))
         for epoch in range(start, row.epochs):
-            batches = []
-            for index, x in replay.epoch(epoch, row.batch, mix=row.regime == "soft"):
-                batches.append((x, soft_targets(targets, row.regime, epoch, index), labels[index]))
+            for student in students:
+                student.begin_epoch(epoch)
+            for x, targets, labels in source.epoch(epoch):
+                for student in students:
+                    student.step(x, targets, labels)
             for student, entry in zip(students, tracked, strict=True):
-                loss, rate = student.train_epoch(epoch, batches)
-                values = {"train_loss": loss, "lr": rate}
-                right = None
+                loss, right = student.end_epoch(), None
+                values = {"train_loss": loss, "lr": student.rate}
                 if epoch in looks:
-                    right = student.test(test_images, test_labels, normaliser)
+                    right = student.test(feed)
                     values["test_accuracy"] = right
-                student.history.append([epoch, rate, loss, right])
+                student.history.append([epoch, student.rate, loss, right])
                 entry.metrics(values, step=epoch)
             progress.update()
             job.keep(checkpoint, functools.partial(position, epoch + 1, students))
@@ -80,19 +75,77 @@ def run(job: Job) -> None:
         for student, entry in zip(students, tracked, strict=True):
             last, best = (scores[name][students.index(student)] for name in ("last", "best"))
             entry.metrics({"last_accuracy": last, "best_accuracy": best}, step=row.epochs)
-            entry.artifact(table)
-            entry.artifact(curves)
-            entry.artifact(RESULTS / "synthesize" / row.images / "contact_sheet.png")
+            for picture in (table, curves, *source.pictures):
+                entry.artifact(picture)
         job.finish(
             ["history.csv"],
-            dataset_digest=condensed["dataset_digest"],
+            dataset_digest=source.digest,
             test_digest=test.digest,
             test_images=len(test),
             scores=scores,
-            steps=row.epochs * len(batches_of(torch.arange(len(images)), row.batch)),
-            image_bytes=condensed["image_bytes"],
-            label_bytes=label_bytes(row.regime, labels_row["shape"]),
+            steps=row.epochs * batch_count(source.images, row.batch),
+            image_bytes=source.image_bytes,
+            label_bytes=source.label_bytes,
         )
+
+
+class Condensed:
+    """A condensed set with its stored labels, augmented as they were made.
+
+    Args:
+        job: of this stage.
+        normaliser: into the space networks see.
+
+    Attributes:
+        images: N.
+        image_bytes, label_bytes: what the student was given.
+        digest: of the dataset the images come from.
+        pictures: files to show beside the result.
+    """
+
+    def __init__(self, job: Job, normaliser: Normaliser) -> None:
+        self.row, dataset, device = job.row, job.dataset, torch.device(job.device)
+        row = self.row
+        condensed, labelled = job.upstream("synthesize", row.images), job.upstream("relabel", row.labels)
+        stored = read_tensors(RESULTS / "synthesize" / row.images / "images.safetensors")
+        images, self.classes = stored["images"].to(device), stored["labels"].to(device)
+        name = "logits.npy" if row.regime == "soft" else "fixed.npy"
+        self.targets = read_array(RESULTS / "relabel" / row.labels / name)
+        choices = RelabelRow(**labelled["params"]["relabel"])  # what was replayed when the labels were made
+        self.replay = Replay(images, choices, normaliser)
+        expected = (len(images), dataset.classes)
+        whole = (choices.epochs, *expected) if row.regime == "soft" else expected
+        if self.targets.shape != whole:
+            raise EdcError(
+                f"results/relabel/{row.labels}: labels of shape {list(self.targets.shape)}; expected "
+                f"{len(images)} images and {dataset.classes} classes"
+            )
+        self.images, self.digest = len(images), condensed["dataset_digest"]
+        self.image_bytes = condensed["image_bytes"]
+        self.label_bytes = label_bytes(row.regime, labelled["shape"])
+        self.pictures = [RESULTS / "synthesize" / row.images / "contact_sheet.png"]
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Batches of images (B, C, S, S), soft labels (B, K) or None, and classes (B,)."""
+        for index, x in self.replay.epoch(epoch, self.row.batch, mix=self.row.regime == "soft"):
+            yield x, soft_targets(self.targets, self.row.regime, epoch, index), self.classes[index]
+
+
+class Real:
+    """The whole training set with its hard labels: what condensation is measured against. See :class:`Condensed`."""
+
+    def __init__(self, job: Job, normaliser: Normaliser) -> None:
+        self.row, train = job.row, job.load("train")
+        self.feed = Feed(train, job.dataset, normaliser, torch.device(job.device))
+        self.images, self.digest = len(train), train.digest
+        self.image_bytes = len(train) * math.prod(train.shape)
+        self.label_bytes = label_bytes("hard", [self.row.epochs, len(train), job.dataset.classes])
+        self.pictures: list[Path] = []
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+        """Batches of images (B, C, S, S), no soft labels, and classes (B,)."""
+        for x, labels in self.feed.epoch(generator(0, "real", epoch), self.row.batch):
+            yield x, None, labels
 
 
 def position(epochs: int, students: list[Student]) -> dict[str, Any]:

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from edc.data.sets import ImageSet
+    from edc.data.sets import Images
 
 SHOWN_CLASSES = 20
 SHOWN_IMAGES = 10
 
 
-def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: ImageSet) -> Path:
+def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> Path:
     """Condensed images (left) beside real ones (right), one row a class, at most 20 classes and 10 images each.
 
     Args:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from edc.choices import INITIALISE, implementation
 from edc.errors import EdcError
 from edc.rng import generator
 
 if TYPE_CHECKING:
-    from edc.data.sets import ImageSet
-    from edc.params import SynthesizeRow
+    from edc.data.augment import Normaliser
+    from edc.data.sets import Images
+    from edc.params import Dataset, SynthesizeRow
 
 
 def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
@@ -40,20 +44,34 @@ def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np
     return picks
 
 
-def real_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor, Tensor]:
-    """Random training images of every class.
+@dataclass(frozen=True)
+class Start:
+    """What an initialisation may use.
 
-    Args:
+    Attributes:
         train: the training images.
-        row: how many, whether repeats may occur, and the seed.
-        flip: mirror each with probability one half.
+        row: the recipe's choices, images per class, seed.
+        dataset: shape of images, number of classes.
+        normaliser: into the space networks see.
+        device: where networks live.
+        scorers: loads the observers that score or give features, frozen, in eval mode.
+    """
 
-    Returns:
-        uint8 (K * IPC, C, S, S), class after class, and their classes (K * IPC,).
+    train: Images
+    row: SynthesizeRow
+    dataset: Dataset
+    normaliser: Normaliser
+    device: torch.device
+    scorers: Callable[[], list[nn.Module]]
+
+
+def real_images(start: Start) -> tuple[Tensor, Tensor]:
+    """Random training images of every class, mirrored by chance if they are to be optimised.
 
     Raises:
         EdcError: a class has fewer images than asked for without repeats.
     """
+    train, row = start.train, start.row
     picks, mirrored = [], []
     for c, name in enumerate(train.classes):
         members = train.by_class(c)
@@ -62,6 +80,8 @@ def real_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor
         if draw == "distinct" and len(members) < row.ipc:
             raise EdcError(f"class {name!r} has {len(members)} training images, {row.ipc} distinct ones were asked for")
         picks.append(members[torch.from_numpy(pick(rng, len(members), row.ipc, draw))])
+        # A set that stays as drawn keeps the pictures as they are; only synthesis starts from mirrored ones.
+        flip = start.dataset.flip and row.optimise.iterations > 0
         mirrored.append(torch.from_numpy(rng.random(row.ipc) < (0.5 if flip else 0)))
     index = torch.cat(picks)
     images = train.read(index)
@@ -69,22 +89,31 @@ def real_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor
     return images, train.labels[index]
 
 
-def class_major(classes: int, ipc: int, group: int) -> list[Tensor]:
-    """Indices of the images matched together: class after class, cut into groups of ``group`` (0: all)."""
-    return list(torch.arange(classes * ipc).split(group or classes * ipc))
-
-
-def noise(train: ImageSet, row: SynthesizeRow) -> tuple[Tensor, Tensor]:
+def noise(start: Start) -> tuple[Tensor, Tensor]:
     """Standard normal noise in normalised space, (K * IPC, C, S, S), as SRe2L and G-VBSM start from."""
-    count, classes = len(train.classes) * row.ipc, len(train.classes)
-    rng = generator(row.seed, "initialise")
-    images = torch.from_numpy(rng.standard_normal((count, *train.images.shape[1:]), dtype=np.float32))
-    return images, torch.arange(classes).repeat_interleave(row.ipc)
+    classes = start.dataset.classes
+    rng = generator(start.row.seed, "initialise")
+    shape = (classes * start.row.ipc, start.dataset.channels, *[start.dataset.image_size] * 2)
+    images = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    return images, torch.arange(classes).repeat_interleave(start.row.ipc)
 
 
-def initial_images(train: ImageSet, row: SynthesizeRow, flip: bool) -> tuple[Tensor, Tensor]:
-    """Initial images and their classes by the recipe's choice: uint8 pixels, or normalised floats for noise."""
-    if row.initialise.method == "noise":
-        return noise(train, row)
-    # A set that stays as drawn keeps the pictures as they are; only synthesis starts from mirrored ones.
-    return real_images(train, row, flip and row.optimise.iterations > 0)
+def initial_images(start: Start) -> tuple[Tensor, Tensor]:
+    """Initial images and their classes (N,), class after class: uint8 (N, C, S, S), or normalised floats."""
+    found: tuple[Tensor, Tensor] = implementation(INITIALISE, start.row.initialise.method)(start)
+    return found
+
+
+def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:
+    """Indices of the images matched together; the set lies class after class.
+
+    Args:
+        classes: K.
+        ipc: images per class.
+        group: images of a group; 0: a whole round.
+        rounds: the set is made in so many rounds of all classes: 1 keeps it class after class (EDC, G-VBSM), 0 takes
+            one image of every class a round (SRe2L, CDA), 10 is G-VBSM's order on Tiny-ImageNet.
+    """
+    index = torch.arange(classes * ipc).view(classes, ipc)
+    parts = index.tensor_split(min(rounds or ipc, ipc), dim=1)
+    return [piece for part in parts for piece in part.reshape(-1).split(group or part.numel())]

@@ -31,7 +31,7 @@ from edc.storage import (
 if TYPE_CHECKING:
     import torch
 
-    from edc.data.sets import ImageSet
+    from edc.data.sets import Images
     from edc.tracking import Run
 
 
@@ -78,7 +78,7 @@ class Job:
         """Where one of this run's files goes."""
         return self.folder / name
 
-    def load(self, split: Any) -> ImageSet:
+    def load(self, split: Any) -> Images:
         """A split of the dataset, whose classes must be those of everything loaded before."""
         from edc.data.sets import load_split
 

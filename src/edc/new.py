@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from edc.data import READERS
+from edc.data.pictures import Centre
 from edc.data.roots import remember_root
 from edc.data.sets import Source
 from edc.errors import EdcError
@@ -104,7 +105,7 @@ def measure(source: Source, image_size: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, of pixels in [0, 1], over an evenly spread sample."""
     rows = np.unique(np.linspace(0, len(source.labels) - 1, min(SAMPLE, len(source.labels))).astype(np.int64))
     pixels = np.empty((len(rows), 3, image_size, image_size), np.uint8)
-    bad = source.decode(rows, pixels)
+    bad = source.decode(rows, pixels, Centre(3, image_size))
     if len(bad) == len(rows):
         raise EdcError(f"{source.where}: none of {len(rows)} images looked at is readable; {next(iter(bad.values()))}")
     good = np.delete(pixels, sorted(bad), axis=0) / 255

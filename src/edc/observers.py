@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from edc.errors import EdcError
 from edc.nets import build
+from edc.nets.weights import copy_weights
 from edc.storage import RESULTS, read_tensors
 
 if TYPE_CHECKING:
@@ -21,15 +21,17 @@ def load_observer(job: Job, key: str) -> nn.Module:
     Raises:
         EdcError: its files are missing or damaged, its classes differ from the job's, or its weights don't fit.
     """
-    manifest = job.upstream("pretrain", key)
-    dataset = job.dataset
-    network = manifest["params"]["pretrain"]["network"]
+    dataset, trained = job.dataset, job.upstream("pretrain", key)["params"]["pretrain"]
     path = RESULTS / "pretrain" / key / "weights.safetensors"
-    model = build(network, classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0)
-    weights = read_tensors(path)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise EdcError(f"{path}: does not fit {network} at {dataset.image_size} px: {reason}") from None
+    model = build(
+        trained["network"],
+        classes=dataset.classes,
+        image_size=dataset.image_size,
+        channels=dataset.channels,
+        seed=0,
+        weights=trained["weights"],
+        load=False,
+    )
+    # Not load_state_dict: some networks of the libraries refuse a dict without their version number.
+    copy_weights(model, read_tensors(path), str(path))
     return model.eval().requires_grad_(False).to(torch.device(job.device))

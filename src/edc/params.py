@@ -7,44 +7,14 @@ The models refuse unknown keys, so a misspelt value cannot be silently ignored.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from edc import STAGES
+from edc.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
 from edc.errors import EdcError, unknown_name
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] > limits[1]:
-        raise ValueError(f"expected the smaller limit first, found {limits[0]} before {limits[1]}")
-    return limits
-
-
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
-Area = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(_ascending)
-]
-
-
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected every seed once, found {seeds}")
-    return seeds
-
-
-Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
-
-
-class Model(BaseModel):
-    """Base of every section: unknown keys are refused, values are fixed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from edc.validation import Area, Model, Positive, Seeds, read_yaml, validate
 
 
 class Machine(Model):
@@ -59,7 +29,7 @@ class Dataset(Model):
 
     name: str
     family: str = Field(description="which per-data-set values of recipes and protocols apply")
-    kind: str = Field(description="digits, parquet, folder or torchvision")
+    kind: str = Field(description="digits, parquet, folder, tiny_imagenet or torchvision")
     root: str | None = Field(
         default=None, description="relative path, or null: from `edc plan --data` or EDC_DATA_<NAME>"
     )
@@ -67,9 +37,21 @@ class Dataset(Model):
     image_size: int = Field(ge=4, le=1024, description="side in pixels")
     channels: Literal[1, 3] = 3
     classes: int = Field(ge=2, le=100_000)
+    class_names: list[str] | None = Field(
+        default=None, description="class folders in label order, others are left out; null: all, sorted by name"
+    )
+    streamed: bool = Field(default=False, description="decode anew in every epoch instead of holding all in memory")
     mean: list[float]
     std: list[Positive]
     pad: int = Field(default=4, ge=0, description="random-crop padding for real images, pixels")
+    crop_scale: Area | None = Field(
+        default=None, description="real images: crop a random share of the area and resize, instead of padding"
+    )
+    resize: int | None = Field(
+        default=None,
+        ge=4,
+        description="shorter side, pixels, before the centre crop; null: image_size",
+    )
     flip: bool = Field(default=True, description="whether a mirrored image keeps its class")
     holdout: float = Field(default=0.1, ge=0, le=0.5, description="share of the training images never trained on")
     split_seed: int = Field(default=0, ge=0)
@@ -81,28 +63,13 @@ class Dataset(Model):
 
     @model_validator(mode="after")
     def _channels(self) -> Dataset:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(f"class_names has {len(self.class_names)} names; expected {self.classes}, as classes says")
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(f"resize = {self.resize}: expected at least image_size, {self.image_size}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one per channel")
         return self
-
-
-class Optimiser(Model):
-    """Weight decay falls on convolution and linear weights only, not on biases and norm parameters."""
-
-    name: Literal["adamw", "sgd"]
-    lr: Positive
-    weight_decay: float = Field(default=0.0, ge=0)
-    momentum: Fraction = 0.9
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
-
-
-class Schedule(Model):
-    """The learning rate's factor per epoch: EDC appendix, Eq. 33 for SSRS."""
-
-    name: Literal["constant", "smoothing", "ssrs", "multistep", "linear_zeta", "alrs"]
-    zeta: float = Field(default=1.0, ge=1, description="flattens the cosine: 1 ends at 0, 2 at one half")
-    milestones: list[Fraction] = Field(default=[0.8, 0.9, 0.95], description="multistep: shares of the epochs")
-    factor: Fraction = Field(default=0.5, description="multistep: applied at each milestone")
 
 
 class PretrainRow(Model):
@@ -132,104 +99,30 @@ class StatisticsRow(Model):
     seed: int = Field(ge=0)
 
 
-class Initialise(Model):
-    """Where the pixels start."""
-
-    method: Literal["real", "noise"] = "real"
-    draw: Literal["independent", "softmin", "distinct"] = Field(
-        default="independent", description="real: repeats may occur, are avoided, or are excluded"
-    )
-
-
-class Match(Model):
-    """Statistics matching. ``none`` leaves the images as initialised."""
-
-    method: Literal["none", "category"] = "category"
-    weight: float = Field(default=0.01, ge=0, description="of the matching loss beside cross-entropy")
-    alpha: Fraction = Field(default=0.5, description="share of the global target; 1 - alpha falls on the class target")
-    first_hook: float = Field(default=10.0, ge=0, description="weight of the first hook, whose input is the image")
-    ema: Fraction = Field(default=0.8, description="rho: how much of the running statistic survives a visit")
-    ema_init: Literal["first", "zero"] = Field(default="first", description="running statistic before the first visit")
-    swap_class_patch: bool = Field(
-        default=False, description="exchange cell means and variances of the class target, as EDC's published code does"
-    )
-    drop: Fraction = Field(default=0.0, description="probability to skip a convolution's hook in a visit")
-
-
-class Regularise(Model):
-    """Flatness regularisation against the exponential moving average of the images."""
-
-    method: Literal["none", "logits"] = "none"
-    weight: float = Field(default=0.25, ge=0)
-    beta: Fraction = Field(default=0.99, description="decay of the averaged images")
-    tau: Positive = 4.0
-    reduction: Literal["element_mean", "batch_mean"] = "batch_mean"
-
-
-class SynthesisAugment(Model):
-    """One crop rectangle and one flip per iteration, shared by the group."""
-
-    crop_scale: Area = (0.5, 1.0)
-    crop_ratio: Range = (0.75, 4 / 3)
-    flip: bool = True
-
-
-class Optimise(Model):
-    """Adam on the pixels, cosine learning rate, one group of images after the other."""
-
-    iterations: int = Field(ge=0)
-    lr: Positive = 0.05
-    betas: tuple[Decay, Decay] = (0.5, 0.9)
-    group: int = Field(default=0, ge=0, description="images matched together; 0: all")
-
-
-class SynthesisChoices(Model):
-    """The choices of a recipe that make its images."""
-
-    initialise: Initialise = Initialise()
-    match: Match = Match()
-    regularise: Regularise = Regularise()
-    augment: SynthesisAugment = SynthesisAugment()
-    optimise: Optimise
+SCORED = ("composites", "herding", "kmeans")
+"""Initialisations that ask observers."""
 
 
 class SynthesizeRow(SynthesisChoices):
-    """One condensed set."""
+    """One condensed set. ``recipe`` is the first that asked for it; others with the same values share it."""
 
     dataset: str
     recipe: str
     ipc: int = Field(ge=1)
     seed: int = Field(ge=0)
-    statistics: str | None = None
-    observers: list[str] = []
+    statistics: str | None = Field(default=None, description="needed where layers or categories are matched")
+    observers: list[str] = Field(default=[], description="matched, in visiting order")
+    scorers: list[str] = Field(default=[], description="score crops or give features for the initial images")
 
     @model_validator(mode="after")
     def _needs(self) -> SynthesizeRow:
         if self.optimise.iterations and not self.observers:
             raise ValueError("observers must not be empty when optimise.iterations > 0")
-        if self.observers and self.statistics is None:
-            raise ValueError("statistics must name a row when observers are given")
+        if self.optimise.iterations and self.match.method in ("layers", "category") and self.statistics is None:
+            raise ValueError(f"statistics must name a row when match.method is {self.match.method!r}")
+        if self.initialise.method in SCORED and not self.scorers:
+            raise ValueError(f"scorers must not be empty when initialise.method is {self.initialise.method!r}")
         return self
-
-
-class RandAugment(Model):
-    """RandAugment (Cubuk et al. 2020): operations per image and their strength on a scale of 31."""
-
-    ops: int = Field(default=2, ge=1, le=14)
-    magnitude: int = Field(default=9, ge=0, le=30)
-
-
-class LabelChoices(Model):
-    """How images are augmented before the observers label them; the student replays the same."""
-
-    crop_scale: Area = (0.5, 1.0)
-    crop_ratio: Range = (0.75, 4 / 3)
-    cutmix: bool = True
-    randaugment: RandAugment | None = None
-    min_accuracy: Fraction | None = Field(
-        default=None, description="hold-out accuracy below which an observer is refused; null: twice chance"
-    )
-    seed: int = Field(default=42, ge=0)
 
 
 class RelabelRow(LabelChoices):
@@ -249,38 +142,30 @@ def twice_chance(classes: int) -> float:
     return min(2 / classes, 0.25 + 0.75 / classes)
 
 
-class Loss(Model):
-    """``mse_ce``: squared error of logits plus weighted cross-entropy with the hard label; ``kl``: distillation."""
-
-    name: Literal["mse_ce", "kl"] = "mse_ce"
-    ce_weight: float = Field(default=0.025, ge=0)
-    temperature: Positive = 20.0
-
-
-class StudentChoices(Model):
-    """How a student is trained and judged."""
-
-    epochs: int = Field(ge=1)
-    batch: int = Field(ge=2)
-    loss: Loss = Loss()
-    optimiser: Optimiser
-    schedule: Schedule
-    ema: Fraction | None = Field(default=0.99, description="decay of the averaged weights that are judged; null: none")
-    validations: int = Field(default=10, ge=1, description="how often the test set is looked at; the last epoch always")
-
-
 class EvaluateRow(StudentChoices):
     """One student network on one condensed set under one protocol, for every seed."""
 
     dataset: str
     recipe: str
-    ipc: int = Field(ge=1)
+    variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
+    changed: bool = Field(
+        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
+    )
+    ipc: int = Field(ge=0, description="images per class; 0: the whole training set")
     student: str
     protocol: str
     regime: Literal["soft", "fixed", "hard"]
-    images: str
-    labels: str
+    images: str | None = Field(default=None, description="a synthesize row; null: train on the dataset itself")
+    labels: str | None = None
     seeds: Seeds
+
+    @model_validator(mode="after")
+    def _upstream(self) -> EvaluateRow:
+        if (self.images is None) != (self.ipc == 0) or (self.images is None) != (self.labels is None):
+            raise ValueError("images and labels must be given, or both be null and ipc be 0")
+        if self.images is None and self.regime != "hard":
+            raise ValueError(f"regime = {self.regime!r}: the dataset itself has hard labels only")
+        return self
 
 
 class TablesRow(Model):
@@ -323,68 +208,6 @@ class Plan(Model):
         return values
 
 
-def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcError:
-    """The first problem of a validation as one line: file, key, value, what was expected."""
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
-    key = ".".join(location) or "(top level)"
-    if first["type"] == "extra_forbidden":
-        return unknown_name("key", key, [".".join([*location[:-1], n]) for n in _siblings(model, location)], where)
-    if first["type"] == "missing":
-        return EdcError(f"{where}: missing key {key!r}")
-    expected = first["msg"].removeprefix("Value error, ")
-    expected = expected[0].lower() + expected[1:]
-    if first["type"] == "value_error":
-        return EdcError(f"{where}: {key}: {expected}")
-    return EdcError(f"{where}: {key} = {first['input']!r}: {expected}")
-
-
-def _siblings(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Field names known where an unknown key was met, following the location through nested models."""
-    current: Any = model
-    for part in location[:-1]:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[part].annotation
-        else:
-            arguments = getattr(current, "__args__", ())
-            current = arguments[-1] if arguments else current
-        options = [a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if options and not str(current).startswith("dict"):
-            current = options[0]
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
-
-
-def validate(model: type[BaseModel], values: object, where: str) -> Any:
-    """Check values against a model; a problem becomes one line that starts with ``where``."""
-    if not isinstance(values, dict):
-        raise EdcError(f"{where}: expected a mapping of keys to values, found {type(values).__name__}")
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise describe(error, model, where) from None
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a dictionary.
-
-    Raises:
-        EdcError: the file is missing, is not YAML, or is not a mapping.
-    """
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise EdcError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdcError(f"{path}: cannot be read ({error})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise EdcError(f"{path}:{line} is not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(values, dict):
-        raise EdcError(f"{path}: expected a mapping of keys to values")
-    return values
-
-
 def load_plan(path: Path = Path("params.yaml")) -> Plan:
     """Read and check the active plan.
 
@@ -415,7 +238,7 @@ def check_references(plan: Plan, where: str) -> None:
         for key, row in getattr(plan, stage).items():
             here = f"{stage}.{key}"
             need("datasets", row.dataset, here)
-            for observer in getattr(row, "observers", []):
+            for observer in [*getattr(row, "observers", []), *getattr(row, "scorers", [])]:
                 need("pretrain", observer, here)
             if stage == "synthesize" and row.statistics is not None:
                 need("statistics", row.statistics, here)
@@ -424,12 +247,12 @@ def check_references(plan: Plan, where: str) -> None:
                         raise EdcError(
                             f"{where}: {here}.observers: {row.statistics!r} has no statistics of {observer!r}"
                         )
-            if stage in ("relabel", "evaluate"):
+            if stage == "relabel" or (stage == "evaluate" and row.images is not None):
                 need("synthesize", row.images, here)
-            if stage == "evaluate":
+            if stage == "evaluate" and row.images is not None:
                 need("relabel", row.labels, here)
                 labels, images = plan.relabel[row.labels], plan.synthesize[row.images]
-                for name in ("dataset", "recipe", "ipc"):
+                for name in ("dataset", "ipc"):
                     mine, theirs = getattr(row, name), getattr(images, name)
                     if mine != theirs:
                         raise EdcError(f"{where}: {here}.{name} = {mine!r}: the images {row.images!r} have {theirs!r}")

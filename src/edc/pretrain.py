@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from edc.data.augment import Normaliser, pad_crop
-from edc.data.replay import batches_of
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
 from edc.job import Job
 from edc.nets import build, parameter_count
 from edc.progress import bar
@@ -34,7 +34,8 @@ def run(job: Job) -> None:
     ).to(device)
     optimiser = make_optimiser(model, row.optimiser)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
-    images, labels = train.images.to(device), train.labels.to(device)
+    feed = Feed(train, dataset, normaliser, device)
+    held = Feed(holdout, dataset, normaliser, device) if holdout else None
     history: list[list[Any]] = []
     checkpoint = job.checkpoint()
     if state := job.resume(checkpoint):
@@ -46,10 +47,8 @@ def run(job: Job) -> None:
         for epoch in range(len(history), row.epochs):
             rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
             set_rate(optimiser, rate)
-            loss = train_epoch(model, optimiser, images, labels, normaliser, job, epoch)
-            right = (
-                accuracy(model, holdout.images.to(device), holdout.labels.to(device), normaliser) if holdout else None
-            )
+            loss = train_epoch(model, optimiser, feed, job, epoch)
+            right = accuracy(model, held) if held else None
             history.append([epoch, rate, loss, right])
             measured = {"train_loss": loss, "lr": rate} | ({"holdout_accuracy": right} if right is not None else {})
             tracked.metrics(measured, step=epoch)
@@ -74,30 +73,19 @@ def run(job: Job) -> None:
         )
 
 
-def train_epoch(
-    model: torch.nn.Module,
-    optimiser: torch.optim.Optimizer,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    normaliser: Normaliser,
-    job: Job,
-    epoch: int,
-) -> float:
+def train_epoch(model: torch.nn.Module, optimiser: torch.optim.Optimizer, feed: Feed, job: Job, epoch: int) -> float:
     """One pass over the training images; returns the mean loss."""
-    row, dataset = job.row, job.dataset
+    row = job.row
     model.train()
     rng = generator(row.seed, "pretrain", epoch)
-    order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
-    offsets = torch.from_numpy(rng.integers(0, 2 * dataset.pad + 1, (len(images), 2))).to(images.device)
-    flips = torch.from_numpy(rng.random(len(images)) < (0.5 if dataset.flip else 0.0)).to(images.device)
+    batches = feed.epoch(rng, row.batch)
     # Dropout, where a network has it, draws from torch's own generator.
     torch.manual_seed(int(rng.integers(2**31)))
-    total = torch.zeros((), device=images.device)
-    for index in batches_of(order, row.batch):
-        x = normaliser.encode(pad_crop(images[index], offsets[index], dataset.pad, flips[index]))
-        loss = F.cross_entropy(model(x), labels[index])
+    total = torch.zeros((), device=feed.device)
+    for x, labels in batches:
+        loss = F.cross_entropy(model(x), labels)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        total += loss.detach() * len(index)
-    return float(total) / len(images)
+        total += loss.detach() * len(labels)
+    return float(total) / len(feed)

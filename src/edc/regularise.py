@@ -1,9 +1,58 @@
-"""Flatness regularisation of the images (EDC section 3.3)."""
+"""The third term of the synthesis loss: flatness of the images' surroundings (EDC section 3.3 and Table 4)."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from edc.choices import Regularise
+    from edc.matching import StatisticsMatcher
+    from edc.watching import Watcher
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One iteration of synthesis, as a regulariser sees it.
+
+    Attributes:
+        settings: the regulariser's values.
+        pixels: (B, C, S, S) images, with gradient.
+        averaged: (B, C, S, S) their moving average.
+        labels: (B,) classes.
+        crop: this iteration's augmentation.
+        view: (B, C, S, S) the augmented images.
+        logits: (B, K) of the view.
+        statistics: (D,) of the view.
+        skip: hooks left out of this visit.
+        watcher, matcher: the observer.
+        match_weight: of the matching loss.
+        loss: cross-entropy and weighted matching loss, with their graph.
+    """
+
+    settings: Regularise
+    pixels: Tensor
+    averaged: Tensor
+    labels: Tensor
+    crop: Callable[[Tensor], Tensor]
+    view: Tensor
+    logits: Tensor
+    statistics: Tensor
+    skip: set[int]
+    watcher: Watcher
+    matcher: StatisticsMatcher
+    match_weight: float
+    loss: Tensor
+
+
+def nothing(visit: Visit) -> Tensor:
+    """No third term."""
+    return visit.logits.new_zeros(())
 
 
 def flatness(logits: Tensor, averaged: Tensor, tau: float, reduction: str) -> Tensor:
@@ -17,6 +66,34 @@ def flatness(logits: Tensor, averaged: Tensor, tau: float, reduction: str) -> Te
     """
     total = F.kl_div(F.log_softmax(logits / tau, 1), F.log_softmax(averaged / tau, 1), reduction="sum", log_target=True)
     return total / (averaged.numel() if reduction == "element_mean" else len(averaged))
+
+
+def logit_flatness(visit: Visit) -> Tensor:
+    """Softened answers on the images and on their moving average agree (EDC Eq. 7)."""
+    quiet = visit.watcher.logits(visit.crop(visit.averaged))
+    return flatness(visit.logits, quiet, visit.settings.tau, visit.settings.reduction)
+
+
+def statistic_flatness(visit: Visit) -> Tensor:
+    """Statistics of the images and of their moving average agree, in the form of the matching loss (EDC Eq. 6)."""
+    with torch.no_grad():
+        quiet = visit.watcher(visit.crop(visit.averaged), visit.skip)[1]
+    return visit.matcher.distance(visit.statistics, [(1.0, quiet)], visit.skip)
+
+
+def sharpness(visit: Visit) -> Tensor:
+    """Sharpness-aware minimisation (Foret et al. 2021): the loss a step up the gradient, less the loss here.
+
+    The step has length ``radius`` for every image. In the difference the running statistics' value cancels; their
+    gradient does not.
+    """
+    (gradient,) = torch.autograd.grad(visit.loss, visit.pixels, retain_graph=True)
+    length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
+    logits, statistics = visit.watcher(visit.crop(visit.pixels + visit.settings.radius * gradient / length), visit.skip)
+    there = F.cross_entropy(logits, visit.labels)
+    if visit.match_weight:
+        there = there + visit.match_weight * visit.matcher(statistics, visit.skip, update=False)
+    return there - visit.loss
 
 
 def average_images(averaged: Tensor, images: Tensor, beta: float) -> Tensor:

@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edc.choices import ENSEMBLE, implementation
 from edc.data.augment import Normaliser
+from edc.data.feed import Feed
 from edc.data.replay import Replay
 from edc.errors import EdcError
 from edc.job import Job
 from edc.observers import load_observer
-from edc.params import twice_chance
+from edc.params import RelabelRow, twice_chance
 from edc.progress import bar
 from edc.storage import RESULTS, partial_array, read_tensors, replacing
 from edc.training import accuracy
@@ -47,7 +49,7 @@ def run(job: Job) -> None:
         block = max(1, FORWARD // len(images))
         for first in range(start, row.epochs, block):
             epochs = range(first, min(first + block, row.epochs))
-            label_epochs(logits, replay, epochs, row.batch, list(observers.values()))
+            label_epochs(logits, replay, epochs, row, list(observers.values()))
             progress.update(len(epochs))
             if checkpoint.due():
                 logits.flush()
@@ -56,7 +58,7 @@ def run(job: Job) -> None:
         del logits
         job.adopt("logits.npy", partial)
         plain = torch.cat(
-            [mean_logits(list(observers.values()), normaliser.encode(part)) for part in images.split(row.batch)]
+            [ensemble(all_logits(list(observers.values()), normaliser.encode(x)), row) for x in images.split(row.batch)]
         )
         with replacing(job.path("fixed.npy")) as temporary, temporary.open("wb") as file:
             np.save(file, plain.cpu().numpy())
@@ -72,7 +74,9 @@ def run(job: Job) -> None:
         )
 
 
-def label_epochs(logits: np.ndarray, replay: Replay, epochs: range, batch: int, observers: list[nn.Module]) -> None:
+def label_epochs(
+    logits: np.ndarray, replay: Replay, epochs: range, row: RelabelRow, observers: list[nn.Module]
+) -> None:
     """Label a block of epochs in forward passes of about ``FORWARD`` images, whatever the students' batch is.
 
     Blocks and passes are cut the same way whether or not a run was interrupted, so the last bits are the same too.
@@ -80,15 +84,17 @@ def label_epochs(logits: np.ndarray, replay: Replay, epochs: range, batch: int, 
     pending: list[tuple[int, np.ndarray, Tensor]] = []
 
     def forward() -> None:
-        found = mean_logits(observers, torch.cat([x for _, _, x in pending])).cpu().numpy()
+        found = all_logits(observers, torch.cat([x for _, _, x in pending]))
         offset = 0
         for epoch, index, x in pending:
-            logits[epoch, index] = found[offset : offset + len(x)]
+            # One batch at a time: some ensembles weigh the observers by what they say of the whole batch.
+            label = ensemble(found[:, offset : offset + len(x)], row)
+            logits[epoch, index] = label.cpu().numpy()
             offset += len(x)
         pending.clear()
 
     for epoch in epochs:
-        for index, x in replay.epoch(epoch, batch):
+        for index, x in replay.epoch(epoch, row.batch):
             pending.append((epoch, index.cpu().numpy(), x))
             if sum(len(x) for _, _, x in pending) >= FORWARD:
                 forward()
@@ -97,9 +103,15 @@ def label_epochs(logits: np.ndarray, replay: Replay, epochs: range, batch: int, 
 
 
 @torch.no_grad()
-def mean_logits(observers: list[nn.Module], x: Tensor) -> Tensor:
-    """Plain mean of the observers' logits in half precision (EDC section 3.4): (B, K)."""
-    return torch.stack([observer(x) for observer in observers]).mean(dim=0).to(torch.float16)
+def all_logits(observers: list[nn.Module], x: Tensor) -> Tensor:
+    """What every observer says: (M, B, K)."""
+    return torch.stack([observer(x) for observer in observers])
+
+
+def ensemble(logits: Tensor, row: RelabelRow) -> Tensor:
+    """One label from the observers' logits (M, B, K), in half precision: (B, K)."""
+    label: Tensor = implementation(ENSEMBLE, row.ensemble)(logits)
+    return label.to(torch.float16)
 
 
 def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -> dict[str, float]:
@@ -110,12 +122,11 @@ def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -
     """
     held = job.load("holdout" if job.dataset.holdout else "train")
     spread = torch.linspace(0, len(held) - 1, min(SANITY_IMAGES, len(held))).long()
-    device = torch.device(job.device)
-    images, labels = held.read(spread).to(device), held.labels[spread].to(device)
+    feed = Feed(held.select(spread), job.dataset, normaliser, job.device)
     least = job.row.min_accuracy if job.row.min_accuracy is not None else twice_chance(job.dataset.classes)
     measured = {}
     for key, observer in observers.items():
-        measured[key] = accuracy(observer, images, labels, normaliser)
+        measured[key] = accuracy(observer, feed)
         if measured[key] < 100 * least:
             raise EdcError(
                 f"observer {key} is right on {measured[key]:.1f} % of held-out images, at least "

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edc.choices import CURRICULUM, SCHEDULE, implementation
+
 if TYPE_CHECKING:
-    from edc.params import Schedule
+    from edc.choices import Curriculum, Schedule
 
 
 def smoothing(epoch: int, epochs: int, zeta: float) -> float:
@@ -52,16 +55,95 @@ def cosine_iteration(iteration: int, iterations: int) -> float:
     return smoothing(iteration, iterations, 1.0)
 
 
-SCHEDULES: dict[str, Callable[[int, int, Schedule, Sequence[float]], float]] = {
-    "constant": lambda epoch, epochs, s, losses: 1.0,
-    "smoothing": lambda epoch, epochs, s, losses: smoothing(epoch, epochs, s.zeta),
-    "ssrs": lambda epoch, epochs, s, losses: ssrs(epoch, epochs, s.zeta),
-    "multistep": lambda epoch, epochs, s, losses: multistep(epoch, epochs, s.milestones, s.factor),
-    "linear_zeta": lambda epoch, epochs, s, losses: linear_zeta(epoch, epochs, s.zeta),
-    "alrs": lambda epoch, epochs, s, losses: alrs(losses),
-}
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: what a learning-rate schedule may look at.
+
+    Attributes:
+        epoch: 0-based.
+        epochs: of the whole training.
+        settings: the schedule's values.
+        losses: training loss of every epoch before this one.
+    """
+
+    epoch: int
+    epochs: int
+    settings: Schedule
+    losses: Sequence[float] = ()
+
+
+def constant(now: Moment) -> float:
+    """The base rate throughout."""
+    return 1.0
+
+
+def smoothing_of(now: Moment) -> float:
+    """See :func:`smoothing`."""
+    return smoothing(now.epoch, now.epochs, now.settings.zeta)
+
+
+def ssrs_of(now: Moment) -> float:
+    """See :func:`ssrs`."""
+    return ssrs(now.epoch, now.epochs, now.settings.zeta)
+
+
+def multistep_of(now: Moment) -> float:
+    """See :func:`multistep`."""
+    return multistep(now.epoch, now.epochs, now.settings.milestones, now.settings.factor)
+
+
+def linear_zeta_of(now: Moment) -> float:
+    """See :func:`linear_zeta`."""
+    return linear_zeta(now.epoch, now.epochs, now.settings.zeta)
+
+
+def alrs_of(now: Moment) -> float:
+    """See :func:`alrs`."""
+    return alrs(now.losses)
 
 
 def multiplier(schedule: Schedule, epoch: int, epochs: int, losses: Sequence[float] = ()) -> float:
-    """The factor on the base learning rate in one epoch (0-based), given the losses of the epochs before it."""
-    return SCHEDULES[schedule.name](epoch, epochs, schedule, losses)
+    """The factor on the base learning rate in one epoch (0-based), given the losses of the epochs before it.
+
+    With a warm-up of w epochs the factor rises linearly from 1 % (torchvision's reference training), then the schedule
+    runs over the other epochs.
+    """
+    if epoch < schedule.warmup:
+        return 0.01 + 0.99 * epoch / schedule.warmup
+    rest = Moment(epoch - schedule.warmup, epochs - schedule.warmup, schedule, losses[schedule.warmup :])
+    return float(implementation(SCHEDULE, schedule.name)(rest))
+
+
+def no_curriculum(share: float) -> float:
+    """Crops as small as allowed from the start."""
+    return 0.0
+
+
+def step_curriculum(share: float) -> float:
+    """Whole images until the milestone."""
+    return 1.0
+
+
+def linear_curriculum(share: float) -> float:
+    """From whole images to the smallest crop in a straight line."""
+    return 1 - share
+
+
+def cosine_curriculum(share: float) -> float:
+    """From whole images to the smallest crop along half a cosine."""
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def smallest_crop(curriculum: Curriculum, lowest: float, iteration: int, iterations: int) -> float:
+    """Lower limit of the crop's share of the image in one iteration of synthesis (CDA, section 3).
+
+    Args:
+        curriculum: its name, and the share of the iterations after which it is over.
+        lowest: the limit from then on.
+        iteration: 0-based.
+        iterations: of the whole synthesis.
+    """
+    milestone = curriculum.milestone * iterations
+    if iteration >= milestone:
+        return lowest
+    return lowest + (1 - lowest) * float(implementation(CURRICULUM, curriculum.name)(iteration / milestone))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edc.params import Model, Plan
+from edc.params import Plan
 from edc.storage import write_text
 from edc.studies import KINDS, WORKFLOW
+from edc.validation import Model
 
 
 def schemas() -> dict[Path, str]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import math
 
 import torch
 
-from edc.data.augment import Normaliser, pad_crop
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
 from edc.job import Job
-from edc.matching import Watcher, running_statistics
 from edc.observers import load_observer
 from edc.progress import bar
 from edc.rng import generator
+from edc.watching import Watcher, running_statistics
 
 
 def run(job: Job) -> None:
@@ -23,18 +25,12 @@ def run(job: Job) -> None:
     """
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     train = job.load("train")
-    shape = train.images.shape[1:]
     observers = {key: load_observer(job, key) for key in row.observers}
-    watchers = {key: Watcher(model, row.patch, shape, per_image=True) for key, model in observers.items()}
+    watchers = {key: Watcher(model, row.patch, train.shape, per_image=True) for key, model in observers.items()}
     sums = {key: ClassSums(w, dataset.classes, device) for key, w in watchers.items()}
     normaliser = Normaliser(dataset.mean, dataset.std, device)
-    images, labels = train.images.to(device), train.labels.to(device)
-
-    rng = generator(row.seed, "statistics")
-    order = torch.from_numpy(rng.permutation(len(images))).to(device)
-    offsets = torch.from_numpy(rng.integers(0, 2 * dataset.pad + 1, (len(images), 2))).to(device)
-    flips = torch.from_numpy(rng.random(len(images)) < (0.5 if dataset.flip else 0.0)).to(device)
-    batches = order.split(row.batch)
+    feed = Feed(train, dataset, normaliser, device)
+    count = math.ceil(len(feed) / row.batch)
 
     checkpoint = job.checkpoint()
     start = 0
@@ -42,14 +38,13 @@ def run(job: Job) -> None:
         start = state["batches"]
         for key, held in sums.items():
             held.load(state["sums"][key])
-    with job.track() as tracked, bar(len(batches), f"statistics {job.key}", start, "batch") as progress:
+    with job.track() as tracked, bar(count, f"statistics {job.key}", start, "batch") as progress:
         tracked.dataset(row.dataset, train.digest)
-        for i in range(start, len(batches)):
-            index = batches[i]
-            x = normaliser.encode(pad_crop(images[index], offsets[index], dataset.pad, flips[index]))
+        batches = feed.epoch(generator(row.seed, "statistics"), row.batch, join=False, start=start)
+        for i, (x, labels) in enumerate(batches, start):
             with torch.no_grad():
                 for key, watcher in watchers.items():
-                    sums[key].add(watcher(x)[1], labels[index])
+                    sums[key].add(watcher(x)[1], labels)
             progress.update()
             job.keep(checkpoint, functools.partial(position, i + 1, sums))
         files = []

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from edc.data.augment import Normaliser
 from edc.nets import build
 from edc.params import Dataset, EvaluateRow
 from edc.rng import generator
 from edc.schedules import multiplier
 from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
 
-Batch = tuple[Tensor, Tensor | None, Tensor]
+if TYPE_CHECKING:
+    from edc.data.feed import Feed
 
 
 class Student:
@@ -30,6 +29,7 @@ class Student:
 
     Attributes:
         history: per epoch: epoch, learning rate, training loss, test accuracy (None where it was not looked at).
+        rate: this epoch's learning rate.
     """
 
     def __init__(self, seed: int, row: EvaluateRow, dataset: Dataset, device: torch.device) -> None:
@@ -41,34 +41,38 @@ class Student:
         self.optimiser = make_optimiser(self.model, row.optimiser)
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self.history: list[list[Any]] = []
+        self.rate = row.optimiser.lr
 
-    def train_epoch(self, epoch: int, batches: Sequence[Batch]) -> tuple[float, float]:
-        """One epoch over batches of images (B, C, S, S), soft targets (B, K) or None, and classes (B,).
-
-        Returns:
-            Mean training loss and the learning rate.
-        """
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the learning rate, as the protocol's schedule says."""
         row = self.row
-        rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
-        set_rate(self.optimiser, rate)
-        # Dropout, where a network has it, must not depend on the other seeds or on where a run was interrupted.
-        torch.manual_seed(int(generator(self.seed, "student", epoch).integers(2**31)))
+        self.rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
+        set_rate(self.optimiser, self.rate)
+        self._seed = int(generator(self.seed, "student", epoch).integers(2**31))
+        self._total, self._count = torch.zeros((), device=next(self.model.parameters()).device), 0
         self.model.train()
-        total = torch.zeros((), device=batches[0][0].device)
-        for x, targets, labels in batches:
-            loss = student_loss(self.model(x), targets, labels, row.loss)
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimiser.step()
-            if self.average is not None:
-                self.average.update()
-            total += loss.detach() * len(x)
-        return float(total) / sum(len(x) for x, _, _ in batches), rate
 
-    def test(self, images: Tensor, labels: Tensor, normaliser: Normaliser) -> float:
-        """Test accuracy in percent, of the averaged weights where the protocol has them."""
+    def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
+        """One optimiser step on images (B, C, S, S), soft targets (B, K) or None, and classes (B,)."""
+        # Dropout, where a network has it, must not depend on the other seeds or on where a run was interrupted.
+        torch.manual_seed(self._seed + self._count)
+        loss = student_loss(self.model(x), targets, labels, self.row.loss)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update()
+        self._total += loss.detach() * len(x)
+        self._count += len(x)
+
+    def end_epoch(self) -> float:
+        """Mean training loss of the epoch."""
+        return float(self._total) / self._count
+
+    def test(self, feed: Feed) -> float:
+        """Accuracy in percent, of the averaged weights where the protocol has them."""
         with self.average.swapped() if self.average is not None else contextlib.nullcontext():
-            return accuracy(self.model, images, labels, normaliser)
+            return accuracy(self.model, feed)
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edc.choices import Optimiser, Schedule
 from edc.errors import EdcError, unknown_name
-from edc.params import Machine, Model, Optimiser, Schedule, Seeds, read_yaml, validate
+from edc.params import Machine
+from edc.validation import Model, Seeds, read_yaml, validate
 
 WORKFLOW = Path("workflow")
 
@@ -54,13 +56,21 @@ class DatasetFile(Model):
     statistics: StatisticsChoices
 
 
+Role = Literal["match", "score", "label"]
+"""What a network is asked for: statistics to match and classes to agree with, scores of crops, soft labels."""
+
+
+Networks = list[str] | Literal["first"]
+"""Observers of a dataset by name, or the first of them."""
+
+
 class Layer(Model):
     """Values that apply to one family of datasets or one number of images per class."""
 
     synthesize: Values = {}
     relabel: Values = {}
     student: Values = {}
-    observers: dict[Literal["match", "label"], list[str]] = {}
+    observers: dict[Role, Networks] = {}
     protocol: str | None = None
 
 
@@ -71,14 +81,16 @@ class FamilyLayer(Layer):
 
 
 class RecipeFile(Model):
-    """``workflow/recipes/NAME.yaml``: every choice for images and labels, and the protocol the method brings along."""
+    """``workflow/recipes/NAME.yaml``: every choice for the images, and the protocol the method brings along."""
 
     inherits: str | None = None
     description: str
     source: str
-    synthesize: Values
-    observers: dict[Literal["match", "label"], list[str]] = Field(
-        default={}, description="networks that are matched and that label; default: all of the dataset's"
+    real: bool = Field(default=False, description="no condensed set: students train on the dataset itself")
+    synthesize: Values = {}
+    observers: dict[Literal["match", "score"], Networks] = Field(
+        default={},
+        description="networks matched (default: all of the dataset's) and networks that score (the first)",
     )
     protocol: str
     families: dict[str, FamilyLayer] = {}
@@ -86,16 +98,39 @@ class RecipeFile(Model):
 
 
 class ProtocolFile(Model):
-    """``workflow/protocols/NAME.yaml``: how a student is trained and judged, and what its labels must cover."""
+    """``workflow/protocols/NAME.yaml``: how images are labelled, and how a student is trained and judged."""
 
     inherits: str | None = None
     description: str
     source: str
     regime: Literal["soft", "fixed", "hard"]
     relabel: Values
+    observers: dict[Literal["label"], Networks] = Field(
+        default={}, description="networks that label; default: all of the dataset's"
+    )
     student: Values
+    students: dict[str, Values] = Field(default={}, description="values of `student` for single networks")
     families: dict[str, FamilyLayer] = {}
     ipc: dict[int, Layer] = {}
+
+
+class Variant(Model):
+    """Values laid over every recipe and protocol of a grid; all runs it concerns bear its name."""
+
+    recipe: Values = {}
+    protocol: Values = {}
+
+
+class Grid(Model):
+    """A part of a study that is crossed in full; what is left out is as the study says."""
+
+    datasets: list[str] | None = None
+    recipes: list[str] | None = None
+    ipc: list[int] | None = None
+    protocols: list[str] | None = None
+    students: list[str] | None = None
+    seeds: Seeds | None = None
+    variants: list[str] | None = Field(default=None, description="names of `variants`; '' is none")
 
 
 class StudyFile(Model):
@@ -110,10 +145,17 @@ class StudyFile(Model):
     students: list[str] = Field(min_length=1)
     seeds: Seeds = Field(default=[0, 1, 2], description="of the students")
     seed: int = Field(default=0, ge=0, description="of the synthesis")
+    variants: dict[str, Variant] = {}
+    grids: list[Grid] = Field(default=[], description="parts crossed one by one; default: one of everything above")
     machine: Machine = Machine()
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
         default={}, description="values laid over a file's own, by name"
     )
+
+    def parts(self) -> list[Grid]:
+        """The grids, every value filled in."""
+        own = {name: getattr(self, name) for name in Grid.model_fields if name != "variants"} | {"variants": [""]}
+        return [Grid(**(own | grid.model_dump(exclude_none=True))) for grid in self.grids or [Grid()]]
 
 
 KINDS: dict[str, type[Model]] = {
@@ -186,10 +228,32 @@ def layers(file: RecipeFile | ProtocolFile, family: str, ipc: int) -> list[tuple
     return found
 
 
+def own_protocol(recipe: RecipeFile, family: str, ipc: int) -> str:
+    """The protocol a recipe brings along for a dataset family and number of images per class."""
+    own = recipe.protocol
+    for _, layer in layers(recipe, family, ipc):
+        own = layer.protocol or own
+    return own
+
+
 def resolve(
-    file: RecipeFile | ProtocolFile, section: str, family: str, ipc: int, model: type[Model], where: str
+    file: RecipeFile | ProtocolFile,
+    section: str,
+    family: str,
+    ipc: int,
+    model: type[Model],
+    where: str,
+    over: list[tuple[str, Values]] | None = None,
 ) -> Any:
     """One section of a recipe or protocol for a dataset family and a number of images per class, checked.
+
+    Args:
+        file: the recipe or protocol.
+        section: which values.
+        family, ipc: which layers apply.
+        model: what the values must be.
+        where: the file, for the error line.
+        over: what else is laid on top, each with where it comes from.
 
     Raises:
         EdcError: names the file, the layer and the key that is wrong.
@@ -198,6 +262,9 @@ def resolve(
     stages = [("", values)]
     for key, layer in layers(file, family, ipc):
         values = merge(values, getattr(layer, section))
+        stages.append((f" ({key})", values))
+    for key, more in over or []:
+        values = merge(values, more)
         stages.append((f" ({key})", values))
     resolved = None
     for key, values in stages:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 
 from edc.data.augment import Normaliser
 from edc.engine import HISTORY, Observer, Progress, synthesize
 from edc.figures import contact_sheet
-from edc.initialise import class_major, initial_images
+from edc.initialise import Start, groups_of, initial_images
 from edc.job import Job
 from edc.observers import load_observer
 from edc.progress import bar
@@ -18,14 +22,15 @@ def run(job: Job) -> None:
     """Start from real images or noise, optimise against the observers where the recipe says so, store uint8."""
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     train = job.load("train")
-    pixels, labels = initial_images(train, row, dataset.flip)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
+    start = Start(train, row, dataset, normaliser, device, lambda: [load_observer(job, key) for key in row.scorers])
+    pixels, labels = initial_images(start)
     state = Progress()
     with job.track() as tracked:
         tracked.dataset(row.dataset, train.digest)
         if row.optimise.iterations:
             observers = load_observers(job)
-            groups = class_major(dataset.classes, row.ipc, row.optimise.group)
+            groups = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)
             checkpoint = job.checkpoint()
             if kept := job.resume(checkpoint):
                 state = Progress(**{name: kept[name] for name in vars(state)})
@@ -39,13 +44,14 @@ def run(job: Job) -> None:
                     progress.update()
                     job.keep(checkpoint, lambda: vars(now))
 
-                start = pixels if pixels.is_floating_point() else normaliser.encode(pixels.to(device))
-                images = synthesize(
-                    start.to(device), labels.to(device), groups, observers, row, normaliser, state, after
-                )
+                first = pixels.to(device)
+                first = first if first.is_floating_point() else normaliser.encode(first)
+                images = synthesize(first, labels.to(device), groups, observers, row, normaliser, state, after)
             pixels = normaliser.decode(images).cpu()
         elif pixels.is_floating_point():
             pixels = normaliser.decode(pixels.to(device)).cpu()
+        if row.jpeg is not None:
+            pixels = jpeg_round_trip(pixels, row.jpeg)
         for group, iteration, _, *losses in state.history:
             step = int(group) * row.optimise.iterations + int(iteration)
             tracked.metrics(dict(zip(HISTORY[3:], losses, strict=True)), step=step)
@@ -63,15 +69,31 @@ def run(job: Job) -> None:
 
 
 def load_observers(job: Job) -> list[Observer]:
-    """The recipe's observers with their statistics, in visiting order."""
+    """The recipe's observers, in visiting order, with their statistics where convolutions or classes are matched."""
     row, dataset = job.row, job.dataset
-    stored = job.upstream("statistics", row.statistics)
-    patch = stored["params"]["statistics"]["patch"]
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
     device = torch.device(job.device)
+    patch, stored = 1, None
+    if row.statistics is not None:
+        stored = job.upstream("statistics", row.statistics)
+        patch = stored["params"]["statistics"]["patch"]
     found = []
     for key in row.observers:
-        targets = read_tensors(RESULTS / "statistics" / row.statistics / f"{key}.safetensors")
-        targets = {name: tensor.to(device) for name, tensor in targets.items()}
+        targets = None
+        if stored is not None:
+            targets = read_tensors(RESULTS / "statistics" / row.statistics / f"{key}.safetensors")
+            targets = {name: tensor.to(device) for name, tensor in targets.items()}
         found.append(Observer.make(key, load_observer(job, key), row, patch, shape, targets))
+    return found
+
+
+def jpeg_round_trip(pixels: torch.Tensor, quality: int) -> torch.Tensor:
+    """Images (N, C, S, S) uint8 as they come back from JPEG files with 4:2:0 subsampling: how most codes store them."""
+    found = torch.empty_like(pixels)
+    for i, picture in enumerate(pixels):
+        buffer = io.BytesIO()
+        array = picture[0].numpy() if len(picture) == 1 else picture.permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(buffer, "JPEG", quality=quality, subsampling=2)
+        back = torch.from_numpy(np.array(Image.open(buffer)))
+        found[i] = back if len(picture) == 1 else back.permute(2, 0, 1)
     return found

@@ -13,6 +13,7 @@ def config(**changes):
     given = SimpleNamespace(
         name="digits", kind="digits", image_size=8, channels=1, classes=10, holdout=0.1, split_seed=0,
         train_per_class=None, test_per_class=None, unreadable_limit=0,
+        class_names=None, streamed=False, resize=None,
     )  # fmt: skip
     vars(given).update(changes)
     return given

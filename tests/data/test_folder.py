@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from edc.data.folder import decode_pictures, fit
+from edc.data.pictures import Centre, decode_pictures, fit
 from edc.data.sets import load_split
 from edc.errors import EdcError
 
@@ -34,6 +34,7 @@ def config(root: Path, **changes):
     given = SimpleNamespace(
         name="pets", kind="folder", root=str(root), image_size=8, channels=3, classes=3, holdout=0.25,
         split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+        class_names=None, streamed=False, resize=None,
     )  # fmt: skip
     vars(given).update(changes)
     return given
@@ -124,10 +125,10 @@ def test_many_threads_and_one_give_the_same(tmp_path, monkeypatch):
         paths.append(tmp_path / f"{i}.png")
     paths[70] = tmp_path / "absent.png"
     one, many = np.zeros((150, 3, 40, 40), np.uint8), np.zeros((150, 3, 40, 40), np.uint8)
-    monkeypatch.setattr("edc.data.folder.SMALL", 10**9)
-    bad = decode_pictures(paths, one)
-    monkeypatch.setattr("edc.data.folder.SMALL", 0)
-    assert decode_pictures(paths, many) == bad == {70: "No such file or directory"}
+    monkeypatch.setattr("edc.data.pictures.SMALL", 10**9)
+    bad = decode_pictures(paths, one, Centre(3, 40))
+    monkeypatch.setattr("edc.data.pictures.SMALL", 0)
+    assert decode_pictures(paths, many, Centre(3, 40)) == bad == {70: "No such file or directory"}
     np.testing.assert_array_equal(one, many)
 
 
@@ -171,3 +172,59 @@ def test_missing_parts_and_classes_are_told(root, tmp_path):
     (root / "train").rename(root / "training")
     expected = "no folder 'train'; expected train/CLASS/* and test/CLASS/* (or val/CLASS/*)"
     assert told(config(root)) == f"{root}: {expected}"
+
+
+def test_named_classes_alone_in_their_order(root):
+    given = config(root, classes=2, class_names=["cat", "ant"])
+    found = load_split(given, "test")
+    assert found.classes == ("cat", "ant")
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    expected = [fit(picture(seed), 3, 8) for seed in (0, 1, 10, 11)]
+    assert torch.equal(found.images, torch.from_numpy(np.stack(expected)))
+    # Folders that are not named need not be in both parts, nor hold anything.
+    (root / "val" / "bee").rename(root / "val" / "wasp")
+    (root / "train" / "zebra").mkdir()
+    assert load_split(given, "test").digest == found.digest
+    assert load_split(given, "train").labels.bincount().tolist() == [3, 3]
+
+
+def test_the_test_folder_is_the_first_that_has_the_named_classes(root):
+    (root / "test" / "images").mkdir(parents=True)
+    given = config(root, classes=2, class_names=["cat", "ant"])
+    assert len(load_split(given, "test")) == 4
+    for name in ("ant", "cat", "dog"):
+        (root / "test" / name).mkdir()
+        picture(1).save(root / "test" / name / "a.png")
+    assert len(load_split(given, "test")) == 2
+
+
+def test_named_classes_that_are_missing_or_doubled_are_told(root):
+    train, val = root / "train", root / "val"
+    line = f"{train}: no class folder 'catt', which class_names asks for; did you mean 'cat'?"
+    assert told(config(root, classes=2, class_names=["ant", "catt"])) == line
+    line = f"{train}: no class folder 'x', which class_names asks for"
+    assert told(config(root, classes=2, class_names=["ant", "x"])) == line
+    (val / "bee").rename(val / "wasp")
+    line = f"{val}: no class folder 'bee', which class_names asks for"
+    given = config(root, classes=2, class_names=["ant", "bee"])
+    assert told(given) == told(given, "test") == line
+    line = f"{train}: class_names has 'ant' twice; expected every class once"
+    assert told(config(root, classes=2, class_names=["ant", "ant"])) == line
+    line = f"{train}: 2 classes; expected 3, the dataset's `classes`"
+    assert told(config(root, class_names=["cat", "ant"])) == line
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 48), (37, 91), (24, 24), (16, 16), (5, 9), (20, 20)])
+def test_resize_is_that_of_the_shorter_side_before_the_centre_crop(width, height):
+    given = picture(3, width, height)
+    reference = v2.CenterCrop(16)(v2.Resize(20, v2.InterpolationMode.BILINEAR, antialias=True)(given))
+    difference = fit(given, 3, 16, 20).transpose(1, 2, 0).astype(int) - np.asarray(reference)
+    assert abs(difference).max() <= 1
+    np.testing.assert_array_equal(fit(given, 3, 16, 16), fit(given, 3, 16))
+
+
+def test_resize_reaches_the_images_in_memory(root):
+    found = load_split(config(root, resize=10), "test").images
+    expected = [fit(picture(seed), 3, 8, 10) for seed in (10, 11, 20, 21, 0, 1)]
+    assert torch.equal(found, torch.from_numpy(np.stack(expected)))
+    assert not torch.equal(found, load_split(config(root), "test").images)

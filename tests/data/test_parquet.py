@@ -49,6 +49,7 @@ def config(root: Path, **changes):
     given = SimpleNamespace(
         name="planes", kind="parquet", root=str(root), image_size=4, channels=3, classes=3, holdout=0.25,
         split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+        class_names=None, streamed=False, resize=None,
         image_column="img", label_column="label",
     )  # fmt: skip
     vars(given).update(changes)
@@ -76,7 +77,7 @@ def test_parts_are_read_with_names_and_in_order(root):
 
 def test_only_the_rows_that_are_kept_are_decoded(root, monkeypatch):
     decoded, real = [], parquet.decode_pictures
-    monkeypatch.setattr(parquet, "decode_pictures", lambda given, out: decoded.extend(given) or real(given, out))
+    monkeypatch.setattr(parquet, "decode_pictures", lambda given, *rest: decoded.extend(given) or real(given, *rest))
     found = load_split(config(root, train_per_class=2, holdout=0.0), "train")
     assert len(decoded) == len(found) == 6
     assert found.labels.bincount().tolist() == [2, 2, 2]
@@ -167,3 +168,46 @@ def test_missing_labels_and_a_wrong_count_are_told(root):
 def test_the_order_of_files_is_that_of_their_names(root):
     red = load_split(config(root, holdout=0.0), "train").images[:, 0, 0, 0]
     assert red.tolist() == list(np.arange(36))
+
+
+def test_named_classes_alone_in_their_order(root):
+    given = config(root, classes=2, class_names=["bird", "plane"])
+    train, held, test = (load_split(given, split) for split in ("train", "holdout", "test"))
+    assert [len(part) for part in (train, held, test)] == [18, 6, 6]
+    for part in (train, held, test):
+        assert part.classes == ("bird", "plane")
+        red = part.images[:, 0, 0, 0].long()
+        assert part.labels.tolist() == [{2: 0, 0: 1}[row] for row in (red % 3).tolist()]
+    whole = load_split(config(root, class_names=NAMES), "test")
+    assert whole.digest == load_split(config(root), "test").digest
+
+
+def test_class_names_that_do_not_fit_are_told(root, tmp_path_factory):
+    train = root / "train-00000-of-00002.parquet"
+    line = f"{train} and 1 more: no class 'birds', which class_names asks for; did you mean 'bird'?"
+    assert told(config(root, classes=2, class_names=["plane", "birds"])) == line
+    line = f"{train} and 1 more: class_names has 'car' twice; expected every class once"
+    assert told(config(root, classes=2, class_names=["car", "car"])) == line
+    table = pq.read_table(train)
+    column = pa.array([*[row % 3 for row in range(17)], 5], pa.int64())
+    pq.write_table(table.set_column(1, "label", column), train)
+    assert told(config(root, classes=2, class_names=["plane", "bird"])) == f"{train}: row 17: label 5; expected 0 to 2"
+    bare = tmp_path_factory.mktemp("bare")
+    for part in ("train-0", "test-0"):
+        write(bare / f"{part}.parquet", range(6), names=None)
+    line = f"{bare / 'train-0.parquet'}: no class names of 'label' in the metadata; class_names needs them"
+    assert told(config(bare, classes=2, class_names=["0", "2"])) == line
+
+
+def test_unreadable_rows_of_chosen_classes_keep_their_names(root):
+    path = root / "test-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    images = table.column("img").to_pylist()
+    images[5]["bytes"] = None
+    column = pa.array(images, table.schema.field("img").type)
+    pq.write_table(table.set_column(0, table.schema.field("img"), column), path, row_group_size=5)
+    given = config(root, classes=2, class_names=["bird", "plane"])
+    assert f"1 of 6 images unreadable: {path}: row 5 (no bytes);" in told(given, "test")
+    line = f"1 of 6 images unreadable so far: {path}: row 5 (no bytes);"
+    with pytest.raises(EdcError, match=line.replace("(", r"\(").replace(")", r"\)")):
+        load_split(config(root, classes=2, class_names=["bird", "plane"], streamed=True), "test").read(range(6))

@@ -47,6 +47,8 @@ def assert_equal_draws(one: EpochDraws, other: EpochDraws) -> None:
     for name, value in vars(one).items():
         if isinstance(value, Tensor):
             assert torch.equal(value, getattr(other, name)), name
+        elif isinstance(value, tuple):
+            assert all(torch.equal(a, b) for a, b in zip(value, getattr(other, name), strict=True)), name
         elif value is not None:
             assert np.array_equal(value.op, other.operations.op)
             assert np.array_equal(value.sign, other.operations.sign)
@@ -54,7 +56,10 @@ def assert_equal_draws(one: EpochDraws, other: EpochDraws) -> None:
 
 CHOICES = [
     {},
-    {"cutmix": False},
+    {"mix": "none"},
+    {"mix": "mixup"},
+    {"pad": 2, "crop_scale": (1.0, 1.0), "mix": "none"},
+    {"shuffle": 2},
     {"randaugment": {"ops": 2, "magnitude": 9}},
     {"crop_scale": (0.08, 1.0), "flip": False},
     {"batch": 10},
@@ -100,10 +105,20 @@ def expected_views(made: Replay, epoch: int, mix: bool) -> Tensor:
         pixels = made.images[i : i + 1]
         if choices.randaugment is not None:
             pixels = randaugment.apply(pixels, draws.operations[i : i + 1], choices.randaugment.magnitude)
+        if draws.strips is not None:
+            columns, rows = (torch.cat(torch.arange(SIZE).tensor_split(2)[::1]).view(2, -1) for _ in range(2))
+            columns, rows = columns[draws.strips[0][i]].flatten(), rows[draws.strips[1][i]].flatten()
+            pixels = pixels[..., rows, :][..., columns]
+        if draws.offsets is not None:
+            y, x = draws.offsets[i].tolist()
+            pixels = tv.pad(pixels, [choices.pad])[..., y : y + SIZE, x : x + SIZE]
         view = tv.resized_crop(pixels.float() / 255, *draws.boxes[i].tolist(), size=[SIZE, SIZE], antialias=True)
         view = tv.horizontal_flip(view) if draws.flips[i] else view
         views.append(tv.normalize(view, list(MEAN), list(STD))[0])
     found = torch.stack(views)
+    if mix and draws.shares is not None:
+        share = draws.shares.view(-1, 1, 1, 1)
+        return share * found + (1 - share) * found[draws.partners]
     if mix:
         for i in range(N):
             top, left, bottom, right = draws.mix_boxes[i].tolist()
@@ -116,7 +131,7 @@ def test_views_are_those_of_torchvision(choices: dict[str, Any]) -> None:
     made = replay(**choices)
     for epoch in range(3):
         mixed = by_image(made, epoch, 3)
-        torch.testing.assert_close(mixed, expected_views(made, epoch, made.row.cutmix), rtol=0, atol=2e-4)
+        torch.testing.assert_close(mixed, expected_views(made, epoch, made.row.mix != "none"), rtol=0, atol=2e-4)
         plain = by_image(made, epoch, 3, mix=False)
         torch.testing.assert_close(plain, expected_views(made, epoch, False), rtol=0, atol=2e-4)
 
@@ -147,7 +162,7 @@ def test_pixels_outside_the_rectangle_are_the_images_own() -> None:
 
 def test_without_cutmix_nothing_is_pasted_and_the_rest_is_drawn_alike() -> None:
     """What a choice switches off is still drawn, so that the other draws do not shift."""
-    on, off = replay(), replay(cutmix=False)
+    on, off = replay(), replay(mix="none")
     assert (off.draws(3).mix_boxes == 0).all()
     for name in ("order", "boxes", "flips", "partners"):
         assert torch.equal(getattr(on.draws(3), name), getattr(off.draws(3), name))
@@ -164,13 +179,13 @@ def test_flips_are_off_where_a_mirrored_image_loses_its_class() -> None:
 
 
 def test_randaugment_on_and_off() -> None:
-    off, on = replay(cutmix=False), replay(cutmix=False, randaugment={"ops": 2, "magnitude": 9})
+    off, on = replay(mix="none"), replay(mix="none", randaugment={"ops": 2, "magnitude": 9})
     assert off.draws(0).operations is None
     assert on.draws(0).operations.op.shape == (N, 2)
     assert torch.equal(on.draws(0).boxes, off.draws(0).boxes)
     difference = (by_image(on, 0, 4) - by_image(off, 0, 4)).abs().amax((1, 2, 3))
     assert (difference > 1e-3).sum() >= 5
-    identity = replay(cutmix=False, randaugment={"ops": 1, "magnitude": 0})
+    identity = replay(mix="none", randaugment={"ops": 1, "magnitude": 0})
     kept = 0
     for epoch in range(6):
         same = identity.draws(epoch).operations.op[:, 0] == randaugment.OPS.index("Identity")

@@ -22,11 +22,11 @@ def memory_set(n: int = 60, bad: dict[int, str] | None = None):
     """A reader of n grey 2 x 2 images in 3 classes, whose value is their row."""
 
     def read(config, part):
-        def decode(rows, out):
+        def decode(rows, out, view):
             out[:] = rows[:, None, None, None]
             return {i: bad[int(row)] for i, row in enumerate(rows) if bad and int(row) in bad}
 
-        return Source("memory", ("a", "b", "c"), np.arange(n) % 3, lambda row: f"row {row}", decode)
+        return Source("memory", ("a", "b", "c"), np.arange(n) % 3, lambda row: f"row {row}", decode, str)
 
     return read
 
@@ -38,6 +38,7 @@ def config(monkeypatch):
     return SimpleNamespace(
         name="small", kind="memory", image_size=2, channels=1, classes=3, holdout=0.25, split_seed=0,
         train_per_class=None, test_per_class=None, unreadable_limit=0,
+        class_names=None, streamed=False, resize=None,
     )  # fmt: skip
 
 
@@ -114,6 +115,30 @@ def test_image_set_reads_selects_and_hashes(config):
     assert part.class_hash == found.class_hash == class_hash(["a", "b", "c"])
 
 
+def test_members_of_every_class_ascend(config):
+    labels = torch.tensor([2, 0, 2, 2, 0])
+    found = ImageSet(torch.zeros(5, 1, 2, 2, dtype=torch.uint8), labels, ("a", "b", "c", "d"))
+    assert [found.by_class(c).tolist() for c in range(4)] == [[1, 4], [], [0, 2, 3], []]
+
+
+def test_chosen_classes_are_relabelled_by_name(config):
+    config.class_names, config.classes = ["c", "a"], 2
+    found = load_split(config, "test")
+    assert found.classes == ("c", "a")
+    assert (found.images[:, 0, 0, 0] % 3).tolist() == [{0: 2, 1: 0}[label] for label in found.labels.tolist()]
+    assert len(found) == 40
+    config.class_names = ["c", "d"]
+    with pytest.raises(EdcError, match="memory: no class 'd', which class_names asks for"):
+        load_split(config, "test")
+
+
+def test_a_streamed_set_may_be_larger_than_memory(config, monkeypatch):
+    monkeypatch.setattr(sets, "_memory", lambda: 100.0)
+    config.streamed = True
+    found = load_split(config, "train")
+    assert found.read([3, 1])[:, 0, 0, 0].tolist() == found.rows[[3, 1]].tolist()
+
+
 def test_hashes_tell_classes_images_and_labels_apart():
     assert len({class_hash(names) for names in (["a", "b"], ["b", "a"], ["ab"], ["a", "b", ""], ["a,b"])}) == 5
     images, labels = torch.arange(16, dtype=torch.uint8).reshape(2, 2, 2, 2), torch.tensor([0, 1])
@@ -159,7 +184,7 @@ def test_mistakes_are_told_in_one_line(config, change, split, line):
 
 def test_label_out_of_range_and_empty_class_are_told(config, monkeypatch):
     def reader(labels):
-        return lambda config, part: Source("memory", ("a", "b", "c"), np.array(labels), "row {}".format, None)
+        return lambda config, part: Source("memory", ("a", "b", "c"), np.array(labels), "row {}".format, None, str)
 
     for labels, line in (
         ([0, 1, 2, 3], "row 3: label 3; expected 0 to 2"),
@@ -200,7 +225,7 @@ def test_a_class_without_a_readable_image_is_told(config, monkeypatch):
 
 def test_a_set_larger_than_memory_names_the_knob(config, monkeypatch):
     monkeypatch.setattr(sets, "_memory", lambda: 100.0)
-    with pytest.raises(EdcError, match="lower image_size or train_per_class"):
+    with pytest.raises(EdcError, match="lower image_size or train_per_class, or set streamed: true"):
         load_split(config, "train")
 
 

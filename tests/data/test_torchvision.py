@@ -38,6 +38,7 @@ def small(request, tmp_path, monkeypatch):
     return SimpleNamespace(
         name="cifar", kind="torchvision", source=request.param, root=str(tmp_path), image_size=32, channels=3,
         classes=3, holdout=0.25, split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+        class_names=None, streamed=False, resize=None,
     )  # fmt: skip
 
 

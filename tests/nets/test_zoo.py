@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from edc import nets
 from edc.errors import EdcError
+from edc.nets.vgg import VGG
 
 # Name: parameters at 10 classes, conv layers, batch norms, GMAC per 32 px image, D at 32 px, D at 64 px.
 SMALL = {
@@ -23,6 +25,7 @@ SMALL = {
     "convnet_d1": (331_530, 1, 0, 0.004, 134, None),
     "convnet_d2": (233_610, 2, 0, 0.041, 422, None),
     "convnet_w32": (24_714, 3, 0, 0.004, 302, None),
+    "vgg11_bn": (9_228_362, 8, 8, 0.153, None, None),
 }
 # Name: conv layers, batch norms, GMAC per 224 px image, D.
 LARGE = {
@@ -119,10 +122,37 @@ def test_convnet_needs_a_pixel_after_the_last_pooling(network: str, least: int) 
         nets.build(network, classes=2, image_size=least - 1)
 
 
-@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2_half", "wrn_16_2"])
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2_half", "vgg11_bn", "wrn_16_2"])
 def test_kaiming_fan_out(network: str) -> None:
     model = nets.build(network, classes=10, image_size=32, seed=0)
     for conv in (layer for layer in model.modules() if isinstance(layer, nn.Conv2d)):
         if conv.weight.numel() > 10_000:
             expected = (2 / (conv.out_channels * conv.kernel_size[0] ** 2)) ** 0.5
             assert conv.weight.std().item() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_vgg_in_closed_form(classes: int, channels: int) -> None:
+    """Eight 3x3 convolutions without bias, scale and shift behind each, 512 features into one linear layer."""
+    widths = [64, 128, 256, 256, 512, 512, 512, 512]
+    convolutions = sum(9 * a * b for a, b in itertools.pairwise([channels, *widths]))
+    model = nets.build("vgg11_bn", classes=classes, image_size=16, channels=channels)
+    assert nets.parameter_count(model) == convolutions + 2 * sum(widths) + (512 + 1) * classes
+
+
+@pytest.mark.parametrize(
+    ("image_size", "pools"), [(1, 0), (4, 2), (8, 3), (12, 3), (16, 4), (31, 4), (32, 5), (64, 5), (224, 5)]
+)
+def test_vgg_leaves_out_poolings_that_leave_nothing(image_size: int, pools: int) -> None:
+    with torch.device("meta"):
+        model = nets.build("vgg11_bn", classes=4, image_size=image_size)
+        assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 4)
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in model.modules()) == pools
+
+
+def test_vgg_of_other_widths() -> None:
+    """As slimming leaves them."""
+    model = VGG(4, 16, 3, widths=(8, 7, 6, 5, 4, 3, 2, 1)).eval()
+    assert model(torch.zeros(2, 3, 16, 16)).shape == (2, 4)
+    assert model.classifier.in_features == 1

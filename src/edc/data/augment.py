@@ -8,56 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def crop_boxes(
-    rng: np.random.Generator,
-    n: int,
-    size: int,
-    scale: Sequence[float],
-    ratio: Sequence[float] = (3 / 4, 4 / 3),
-) -> np.ndarray:
-    """Rectangles of random area and aspect ratio, by torchvision's RandomResizedCrop rule.
-
-    Up to ten tries of area = U(scale) * size^2 and aspect ratio = exp U(log ratio); the first that fits is placed
-    uniformly. If none fits, the largest centred rectangle of an allowed ratio.
-
-    Args:
-        rng: source of the draws.
-        n: number of images.
-        size: side of the square images, pixels.
-        scale: smallest and largest share of the area.
-        ratio: smallest and largest width / height.
-
-    Returns:
-        int64 (n, 4): top, left, height, width.
-    """
-    tries = 10
-    area = rng.uniform(scale[0], scale[1], (n, tries)) * size * size
-    aspect = np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, tries)))
-    place = rng.random((n, 2))
-    width = np.rint(np.sqrt(area * aspect)).astype(np.int64)
-    height = np.rint(np.sqrt(area / aspect)).astype(np.int64)
-    fits = (width > 0) & (width <= size) & (height > 0) & (height <= size)
-    first = fits.argmax(axis=1)
-    rows = np.arange(n)
-    width, height = width[rows, first], height[rows, first]
-    top = np.floor(place[:, 0] * (size - height + 1)).astype(np.int64)
-    left = np.floor(place[:, 1] * (size - width + 1)).astype(np.int64)
-    boxes = np.stack([top, left, height, width], axis=1)
-    none = ~fits.any(axis=1)
-    if none.any():
-        w, h = size, size
-        if ratio[0] > 1:
-            h = round(size / ratio[0])
-        elif ratio[1] < 1:
-            w = round(size * ratio[1])
-        boxes[none] = ((size - h) // 2, (size - w) // 2, h, w)
-    return boxes
+from edc.data.crops import crop_boxes as crop_boxes
 
 
 def _interpolation(start: Tensor, length: Tensor, size: int, full: int, mirror: Tensor | None) -> Tensor:

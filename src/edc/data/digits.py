@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edc.data.folder import fit
+from edc.data.pictures import View
 from edc.data.roots import DataConfig
 from edc.data.sets import DIGITS_TEST, Part, Pixels, Rows, Source, draw
 from edc.errors import EdcError
@@ -44,9 +44,9 @@ def read(config: DataConfig, part: Part) -> Source:
     chosen = test if part == "test" else np.delete(np.arange(len(labels)), test)
     grey: Pixels = np.rint(table[chosen, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
 
-    def decode(rows: Rows, out: Pixels) -> dict[int, str]:
+    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         for position, row in enumerate(rows):
-            out[position] = fit(Image.fromarray(grey[row]), out.shape[1], out.shape[2])
+            out[position] = view(position, Image.fromarray(grey[row]))
         return {}
 
     return Source(
@@ -55,4 +55,5 @@ def read(config: DataConfig, part: Part) -> Source:
         labels=labels[chosen],
         name=lambda row: f"digit {chosen[row]}",
         decode=decode,
+        stamp=lambda row: grey[row].tobytes().hex(),
     )

@@ -1,6 +1,7 @@
 """Parquet files in the layout of Hugging Face datasets: a struct {bytes, path} and an integer per image.
 
-Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*).
+Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*). Files are read by whole row groups: a
+streamed dataset in shuffled order reads far more than it shows, and an image folder suits it better.
 """
 
 from __future__ import annotations
@@ -8,15 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
-from edc.data.folder import decode_pictures
+from edc.data.pictures import Pixels, Rows, View, decode_pictures
 from edc.data.roots import DataConfig, resolve_root
-from edc.data.sets import Part, Pixels, Rows, Source, check_same_classes
+from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
@@ -35,7 +38,8 @@ def read(config: DataConfig, part: Part) -> Source:
     Class names are those of the Hugging Face metadata in the schema, otherwise "0" to "K-1".
 
     Raises:
-        EdcError: a part is missing, a file is not readable or lacks a column, or class lists of files differ.
+        EdcError: a part is missing, a file is not readable or lacks a column, class lists of files differ, or
+            `class_names` choose among classes without names.
     """
     root = resolve_root(config)
     train, test = _files(root, TRAIN_PATTERNS), _files(root, TEST_PATTERNS)
@@ -51,14 +55,24 @@ def read(config: DataConfig, part: Part) -> Source:
         number = int(np.searchsorted(starts, row, side="right")) - 1
         return f"{files[number]}: row {row - starts[number]}"
 
-    def decode(rows: Rows, out: Pixels) -> dict[int, str]:
+    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         bad: dict[int, str] = {}
-        for path, start in zip(files, starts[:-1], strict=True):
-            bad |= _decode_file(path, config.image_column, rows, int(start), out)
+        edges = np.searchsorted(rows, starts)
+        for path, start, first, last in zip(files, starts, edges, edges[1:], strict=False):
+            if first < last:
+                found = _decode_file(path, config.image_column, rows[first:last] - start, out[first:last], first, view)
+                bad |= {int(first) + position: why for position, why in found.items()}
         return bad
 
+    sizes = [path.stat().st_size for path in files]
+
+    def stamp(row: int) -> str:
+        # A row's own size is known only once it is read: the file's stands for it.
+        number = int(np.searchsorted(starts, row, side="right")) - 1
+        return f"{files[number].name} {row - starts[number]} {sizes[number]}"
+
     where = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-    return Source(where=where, classes=classes, labels=np.concatenate(labels), name=name, decode=decode)
+    return Source(where, classes, np.concatenate(labels), name, decode, stamp)
 
 
 def _files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
@@ -99,6 +113,8 @@ def _classes(path: Path, config: DataConfig) -> tuple[str, ...]:
     except (ValueError, AttributeError):
         raise EdcError(f"{path}: metadata 'huggingface' is not readable; expected info.features as JSON") from None
     if names is None:
+        if config.class_names is not None:
+            raise EdcError(f"{path}: no class names of {label!r} in the metadata; class_names needs them")
         return tuple(str(c) for c in range(config.classes))
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
         raise EdcError(f"{path}: class names of {label!r} in the metadata are {names!r}; expected a list of strings")
@@ -114,9 +130,10 @@ def _labels(path: Path, column: str) -> Rows:
         return found.cast(pa.int64()).to_numpy().astype(np.int64)
 
 
-def _decode_file(path: Path, column: str, rows: Rows, start: int, out: Pixels) -> dict[int, str]:
-    """Decodes those of `rows` (ascending, over all files) that lie in one file beginning at row `start`."""
+def _decode_file(path: Path, column: str, rows: Rows, out: Pixels, offset: int, view: View) -> dict[int, str]:
+    """Decodes rows (ascending) of one file; `offset` is the view's position of the first of them."""
     bad: dict[int, str] = {}
+    start = 0
     with _opened(path) as file:
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
@@ -124,7 +141,12 @@ def _decode_file(path: Path, column: str, rows: Rows, start: int, out: Pixels) -
             if first < last:
                 images = file.read_row_group(group, columns=[column]).column(column).take(rows[first:last] - start)
                 encoded = [entry["bytes"] if isinstance(entry, dict) else entry for entry in images.to_pylist()]
-                found = decode_pictures(encoded, out[first:last])
+                shift = offset + first
+                found = decode_pictures(encoded, out[first:last], partial(_shifted, view, shift))
                 bad |= {first + position: why for position, why in found.items()}
             start = end
     return bad
+
+
+def _shifted(view: View, shift: int, position: int, picture: Image.Image) -> Pixels:
+    return view(shift + position, picture)

@@ -5,10 +5,12 @@ torchvision compares every file with its official MD5 sum before it unpickles it
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 from PIL import Image
 
-from edc.data.folder import fit
+from edc.data.pictures import View
 from edc.data.roots import DataConfig, resolve_root
 from edc.data.sets import Part, Pixels, Rows, Source
 from edc.errors import EdcError, unknown_name
@@ -39,9 +41,9 @@ def read(config: DataConfig, part: Part) -> Source:
     except (RuntimeError, OSError):
         raise EdcError(f"{place}: files missing or damaged; expected the official ones of {config.source}") from None
 
-    def decode(rows: Rows, out: Pixels) -> dict[int, str]:
+    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         for position, row in enumerate(rows):
-            out[position] = fit(Image.fromarray(raw.data[row]), out.shape[1], out.shape[2])
+            out[position] = view(position, Image.fromarray(raw.data[row]))
         return {}
 
     return Source(
@@ -50,4 +52,5 @@ def read(config: DataConfig, part: Part) -> Source:
         labels=np.asarray(raw.targets, np.int64),
         name=lambda row: f"{place}, {part} image {row}",
         decode=decode,
+        stamp=lambda row: hashlib.sha256(raw.data[row].tobytes()).hexdigest(),
     )

@@ -33,6 +33,7 @@ _ZOO = {
     "resnet18": "resnet:resnet18",
     "resnet50": "resnet:resnet50",
     "shufflenet_v2_05": "shufflenet:shufflenet_v2_05",
+    "vgg11_bn": "vgg:vgg11_bn",
     "wrn_16_2": "wrn:wrn_16_2",
 }
 _LIBRARIES = ("torchvision", "timm")
@@ -75,6 +76,7 @@ def build(
     channels: int = 3,
     seed: int | None = None,
     weights: str | None = None,
+    load: bool = True,
 ) -> nn.Module:
     """Build a network that maps (B, channels, image_size, image_size) to logits (B, classes).
 
@@ -88,6 +90,9 @@ def build(
         weights: None for random weights; "default" for the library's own pretrained ones, from its cache or
             else downloaded; or the path of a .safetensors or .pth state dict. The classifier keeps its random
             weights where the numbers of classes differ.
+        load: False reads no file and leaves the weights random: the network that `weights` belong in, to be filled
+            with what training made of them. GoogLeNet and Inception, for one, rescale what they are given in front of
+            the library's weights only.
 
     Returns:
         The network on the CPU, in float32 and training mode.
@@ -108,11 +113,11 @@ def build(
         if colon:
             from edc.nets import external
 
-            model = external.build(library, name, classes, image_size, channels, pretrained)
+            model = external.build(library, name, classes, image_size, channels, pretrained, load)
         else:
             module, function = _ZOO[network].split(":")
             model = getattr(import_module(f"edc.nets.{module}"), function)(classes, image_size, channels)
-    if weights is not None and not pretrained:
+    if load and weights is not None and not pretrained:
         from edc.nets.weights import load_weights, read_weights
 
         load_weights(model, read_weights(Path(weights)), weights)

@@ -36,7 +36,9 @@ def names(library: str) -> frozenset[str]:
     return frozenset(timm.list_models()) | frozenset(timm.list_pretrained())
 
 
-def build(library: str, name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
+def build(
+    library: str, name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool = True
+) -> nn.Module:
     """Build a network and try it on one image, as many of these networks suit certain sizes only.
 
     Args:
@@ -45,7 +47,8 @@ def build(library: str, name: str, classes: int, image_size: int, channels: int,
         classes: number of outputs.
         image_size: side of the images in pixels; given to the networks that are built for one size.
         channels: channels of the images.
-        pretrained: load the library's weights: torchvision's IMAGENET1K_V1, timm's default or tagged ones.
+        pretrained: build for the library's weights: torchvision's IMAGENET1K_V1, timm's default or tagged ones.
+        load: with `pretrained`, load those weights, too.
 
     Raises:
         EdcError: if the network cannot take the images, or its weights are neither cached nor to be had.
@@ -54,7 +57,7 @@ def build(library: str, name: str, classes: int, image_size: int, channels: int,
         raise EdcError(f"torchvision:{name}: channels is {channels}, torchvision's networks take 3")
     make = _torchvision if library == "torchvision" else _timm
     try:
-        model = make(name, classes, image_size, channels, pretrained)
+        model = make(name, classes, image_size, channels, pretrained, load)
         logits = _logits(model, torch.zeros(1, channels, image_size, image_size))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise EdcError(
@@ -73,18 +76,19 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
     return logits
 
 
-def _torchvision(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
+def _torchvision(name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool) -> nn.Module:
     import torchvision
 
     options: dict[str, Any] = {}
     if name in _AUXILIARY:
+        # The pretrained ones came with another normalisation; their input is brought to it.
         options = {"aux_logits": False, "transform_input": pretrained, "init_weights": True}
     elif name.startswith("vit_"):
         options = {"image_size": image_size}
     elif name.startswith("maxvit_"):
         options = {"input_size": (image_size, image_size)}
     model = torchvision.models.get_model(name, num_classes=classes, **options)
-    if pretrained:
+    if pretrained and load:
         choices = torchvision.models.get_model_weights(name).__members__
         url = choices["IMAGENET1K_V1" if "IMAGENET1K_V1" in choices else next(iter(choices))].url
         file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
@@ -105,11 +109,11 @@ def _current_names(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _timm(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
+def _timm(name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool) -> nn.Module:
     import timm
 
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    if pretrained:
+    if pretrained and load:
         # Some entries announce a format of their own, which the hub's file does not have.
         source = {"file": str(_timm_file(name)), "custom_load": False}
         options |= {"pretrained": True, "pretrained_cfg_overlay": source}

@@ -46,12 +46,27 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
         EdcError: if any other tensor is missing, left over or of another shape.
     """
     own = model.state_dict()
-    for head in _classifiers(model):
+    for head in classifiers(model):
         names = [name for name in state if name.startswith(f"{head}.") and name in own]
         # The first dimension counts the classes; another one (the features) must agree where the classes do.
         if any(state[name].shape[:1] != own[name].shape[:1] for name in names):
             for name in names:
                 state[name] = own[name]
+    copy_weights(model, state, source)
+
+
+def copy_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Copy a state dict into a network it fits exactly.
+
+    Args:
+        model: the network.
+        state: name -> tensor, as from `model.state_dict()`; changed in place.
+        source: file the state dict is from, for messages.
+
+    Raises:
+        EdcError: if a tensor is missing, left over or of another shape.
+    """
+    own = model.state_dict()
     for name in own:
         # Files written before PyTorch 0.4.1 lack the batch counter, which only a momentum of None reads.
         if name.endswith(".num_batches_tracked"):
@@ -72,7 +87,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
             tensor.copy_(state[name])
 
 
-def _classifiers(model: nn.Module) -> tuple[str, ...]:
+def classifiers(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that give the logits: timm tells, else the last linear or conv layer."""
     named = getattr(model, "pretrained_cfg", {}).get("classifier")
     if named:

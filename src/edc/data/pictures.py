@@ -1,0 +1,169 @@
+"""From picture files to pixels: decoding on several threads, and the two ways a picture becomes a square."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edc.data.crops import CropDraws
+
+Rows: TypeAlias = npt.NDArray[np.int64]
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+Encoded: TypeAlias = Path | bytes | None
+"""A picture's file, its bytes, or nothing where there are none."""
+View: TypeAlias = Callable[[int, Image.Image], Pixels]
+"""What is seen of a picture: from its position among those asked for and the picture to uint8 (C, S, S)."""
+
+CHUNK = 64
+"""Most pictures a decoding thread takes at once."""
+SMALL = 4096
+"""Mean bytes per picture below which threads wait for each other more than they decode (measured)."""
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The central square, see :func:`fit`."""
+
+    channels: int
+    size: int
+    resize: int | None = None
+
+    def __call__(self, position: int, picture: Image.Image) -> Pixels:
+        return fit(picture, self.channels, self.size, self.resize)
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """Each picture's own random rectangle, resized bilinearly with antialiasing: torchvision's RandomResizedCrop.
+
+    Attributes:
+        channels, size: of the result.
+        crops: one draw per position.
+    """
+
+    channels: int
+    size: int
+    crops: CropDraws
+
+    def __call__(self, position: int, picture: Image.Image) -> Pixels:
+        picture = _in_mode(picture, self.channels)
+        width, height = picture.size
+        top, left, h, w = (int(v) for v in self.crops[position : position + 1].boxes(height, width)[0])
+        # Cut first: Pillow's `box` lets pixels beside the rectangle bleed into its edge.
+        part = picture.crop((left, top, left + w, top + h))
+        return _array(part.resize((self.size, self.size), Image.Resampling.BILINEAR), self.channels)
+
+
+def fit(picture: Image.Image, channels: int, size: int, resize: int | None = None) -> Pixels:
+    """One picture as uint8 (channels, size, size).
+
+    The shorter side is brought to `resize` (default `size`; bilinear, antialiased), then the centre is cropped;
+    both in one resampling of the box the crop comes from. Alpha is dropped and EXIF orientation is not applied,
+    as in common loaders; 16-bit grey keeps its upper byte.
+
+    Raises:
+        ValueError: the picture's values have no known range (32-bit integers or floats).
+    """
+    picture, resize = _in_mode(picture, channels), resize or size
+    short = min(picture.size)
+    if picture.size != (size, size) or short != resize:
+        box = [_centre(side, side * resize // short, size) for side in picture.size]
+        corners = (box[0][0], box[1][0], box[0][1], box[1][1])
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR, box=corners)
+    return _array(picture, channels)
+
+
+def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict[int, str]:
+    """Decodes picture files, or their bytes, into `out`, uint8 (n, C, S, S), one thread per core.
+
+    Small pictures are decoded by a single thread, which is faster for them. No more pictures than threads are held
+    beside `out`.
+
+    Returns:
+        The reason for each position that could not be read (None: there were no bytes).
+    """
+    threads = _threads(encoded[:CHUNK])
+    step = max(1, min(CHUNK, len(encoded) // (2 * threads)))
+
+    def chunk(start: int) -> dict[int, str]:
+        bad = {}
+        for position in range(start, min(start + step, len(encoded))):
+            given = encoded[position]
+            try:
+                if given is None:
+                    raise ValueError("no bytes")
+                with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as picture:
+                    out[position] = view(position, picture)
+            except MemoryError:
+                raise
+            except Exception as error:  # what Pillow's decoders raise on broken files is an open list
+                bad[position] = _reason(error)
+        return bad
+
+    Image.init()  # loads the decoders once, before the threads ask for them
+    starts = range(0, len(encoded), step)
+    if threads == 1 or len(starts) <= 1:
+        parts = [chunk(start) for start in starts]
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            parts = list(pool.map(chunk, starts))
+    return {position: why for part in parts for position, why in part.items()}
+
+
+def threads_here() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _in_mode(picture: Image.Image, channels: int) -> Image.Image:
+    """The picture with all its pixels at hand, grey or RGB."""
+    picture.load()
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"values of mode {picture.mode} have no known range; expected 8 or 16 bits")
+    if picture.mode == "P" and "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    mode = "L" if channels == 1 else "RGB"
+    return picture if picture.mode == mode else picture.convert(mode)
+
+
+def _array(picture: Image.Image, channels: int) -> Pixels:
+    pixels = np.asarray(picture)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _centre(side: int, resized: int, size: int) -> tuple[float, float]:
+    """The part of a side, in source pixels, under the central `size` of its `resized` pixels."""
+    offset = round((resized - size) / 2)
+    return offset * side / resized, (offset + size) * side / resized
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not a known image format"
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _threads(some: Sequence[Encoded]) -> int:
+    sizes = [len(given) if isinstance(given, bytes) else _size(given) for given in some]
+    if sum(sizes) < SMALL * len(sizes):
+        return 1
+    return threads_here()
+
+
+def _size(path: Path | None) -> int:
+    try:
+        return path.stat().st_size if path else 0
+    except OSError:  # told when it is opened
+        return 0

@@ -1,0 +1,109 @@
+"""What a kind of source tells of a dataset before anything is decoded, and the choice of classes among its own.
+
+A kind of source is one function `read(config, part) -> Source` and one name in `READERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import zip_longest
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from edc.data.pictures import Pixels, Rows, View
+from edc.errors import EdcError
+
+Part: TypeAlias = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of a dataset before anything is decoded.
+
+    Attributes:
+        where: file or folder, for messages.
+        classes: class names in label order.
+        labels: int64 (M,), one per row, in a fixed order.
+        name: what to call a row in a message.
+        decode: fills uint8 (n, C, S, S) with what the view shows of the n given rows (ascending, repeats allowed),
+            and returns the reason for each position that could not be read. Safe to call from several threads.
+        stamp: what tells a row from another one without decoding it: a name inside the dataset and a size in bytes.
+    """
+
+    where: str
+    classes: tuple[str, ...]
+    labels: Rows
+    name: Callable[[int], str]
+    decode: Callable[[Rows, Pixels, View], dict[int, str]]
+    stamp: Callable[[int], str]
+
+
+def class_hash(classes: Iterable[str]) -> str:
+    """The first 16 hex digits of the sha256 of the ordered class names."""
+    return hashlib.sha256(json.dumps(list(classes)).encode()).hexdigest()[:16]
+
+
+def check_same_classes(train: Sequence[str], test: Sequence[str], train_where: str, test_where: str) -> None:
+    """Refuses two class lists that differ, naming the first class that does."""
+    for position, (one, other) in enumerate(zip_longest(train, test)):
+        if one != other:
+            found = "missing" if other is None else repr(other)
+            expected = "no more classes" if one is None else repr(one)
+            raise EdcError(f"{test_where}: class {position} is {found}; expected {expected} as in {train_where}")
+
+
+def check_chosen(wanted: Sequence[str], known: Iterable[str], where: str, kind: str = "class") -> None:
+    """Refuses `class_names` that hold a name twice or one that `where` does not have."""
+    known, seen = set(known), set()
+    for name in wanted:
+        if name in seen:
+            raise EdcError(f"{where}: class_names has {name!r} twice; expected every class once")
+        seen.add(name)
+        if name not in known:
+            near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise EdcError(f"{where}: no {kind} {name!r}, which class_names asks for{hint}")
+
+
+def restrict(source: Source, class_names: Sequence[str] | None) -> Source:
+    """The rows of the named classes alone, relabelled by the position of their class's name in `class_names`.
+
+    Raises:
+        EdcError: a name is unknown or stands twice, or a label has no name.
+    """
+    if class_names is None or tuple(class_names) == source.classes:
+        return source
+    check_chosen(class_names, source.classes, source.where)
+    check_labels(source)
+    place = {name: position for position, name in enumerate(class_names)}
+    new = np.array([place.get(name, -1) for name in source.classes], np.int64)[source.labels]
+    kept = np.flatnonzero(new >= 0)
+    return replace(
+        source,
+        classes=tuple(class_names),
+        labels=new[kept],
+        name=lambda row: source.name(int(kept[row])),
+        decode=lambda rows, out, view: source.decode(kept[rows], out, view),
+        stamp=lambda row: source.stamp(int(kept[row])),
+    )
+
+
+def check_labels(source: Source) -> None:
+    """Refuses a label that is no position in the class names, naming its row."""
+    classes = len(source.classes)
+    for row in np.flatnonzero((source.labels < 0) | (source.labels >= classes))[:1]:
+        raise EdcError(f"{source.name(int(row))}: label {source.labels[row]}; expected 0 to {classes - 1}")
+
+
+def check(source: Source, classes: int) -> None:
+    """Refuses a source whose number of classes is not the dataset's, or that has a class without an image."""
+    if len(source.classes) != classes:
+        raise EdcError(f"{source.where}: {len(source.classes)} classes; expected {classes}, the dataset's `classes`")
+    check_labels(source)
+    for c in np.flatnonzero(np.bincount(source.labels, minlength=classes) == 0)[:1]:
+        raise EdcError(f"{source.where}: class {source.classes[c]!r} has no image; expected at least 1")

@@ -1,0 +1,142 @@
+"""Labelled images that are decoded whenever they are asked for: what is held grows with a batch, not with the set."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edc.data.crops import CropDraws
+from edc.data.images import Images, Indices
+from edc.data.pictures import Centre, Cropped, Pixels, Rows, View, threads_here
+from edc.data.source import Source
+from edc.errors import EdcError
+
+STAMPS = 4096
+"""Rows a thread looks at together for the digest."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The rows of one split: where a stand-in for an unreadable image is sought, and how many there may be.
+
+    Attributes:
+        rows: int64 (N,), ascending rows of the source.
+        limit: unreadable images that are tolerated.
+        bad: the reason for each row found unreadable so far.
+        lock: held while `bad` is changed.
+    """
+
+    rows: Rows
+    limit: int
+    bad: dict[int, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class StreamedSet(Images):
+    """Images decoded from their files at every reading.
+
+    An unreadable image is noticed when it is first read. Up to the split's limit the next readable image of its class
+    stands in for it, the same one every time; beyond the limit the run stops.
+
+    Args:
+        source: where the pictures are.
+        rows: int64 (N,), rows of the source in the order of this set.
+        shape: channels, height and width; height and width are equal.
+        resize: shorter side before the centre crop, pixels; None: the height.
+        pool: the split the rows belong to.
+    """
+
+    def __init__(self, source: Source, rows: Rows, shape: tuple[int, int, int], resize: int | None, pool: Pool) -> None:
+        self.source, self.rows, self.resize, self.pool = source, rows, resize, pool
+        self.labels = torch.from_numpy(source.labels[rows])
+        self.classes = source.classes
+        self._shape = shape
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        return self._shape
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over shapes, class names, labels and each picture's name in the dataset and size in bytes.
+
+        A picture replaced by another one of the same size goes unnoticed; nothing is decoded.
+        """
+        found = hashlib.sha256(json.dumps(["streamed", list(self.shape), self.resize, self.classes]).encode())
+        found.update(self.labels.numpy().astype("<i8").data)
+
+        def stamps(start: int) -> bytes:
+            return json.dumps([self.source.stamp(int(row)) for row in self.rows[start : start + STAMPS]]).encode()
+
+        with ThreadPoolExecutor(threads_here()) as threads:  # waiting for a file system, not computing
+            for part in threads.map(stamps, range(0, len(self.rows), STAMPS)):
+                found.update(part)
+        return found.hexdigest()
+
+    def select(self, indices: Indices) -> StreamedSet:
+        """The images and labels at `indices` (n,), in that order, with the same classes."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64).numpy()
+        return StreamedSet(self.source, self.rows[chosen], self.shape, self.resize, self.pool)
+
+    def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
+        """Some of the images, cut from the original pictures; see :meth:`Images.read`.
+
+        Raises:
+            EdcError: more images than the limit allows, or all of a class, are unreadable.
+        """
+        rows = self.rows[torch.as_tensor(indices, dtype=torch.int64, device="cpu").numpy()]
+        channels, side, _ = self.shape
+        size = size or side
+        order = np.argsort(rows, kind="stable")
+        view: View
+        if crops is not None:
+            view = Cropped(channels, size, crops[order])
+        else:
+            view = Centre(channels, size, round((self.resize or side) * size / side))
+        sorted_pixels = np.empty((len(rows), channels, size, size), np.uint8)
+        bad = self.source.decode(rows[order], sorted_pixels, view)
+        for position in sorted(bad):
+            row = int(rows[order[position]])
+            self._found_bad(row, bad[position])
+            self._stand_in(row, position, sorted_pixels, view)
+        pixels = np.empty_like(sorted_pixels)
+        pixels[order] = sorted_pixels
+        return torch.from_numpy(pixels)
+
+    def _found_bad(self, row: int, reason: str) -> None:
+        """Counts an unreadable row once; stops at the limit."""
+        pool, source = self.pool, self.source
+        with pool.lock:
+            new = row not in pool.bad
+            pool.bad[row] = reason
+            bad = dict(pool.bad)
+        some = [f"{source.name(r)} ({bad[r]})" for r in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
+        found = f"{source.where}: {len(bad)} of {len(pool.rows)} images unreadable so far: {'; '.join(some)}"
+        if len(bad) > pool.limit:
+            raise EdcError(f"{found}; expected at most {pool.limit} (unreadable_limit)")
+        if new:
+            warnings.warn(f"{found}; others of their class stand in for them", stacklevel=3)
+
+    def _stand_in(self, row: int, position: int, out: Pixels, view: View) -> None:
+        """Puts the next readable image of the row's class in the split, going round, where the row's should be."""
+        label, rows = self.source.labels[row], self.pool.rows
+        members = rows[self.source.labels[rows] == label]
+        start = int(np.searchsorted(members, row))
+        for other in np.roll(members, -start)[1:]:
+            bad = self.source.decode(
+                np.array([other]), out[position : position + 1], lambda _, picture: view(position, picture)
+            )
+            if not bad:
+                return
+            self._found_bad(int(other), bad[0])
+        raise EdcError(f"{self.source.where}: class {self.classes[label]!r} has no readable image; expected at least 1")

@@ -1,0 +1,77 @@
+"""Tiny-ImageNet as Stanford's CS231n hands it out, unpacked and left as it is.
+
+Expected are ROOT/wnids.txt, ROOT/train/WNID/images/*.JPEG, ROOT/val/images/*.JPEG and ROOT/val/val_annotations.txt,
+whose lines begin with a file and its WNID. `val` is the test part: the official test images have no labels.
+"""
+
+from __future__ import annotations
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+from edc.data.folder import class_folders, is_picture, listed, pictures
+from edc.data.roots import DataConfig, resolve_root
+from edc.data.source import Part, Source, check_same_classes
+from edc.errors import EdcError
+
+FOLDER = "tiny-imagenet-200"
+"""What the archive unpacks to; the folder that holds it is a root as well."""
+
+
+def read(config: DataConfig, part: Part) -> Source:
+    """Lists one part; classes are the WordNet ids of wnids.txt, sorted.
+
+    Raises:
+        EdcError: files or folders are missing, or folders, annotations and wnids.txt disagree on classes or images.
+    """
+    root = resolve_root(config)
+    if not (root / "wnids.txt").is_file() and (root / FOLDER).is_dir():
+        root = root / FOLDER
+    classes = tuple(sorted(_lines(root / "wnids.txt")))
+    for one, other in pairwise(classes):
+        if one == other:
+            raise EdcError(f"{root / 'wnids.txt'}: class {one!r} stands twice; expected every class once")
+    train, val = root / "train", root / "val"
+    check_same_classes(classes, class_folders(train), str(root / "wnids.txt"), str(train))
+    annotated = _annotations(val, classes)
+    if part == "train":
+        return listed(train, classes, {name: pictures(train / name / "images") for name in classes}, "{}/images")
+    found: dict[str, list[str]] = {name: [] for name in classes}
+    for picture in sorted(annotated):
+        found[annotated[picture]].append(picture)
+    return listed(val / "images", classes, found, "")
+
+
+def _annotations(val: Path, classes: tuple[str, ...]) -> dict[str, str]:
+    """The class of every validation image, once annotations and files are the same."""
+    path, known = val / "val_annotations.txt", set(classes)
+    annotated: dict[str, str] = {}
+    for number, line in enumerate(_lines(path), 1):
+        name, wnid, *_ = [*line.split("\t"), ""]
+        if wnid not in known:
+            raise EdcError(f"{path}: line {number}: class {wnid!r}; expected one of wnids.txt")
+        if name in annotated:
+            raise EdcError(f"{path}: line {number}: image {name!r} a second time; expected every image once")
+        annotated[name] = wnid
+    try:
+        present = {name for name in os.listdir(val / "images") if is_picture(name)}
+    except OSError as error:
+        raise EdcError(f"{val / 'images'}: cannot be listed ({error.strerror})") from None
+    for name in sorted(present ^ annotated.keys())[:1]:
+        if name in present:
+            raise EdcError(f"{val / 'images' / name}: no line in {path.name}; expected one per image")
+        raise EdcError(f"{val / 'images' / name}: no such file; {path.name} names it")
+    return annotated
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise EdcError(
+            f"{path}: no such file; expected the original layout of Tiny-ImageNet (for val/CLASS/* use kind folder)"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdcError(f"{path}: cannot be read ({error})") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,0 +1,64 @@
+"""What one image costs a network: counted from the operations it really does, without doing them.
+
+The network stands on PyTorch's `meta` device, whose tensors have shapes and no values: building takes no memory and no
+random numbers, and a forward pass takes milliseconds at any size of image.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from edc.errors import EdcError
+from edc.nets import build, parameter_count
+
+
+class Arithmetic(NamedTuple):
+    """What a network takes.
+
+    Attributes:
+        macs: multiply-accumulates of the forward pass of one image, in convolutions and matrix products; each is two
+            floating-point operations (FLOP).
+        parameters: number of trained values.
+        stored: bytes of its state dict, with running statistics.
+    """
+
+    macs: int
+    parameters: int
+    stored: int
+
+
+@cache
+def arithmetic(network: str, classes: int, image_size: int, channels: int = 3) -> Arithmetic:
+    """Count a network's multiply-accumulates, parameters and bytes; remembered for the next who asks.
+
+    Args:
+        network: a name that `edc.nets.build` knows.
+        classes: number of outputs.
+        image_size: side of the images in pixels.
+        channels: channels of the images.
+
+    Raises:
+        EdcError: for an unknown name, or a network that cannot take such images.
+    """
+    model = skeleton(network, classes, image_size, channels)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, channels, image_size, image_size, device="meta"))
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    return Arithmetic(counter.get_total_flops() // 2, parameter_count(model), stored)
+
+
+@cache
+def skeleton(network: str, classes: int, image_size: int, channels: int = 3) -> nn.Module:
+    """A network in eval mode on the meta device: modules and shapes, no values. See `arithmetic`; not to be changed."""
+    make = partial(build, network, classes=classes, image_size=image_size, channels=channels)
+    try:
+        with torch.device("meta"):
+            return make().eval()
+    except (EdcError, NotImplementedError, RuntimeError):
+        # Some networks compute with values while they are built. If it is the name or size that is wrong, this says so.
+        return make(seed=0).to("meta").eval()

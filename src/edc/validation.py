@@ -1,0 +1,136 @@
+"""Checked values: the base of all models, and problems told in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from edc.errors import EdcError, unknown_name
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Model(BaseModel):
+    """Base of every section: unknown keys are refused, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError(f"expected the smaller limit first, found {limits[0]} before {limits[1]}")
+    return limits
+
+
+Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+Area = Annotated[
+    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(_ascending)
+]
+Shifts = Annotated[tuple[int, int], AfterValidator(_ascending)]
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"expected every seed once, found {seeds}")
+    return seeds
+
+
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+
+
+class OneOf:
+    """Annotation of a string that must be a name of a registry: ``Annotated[str, OneOf(REGISTRY)]``."""
+
+    def __init__(self, registry: Mapping[str, object]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.registry), "type": "string"}
+
+    def _check(self, name: str) -> str:
+        if name not in self.registry:
+            near = get_close_matches(name, self.registry, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else "expected one of: " + ", ".join(self.registry)
+            raise ValueError(f"unknown name {name!r}; {hint}")
+        return name
+
+
+def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcError:
+    """The first problem of a validation as one line: file, key, value, what was expected."""
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location) or "(top level)"
+    if first["type"] == "extra_forbidden":
+        return unknown_name("key", key, [".".join([*location[:-1], n]) for n in _siblings(model, location)], where)
+    if first["type"] == "missing":
+        return EdcError(f"{where}: missing key {key!r}")
+    expected = first["msg"].removeprefix("Value error, ")
+    expected = expected[0].lower() + expected[1:]
+    if first["type"] == "value_error":
+        return EdcError(f"{where}: {key}: {expected}")
+    return EdcError(f"{where}: {key} = {first['input']!r}: {expected}")
+
+
+def _siblings(model: type[BaseModel], location: list[str]) -> list[str]:
+    """Field names known where an unknown key was met, following the location through nested models."""
+    current: Any = model
+    for part in location[:-1]:
+        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
+            current = current.model_fields[part].annotation
+        else:
+            arguments = getattr(current, "__args__", ())
+            current = arguments[-1] if arguments else current
+        options = [a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        if options and not str(current).startswith("dict"):
+            current = options[0]
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def validate(model: type[BaseModel], values: object, where: str) -> Any:
+    """Check values against a model; a problem becomes one line that starts with ``where``."""
+    if not isinstance(values, dict):
+        raise EdcError(f"{where}: expected a mapping of keys to values, found {type(values).__name__}")
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise describe(error, model, where) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a dictionary.
+
+    Raises:
+        EdcError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise EdcError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdcError(f"{path}: cannot be read ({error})") from None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise EdcError(f"{path}:{line} is not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(values, dict):
+        raise EdcError(f"{path}: expected a mapping of keys to values")
+    return values

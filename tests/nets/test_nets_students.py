@@ -1,0 +1,93 @@
+"""The students of the paper's tables and figures at 32, 64 and 224 px, from the zoo, torchvision and timm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from edc import nets
+from edc.errors import EdcError
+from edc.nets.flops import skeleton
+from edc.nets.titles import paper_name
+
+# Network -> the paper's name of it, as in the column `student` of the reported figures.
+STUDENTS = {
+    "mobilenet_v2_half": "mobilenet_v2",
+    "resnet101": "resnet101",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
+    "shufflenet_v2_05": "shufflenet_v2",
+    "timm:convnext_tiny": "convnext_tiny",
+    "timm:deit_tiny_patch16_224": "deit_tiny",
+    "timm:swin_tiny_patch4_window7_224": "swin_tiny",
+    "torchvision:alexnet": "alexnet",
+    "torchvision:convnext_tiny": "convnext_tiny",
+    "torchvision:densenet121": "densenet121",
+    "torchvision:efficientnet_b0": "efficientnet_b0",
+    "torchvision:mobilenet_v2": "mobilenet_v2",
+    "torchvision:resnet101": "resnet101",
+    "torchvision:resnet18": "resnet18",
+    "torchvision:resnet50": "resnet50",
+    "torchvision:shufflenet_v2_x0_5": "shufflenet_v2",
+    "torchvision:swin_t": "swin_tiny",
+    "torchvision:vgg11_bn": "vgg11_bn",
+    "vgg11_bn": "vgg11_bn",
+}
+REPORTED = {
+    "convnext_tiny", "deit_tiny", "densenet121", "efficientnet_b0", "mobilenet_v2", "resnet101", "resnet18", "resnet50",
+    "shufflenet_v2", "swin_tiny",
+}  # fmt: skip
+# AlexNet's strides leave nothing of a 32 px image.
+REFUSED = {("torchvision:alexnet", 32): "cannot take 3 x 32 x 32 px"}
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 224])
+@pytest.mark.parametrize("network", STUDENTS)
+def test_builds_or_refuses_in_one_line(network: str, image_size: int) -> None:
+    """On the meta device: shapes are checked, nothing is computed."""
+    if text := REFUSED.get((network, image_size)):
+        with pytest.raises(EdcError, match=f"^{network}: {text}") as caught:
+            skeleton(network, 7, image_size)
+        assert "\n" not in str(caught.value)
+        return
+    model = skeleton(network, 7, image_size)
+    with torch.no_grad():
+        assert model(torch.empty(2, 3, image_size, image_size, device="meta")).shape == (2, 7)
+    assert nets.parameter_count(model) > 0
+
+
+@pytest.mark.parametrize(
+    "network", ["timm:convnext_tiny", "timm:deit_tiny_patch16_224", "timm:swin_tiny_patch4_window7_224"]
+)
+def test_transformers_train_on_small_images(network: str) -> None:
+    """With values, forward and backward, at the smallest size of the paper."""
+    model = nets.build(network, classes=7, image_size=32, seed=0)
+    model(torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("network", STUDENTS)
+def test_paper_names(network: str) -> None:
+    nets.check_name(network)
+    assert paper_name(network) == STUDENTS[network]
+
+
+def test_every_reported_student_has_a_network() -> None:
+    assert set(STUDENTS.values()) >= REPORTED
+    assert paper_name("timm:resnet18.a1_in1k") == "resnet18"
+    assert paper_name("timm:mobilenetv2_100") == "mobilenet_v2"
+
+
+@pytest.mark.parametrize("network", ["wrn_16_2", "convnet_w32", "torchvision:shufflenet_v2_x1_0", "", "resnet18.x"])
+def test_a_network_the_paper_has_no_figures_of(network: str) -> None:
+    assert paper_name(network) is None
+
+
+def test_paper_names_import_no_library() -> None:
+    code = (
+        "import sys; from edc.nets.titles import paper_name as f; f('timm:resnet18'); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,252 @@
+"""Composites: which crops are kept, in what order, and how they are tiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edc import composites as module
+from edc.composites import best_crops, best_images, composites, padded, scores, tile
+from edc.data.augment import Normaliser
+from edc.data.crops import draw_crops
+from edc.data.sets import ImageSet
+from edc.errors import EdcError
+from edc.initialise import Start, initial_images, pick
+from edc.params import Dataset, SynthesizeRow
+from edc.rng import generator
+
+SIZE = 8
+
+
+class Brightness(nn.Module):
+    """Answers by the channel means, and counts what it is asked."""
+
+    def __init__(self, sign: float = 1.0) -> None:
+        super().__init__()
+        self.sign, self.asked = sign, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.asked += len(x)
+        assert x.shape[1:] == (3, SIZE, SIZE)
+        return self.sign * 5 * x.mean(dim=(2, 3))
+
+
+def pictures(per_class: tuple[int, ...] = (30, 20, 25), size: int = SIZE) -> ImageSet:
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
+    draws = torch.Generator().manual_seed(0)
+    labels = labels[torch.randperm(len(labels), generator=draws)]
+    images = torch.randint(0, 256, (len(labels), 3, size, size), generator=draws, dtype=torch.uint8)
+    return ImageSet(images, labels, ("a", "b", "c"))
+
+
+def start(
+    train: ImageSet | None = None,
+    scorers: list[nn.Module] | None = None,
+    ipc: int = 3,
+    seed: int = 0,
+    iterations: int = 0,
+    flip: bool = True,
+    **initialise: Any,
+) -> Start:
+    train = train or pictures()
+    values = {
+        "dataset": "d",
+        "recipe": "r",
+        "ipc": ipc,
+        "seed": seed,
+        "observers": ["o"],
+        "scorers": ["o"],
+        "initialise": {"method": "composites", "candidates": 20} | initialise,
+        "match": {"method": "none"},
+        "optimise": {"iterations": iterations},
+    }
+    dataset = Dataset(
+        name="d",
+        family="d",
+        kind="digits",
+        image_size=train.shape[-1],
+        classes=3,
+        mean=[0.5] * 3,
+        std=[0.25] * 3,
+        flip=flip,
+    )
+    networks = scorers or [Brightness()]
+    return Start(
+        train,
+        SynthesizeRow.model_validate(values),
+        dataset,
+        Normaliser(dataset.mean, dataset.std),
+        torch.device("cpu"),
+        lambda: networks,
+    )
+
+
+# --------------------------------------------------------------------------------------------- the parts
+
+
+def test_several_observers_answer_with_their_mean_logits() -> None:
+    crops = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1, 2, 0])
+    one = scores([Brightness()], crops, labels, SIZE)
+    torch.testing.assert_close(scores([Brightness(), Brightness()], crops, labels, SIZE), one)
+    both = scores([Brightness(), Brightness(-1.0)], crops, labels, SIZE)
+    torch.testing.assert_close(both, torch.full((4,), 3.0).log())
+    expected = F.cross_entropy(Brightness()(padded(crops, SIZE)), labels, reduction="none")
+    torch.testing.assert_close(one, expected)
+
+
+def test_equal_scores_keep_their_order() -> None:
+    losses = torch.tensor([[2.0, 1.0, 1.0], [0.5, 0.5, 0.5], [3.0, 1.0, 2.0]])
+    best, lowest = best_crops(losses)
+    assert best.tolist() == [1, 0, 1]
+    assert lowest.tolist() == [1.0, 0.5, 1.0]
+    assert best_images(lowest, 3).tolist() == [1, 0, 2]
+    assert best_images(lowest, 2).tolist() == [1, 0]
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(4, 20), st.integers(1, 9))
+@settings(max_examples=60, deadline=None)
+def test_every_crop_fills_its_cell(factor: int, n: int, size: int, source: int) -> None:
+    """Against nearest-neighbour resizing by the library, cell by cell."""
+    crops = torch.arange(n * factor**2 * source * source, dtype=torch.float64).view(-1, 1, source, source)
+    images = tile(crops, factor, size)
+    assert images.shape == (n, 1, size, size)
+    sides = [len(part) for part in torch.arange(size).tensor_split(factor)]
+    assert sides == sorted(sides, reverse=True)
+    for i, image in enumerate(images):
+        rows = [list(strip.split(sides, dim=-1)) for strip in image.split(sides, dim=-2)]
+        for cell in range(factor**2):
+            found = rows[cell // factor][cell % factor]
+            crop = crops[i + cell * n]
+            # Exact arithmetic: the library's float32 scale may be off by one pixel.
+            down, across = (torch.arange(length) * source // length for length in found.shape[-2:])
+            assert torch.equal(found, crop[:, down][:, :, across])
+
+
+def test_tiling_keeps_the_type_of_pixels() -> None:
+    assert tile(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), 2, 5).dtype == torch.uint8
+
+
+# -------------------------------------------------------------------------------------------- whole sets
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_surest_crops_are_kept(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step written plainly, one image and one crop at a time; forward passes are cut at odd places."""
+    monkeypatch.setattr(module, "IMAGES", 13)
+    given = start(factor=factor, crops=4, crop_scale=[0.2, 0.9])
+    found, labels = composites(given)
+    assert found.dtype == torch.uint8
+    assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+    train, network = given.train, Brightness()
+    for c in range(3):
+        rng = generator(0, "composites", c)
+        members = train.by_class(c)
+        members = members[torch.from_numpy(rng.permutation(len(members))[:20])]
+        draws = draw_crops(rng, 4 * len(members), (0.2, 0.9), (1.0, 1.0))
+        ranked = []
+        for i, member in enumerate(members):
+            options = []
+            for k in range(4):
+                crop = train.read([int(member)], draws[4 * i + k : 4 * i + k + 1], SIZE // factor)
+                logits = network(padded(given.normaliser.encode(crop), SIZE))
+                options.append((float(F.cross_entropy(logits, torch.tensor([c]))), crop))
+            ranked.append(min(options, key=lambda option: option[0]))
+        ranked.sort(key=lambda option: option[0])
+        best = torch.cat([crop for _, crop in ranked[: 3 * factor**2]])
+        assert torch.equal(found[3 * c : 3 * c + 3], tile(best, factor, SIZE))
+
+
+def test_a_composite_is_a_function_of_seed_and_class() -> None:
+    first = composites(start())[0]
+    assert torch.equal(first, composites(start())[0])
+    assert not torch.equal(first, composites(start(seed=1))[0])
+    fewer = pictures()
+    others = (fewer.labels == 0).nonzero().flatten()[15:]
+    keep = torch.ones(len(fewer), dtype=torch.bool)
+    keep[others] = False
+    smaller = composites(start(fewer.select(keep.nonzero().flatten())))[0]
+    assert torch.equal(first[3:], smaller[3:])  # what a class gets does not hang on the others
+
+
+def test_only_candidates_are_scored() -> None:
+    network = Brightness()
+    composites(start(scorers=[network], candidates=7, crops=2))
+    assert network.asked == 3 * 7 * 2
+
+
+def test_better_crops_come_first() -> None:
+    found, labels = composites(start(ipc=9, crops=1, crop_scale=[1.0, 1.0]))
+    losses = scores([Brightness()], Normaliser([0.5] * 3, [0.25] * 3).encode(found), labels, SIZE)
+    assert (losses.view(3, 9).diff(dim=1) >= 0).all()
+
+
+def test_drawn_from_a_pool() -> None:
+    pool = composites(start(ipc=4, factor=2))[0].view(3, 4, 3, SIZE, SIZE)
+    for draw in ("independent", "softmin", "distinct"):
+        found = composites(start(ipc=3, factor=2, pool=4, draw=draw))[0].view(3, 3, 3, SIZE, SIZE)
+        for c in range(3):
+            picks = pick(generator(0, "initialise", c), 4, 3, draw)
+            assert torch.equal(found[c], pool[c, torch.from_numpy(picks)])
+
+
+def test_a_pool_may_be_smaller_than_the_set() -> None:
+    found = composites(start(ipc=10, pool=2))[0].view(3, 10, -1)
+    assert all(1 <= len(images.unique(dim=0)) <= 2 for images in found)
+
+
+@pytest.mark.parametrize(("iterations", "flip", "mirrored"), [(5, True, True), (5, False, False), (0, True, False)])
+def test_what_is_optimised_starts_mirrored_by_chance(iterations: int, flip: bool, mirrored: bool) -> None:
+    plain = composites(start(ipc=10, pool=10, draw="distinct"))[0]
+    found = composites(start(ipc=10, pool=10, draw="distinct", iterations=iterations, flip=flip))[0]
+    same = (found == plain).flatten(1).all(dim=1)
+    assert bool(same.all()) is not mirrored
+    assert torch.equal(torch.where(same[:, None, None, None], found, found.flip(-1)), plain)
+
+
+def test_registered() -> None:
+    images, labels = initial_images(start())
+    assert torch.equal(images, composites(start())[0])
+    assert len(labels) == 9
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"ipc": 6, "factor": 2},
+            "initialise.candidates = 20: 6 composites of 2 x 2 crops need 24; raise it, or lower ipc or "
+            "initialise.factor",
+        ),
+        (
+            {"ipc": 6, "factor": 2, "candidates": 100},
+            "class 'b' has 20 training images, 6 composites of 2 x 2 crops need 24; lower ipc or initialise.factor",
+        ),
+        (
+            {"ipc": 2, "pool": 8, "factor": 2},
+            "initialise.candidates = 20: 8 composites of 2 x 2 crops need 32; raise it, or lower initialise.pool or "
+            "initialise.factor",
+        ),
+        (
+            {"ipc": 3, "pool": 2, "draw": "distinct"},
+            "initialise.pool = 2: expected at least ipc = 3 where draw is 'distinct'",
+        ),
+    ],
+)
+def test_too_few_candidates_are_refused(changes: dict[str, Any], line: str) -> None:
+    network = Brightness()
+    with pytest.raises(EdcError) as refused:
+        composites(start(scorers=[network], **changes))
+    assert str(refused.value) == line
+    assert network.asked == 0
+
+
+def test_images_smaller_than_the_tiling_are_refused() -> None:
+    with pytest.raises(EdcError, match=r"initialise.factor = 5: images have 4 pixels a side"):
+        composites(start(pictures((30, 30, 30), size=4), ipc=1, factor=5, candidates=30))

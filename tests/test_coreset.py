@@ -1,0 +1,188 @@
+"""Selection by features: herding and cluster centres."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from edc import coreset, nets
+from edc.coreset import centres, class_features, features, herd, herding, kmeans
+from edc.data.augment import Normaliser
+from edc.data.sets import ImageSet
+from edc.errors import EdcError
+from edc.initialise import Start, initial_images
+from edc.params import Dataset, SynthesizeRow
+
+
+class Flat(nn.Module):
+    """A classifier of three pooled channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x.mean(dim=(2, 3)))
+
+
+def pictures(per_class: tuple[int, ...] = (12, 9, 15)) -> ImageSet:
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
+    draws = torch.Generator().manual_seed(0)
+    labels = labels[torch.randperm(len(labels), generator=draws)]
+    images = torch.randint(0, 256, (len(labels), 3, 8, 8), generator=draws, dtype=torch.uint8)
+    return ImageSet(images, labels, ("a", "b", "c"))
+
+
+def start(method: str, ipc: int = 4, seed: int = 0, observers: int = 1, train: ImageSet | None = None) -> Start:
+    values = {
+        "dataset": "d",
+        "recipe": "r",
+        "ipc": ipc,
+        "seed": seed,
+        "scorers": ["o"],
+        "initialise": {"method": method},
+        "match": {"method": "none"},
+        "optimise": {"iterations": 0},
+    }
+    dataset = Dataset(name="d", family="d", kind="digits", image_size=8, classes=3, mean=[0.5] * 3, std=[0.25] * 3)
+    networks = [nets.build("convnet_w32", classes=3, image_size=8, seed=i).eval() for i in range(observers)]
+    normaliser = Normaliser(dataset.mean, dataset.std)
+    row = SynthesizeRow.model_validate(values)
+    return Start(train or pictures(), row, dataset, normaliser, torch.device("cpu"), lambda: networks)
+
+
+def points(n: int, d: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+# --------------------------------------------------------------------------------------------- features
+
+
+def test_features_are_what_the_classifier_sees() -> None:
+    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network = Flat()
+    torch.testing.assert_close(features(network, x), x.mean(dim=(2, 3)))
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", ["convnet_w32", "resnet18", "wrn_16_2", "mobilenet_v2_half", "shufflenet_v2_05"])
+def test_features_of_the_zoo_give_the_logits(name: str) -> None:
+    network = nets.build(name, classes=3, image_size=16, seed=0).eval()
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    found = features(network, x)
+    head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
+    torch.testing.assert_close(head(found), network(x))
+
+
+def test_features_of_a_convolutional_classifier_are_averaged() -> None:
+    network = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(features(network, x), x.relu().mean(dim=(2, 3)))
+
+
+def test_a_network_without_a_classifier_is_refused() -> None:
+    with pytest.raises(EdcError, match="Flatten: found no linear or convolutional classifier"):
+        features(nn.Flatten(), torch.zeros(1, 3, 2, 2))
+
+
+def test_features_of_observers_are_of_unit_length_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = start("herding", observers=2)
+    members = given.train.by_class(0)
+    whole = class_features(given, given.scorers(), members)
+    assert whole.dtype == np.float64
+    halves = np.split(whole, 2, axis=1)
+    for half, network in zip(halves, given.scorers(), strict=True):
+        np.testing.assert_allclose((half**2).sum(axis=1), 1, atol=1e-6)
+        expected = F.normalize(features(network, given.normaliser.encode(given.train.read(members))))
+        np.testing.assert_allclose(half, expected.numpy(), atol=1e-6)
+    monkeypatch.setattr(coreset, "IMAGES", 5)
+    np.testing.assert_allclose(class_features(given, given.scorers(), members), whole, atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------- herding
+
+
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
+    found = points(n, d, seed)
+    picks = herd(found, n)
+    assert sorted(picks.tolist()) == list(range(n))
+    mean = found.mean(axis=0)
+    for k in range(n):
+        free = [i for i in range(n) if i not in picks[:k]]
+        distance = {i: np.linalg.norm(mean - found[[*picks[:k], i]].mean(axis=0)) for i in free}
+        assert distance[picks[k]] <= min(distance.values()) + 1e-9
+    assert herd(found, max(1, n // 2)).tolist() == picks[: max(1, n // 2)].tolist()
+
+
+def test_herded_images_follow_their_mean_better_than_random_ones() -> None:
+    found, rng = points(200, 16, 0), np.random.default_rng(1)
+    mean = found.mean(axis=0)
+    random = [np.linalg.norm(found[rng.choice(200, 10, replace=False)].mean(axis=0) - mean) for _ in range(50)]
+    assert np.linalg.norm(found[herd(found, 10)].mean(axis=0) - mean) < min(random)
+
+
+# ---------------------------------------------------------------------------------------------- centres
+
+
+def test_one_image_of_every_cluster() -> None:
+    rng = np.random.default_rng(0)
+    middles = 100 * np.eye(5)
+    found = np.repeat(middles, 8, axis=0) + rng.normal(size=(40, 5))
+    picks = centres(found, 5, 0)
+    assert sorted(picks // 8) == [0, 1, 2, 3, 4]
+    for i in picks:
+        cluster = found[i // 8 * 8 : i // 8 * 8 + 8]
+        distances = np.linalg.norm(cluster - cluster.mean(axis=0), axis=1)
+        assert i % 8 == distances.argmin()
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("found", [points(7, 3, 0), np.zeros((7, 3)), np.repeat(points(2, 3, 0), [1, 6], axis=0)])
+def test_images_near_centres_are_distinct(found: np.ndarray) -> None:
+    for count in (1, 5, 7):
+        picks = centres(found, count, 0)
+        assert len(set(picks.tolist())) == count
+        assert picks.tolist() == centres(found, count, 0).tolist()
+
+
+# ------------------------------------------------------------------------------------------- whole sets
+
+
+@pytest.mark.parametrize("method", ["herding", "kmeans"])
+def test_selected_images_are_distinct_images_of_their_class(method: str) -> None:
+    given = start(method)
+    images, labels = initial_images(given)
+    assert images.dtype == torch.uint8
+    assert labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    where = [(given.train.images == image).flatten(1).all(dim=1).nonzero().item() for image in images]
+    assert len(set(where)) == 12
+    assert torch.equal(given.train.labels[where], labels)
+    again, _ = initial_images(start(method))
+    assert torch.equal(images, again)
+
+
+def test_the_whole_class_can_be_selected() -> None:
+    for choose in (herding, kmeans):
+        images, labels = choose(start("herding", ipc=9, train=pictures((9, 9, 9))))
+        assert len(images.unique(dim=0)) == len(labels) == 27
+
+
+def test_herding_does_not_hang_on_the_seed() -> None:
+    first, other = (herding(start("herding", seed=seed))[0] for seed in (0, 1))
+    assert torch.equal(first, other)
+
+
+@pytest.mark.parametrize("choose", [herding, kmeans])
+def test_too_few_images_are_refused(choose: Any) -> None:
+    with pytest.raises(EdcError, match=r"class 'b' has 9 training images, ipc = 10 were asked for"):
+        choose(start("herding", ipc=10))

@@ -1,0 +1,273 @@
+"""What a study takes, told before anything starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from edc import choices
+from edc.cost import KNOWN, REGULARISERS, Cost, Images, Study, count_images, report, statistics_size
+from edc.errors import EdcError
+from edc.nets.flops import arithmetic
+from edc.params import Dataset, Plan
+
+# Images, batch, epochs -> optimiser steps, image passes: what the published protocols amount to.
+GOLDEN = Path(__file__).parent / "golden" / "baselines.json"
+BUDGETS = {
+    name: tuple(case[k] for k in ("images", "batch", "epochs", "optimizer_steps", "image_passes"))
+    for name, case in json.loads(GOLDEN.read_text(encoding="utf-8"))["evaluation_budget"].items()
+}
+SGD = {"name": "sgd", "lr": 0.1}
+CONSTANT = {"name": "constant"}
+D1, D2 = (arithmetic(name, 10, 32).macs for name in ("convnet_d1", "convnet_d2"))
+
+
+@pytest.fixture(autouse=True)
+def no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither folders nor variables that say where a dataset lies."""
+    for name in [name for name in os.environ if name.startswith("EDC_DATA_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def dataset(**values: Any) -> Dataset:
+    shape = {"image_size": 32, "channels": 3, "classes": 10, "mean": [0.5] * 3, "std": [0.25] * 3}
+    return Dataset.model_validate({"name": "c", "family": "cifar10", "kind": "parquet", **shape, **values})
+
+
+def plan(images: dict[str, Any] | None = None, **sections: Any) -> Plan:
+    """A study on CIFAR-10 with two observers, as far as its sections are given."""
+    training = {"dataset": "c", "epochs": 0, "batch": 64, "optimiser": SGD, "schedule": CONSTANT, "seed": 0}
+    pretrain = {key: training | {"network": f"convnet_{key}"} for key in ("d1", "d2")}
+    values = {"study": "s", "datasets": {"c": dataset(**(images or {}))}, "pretrain": pretrain, **sections}
+    return Plan.model_validate(values)
+
+
+def condensed(**values: Any) -> dict[str, Any]:
+    made = {"optimise": {"iterations": 0}, "match": {"method": "none"}, "observers": ["d1", "d2"]}
+    return {"dataset": "c", "recipe": "r", "ipc": 10, "seed": 0, **made, **values}
+
+
+def student(**values: Any) -> dict[str, Any]:
+    row = {"dataset": "c", "recipe": "r", "ipc": 10, "student": "convnet_d1", "protocol": "p", "regime": "soft"}
+    row |= {"images": "x", "labels": "y", "seeds": [0], "epochs": 10, "batch": 50, "validations": 1}
+    return row | {"optimiser": SGD, "schedule": CONSTANT} | values
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_published_budgets(name: str) -> None:
+    images, batch, epochs, steps, passes = BUDGETS[name]
+    row = student(ipc=images // 10, batch=batch, epochs=epochs)
+    study = Study(plan(synthesize={"x": condensed(ipc=images // 10)}, evaluate={"e": row}))
+    cost = study.stage("evaluate")
+    assert cost.steps == steps
+    assert cost.macs == D1 * (3 * passes + 10_000)
+
+
+def test_a_lonely_last_image_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """21 images in batches of 10: training joins the last one with the batch before it."""
+    monkeypatch.setitem(KNOWN, "three", (3, 30, 30))
+    made = plan(
+        {"family": "three", "classes": 3}, synthesize={"x": condensed(ipc=7)}, evaluate={"e": student(batch=10)}
+    )
+    assert Study(made).stage("evaluate").steps == 10 * 2
+
+
+def test_seeds_and_looks_at_the_test_set_count() -> None:
+    rows = {"e": student(seeds=[0, 1, 2], validations=4), "f": student(seeds=[5], epochs=3, validations=10)}
+    cost = Study(plan(synthesize={"x": condensed()}, evaluate=rows)).stage("evaluate")
+    assert cost == Cost(
+        runs=2,
+        steps=3 * 20 + 6,
+        macs=D1 * (3 * (3 * 10 * 100 + 4 * 10_000) + (3 * 3 * 100 + 3 * 10_000)),
+    )
+
+
+def test_the_dataset_itself() -> None:
+    row = student(images=None, labels=None, ipc=0, regime="hard", batch=128)
+    cost = Study(plan({"holdout": 0.0}, evaluate={"e": row})).stage("evaluate")
+    assert cost.steps == 10 * 391
+    assert cost.macs == D1 * (3 * 10 * 50_000 + 10_000)
+
+
+def test_pretrain() -> None:
+    made = plan()
+    row = made.pretrain["d1"].model_copy(update={"epochs": 2})
+    cost = Study(made).pretrain(row)
+    assert cost.steps == 2 * 704  # 45,000 images in batches of 64, the last one of 8
+    assert cost.macs == D1 * 2 * (3 * 45_000 + 5_000)
+    assert cost.kept == 4 * 331_530
+    assert Study(made).stage("pretrain").runs == 2
+
+
+def test_statistics() -> None:
+    row = {"dataset": "c", "observers": ["d1", "d2"], "patch": 4, "batch": 64, "seed": 0}
+    cost = Study(plan(statistics={"s": row})).stage("statistics")
+    assert cost == Cost(runs=1, macs=45_000 * (D1 + D2), kept=4 * 11 * (134 + 422))
+
+
+@pytest.mark.parametrize(
+    ("network", "image_size", "patch", "size"),
+    [
+        ("resnet18", 32, 4, 18_388),
+        ("mobilenet_v2_half", 64, 4, 36_580),
+        ("wrn_16_2", 32, 4, 4_830),
+        ("torchvision:shufflenet_v2_x0_5", 224, 16, 14_874),
+        ("torchvision:efficientnet_b0", 224, 16, 101_310),
+    ],
+)
+def test_statistics_have_their_published_size(network: str, image_size: int, patch: int, size: int) -> None:
+    assert statistics_size(network, 10, image_size, 3, patch) == size
+
+
+def test_every_regulariser_has_its_price() -> None:
+    assert set(REGULARISERS) == set(choices.REGULARISE)
+
+
+@pytest.mark.parametrize(
+    ("method", "visit"), [("none", 2), ("logits", 3), ("statistics", 3), ("sam", 5), ("densification", 2)]
+)
+def test_synthesis(method: str, visit: int) -> None:
+    row = condensed(optimise={"iterations": 50, "group": 30}, regularise={"method": method})
+    cost = Study(plan(synthesize={"x": row})).stage("synthesize")
+    assert cost.steps == 4 * 50  # groups of 30, 30, 30 and 10 images
+    assert cost.macs == visit * 100 * 50 * ((D1 + D2) // 2)
+    assert cost.kept == 100 * (3 * 32 * 32 + 8)
+
+
+def test_synthesis_in_rounds() -> None:
+    row = condensed(optimise={"iterations": 50, "rounds": 0})
+    assert Study(plan(synthesize={"x": row})).stage("synthesize").steps == 10 * 50
+
+
+@pytest.mark.parametrize(
+    ("initialise", "passes"),
+    [
+        ({"method": "real"}, 0),
+        ({"method": "composites", "candidates": 300, "crops": 5}, 10 * 300 * 5),
+        ({"method": "composites", "candidates": 9_000, "crops": 1}, 45_000),
+        ({"method": "herding"}, 45_000),
+    ],
+)
+def test_scored_images(initialise: dict[str, Any], passes: int) -> None:
+    row = condensed(initialise=initialise, scorers=["d2"], observers=[])
+    assert Study(plan(synthesize={"x": row})).stage("synthesize").macs == passes * D2
+
+
+def test_relabel() -> None:
+    row = {"dataset": "c", "images": "x", "observers": ["d1", "d2"], "flip": True, "epochs": 300, "batch": 50}
+    cost = Study(plan(synthesize={"x": condensed()}, relabel={"y": row})).stage("relabel")
+    assert cost.macs == (D1 + D2) * (300 * 100 + 100 + 2_000)
+    assert cost.kept == 2 * 10 * 100 * (300 + 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, Images(45_000, 5_000, 10_000, False)),
+        ({"holdout": 0.0}, Images(50_000, 0, 10_000, False)),
+        ({"train_per_class": 500, "test_per_class": 200}, Images(4_500, 500, 2_000, False)),
+        ({"train_per_class": 6_000, "test_per_class": 6_000}, Images(45_000, 5_000, 10_000, False)),
+    ],
+)
+def test_known_sizes(values: dict[str, Any], expected: Images) -> None:
+    assert count_images(dataset(**values)) == expected
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_known_families_lose_no_image(family: str) -> None:
+    classes, train, test = KNOWN[family]
+    found = count_images(dataset(family=family, classes=classes))
+    assert (found.train + found.holdout, found.test, found.counted) == (train, test, False)
+
+
+def test_digits_are_counted() -> None:
+    from edc.data.sets import load_split
+
+    digits = dataset(family="digits", kind="digits", channels=1, image_size=8, mean=[0.3], std=[0.3])
+    found = count_images(digits)
+    assert found == Images(*(len(load_split(digits, split)) for split in ("train", "holdout", "test")), counted=True)
+    assert found.train + found.holdout + found.test == 1_797
+
+
+def test_a_folder_of_ones_own_is_counted(tmp_path: Path) -> None:
+    for part, count in (("train", 6), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / part / name).mkdir(parents=True)
+            for i in range(count):
+                (tmp_path / "pets" / part / name / f"{i}.png").write_bytes(b"never opened")
+    pets = dataset(family="pets", kind="folder", root=str(tmp_path / "pets"), classes=2, holdout=0.2)
+    assert count_images(pets) == Images(10, 2, 4, True)
+
+
+@pytest.mark.parametrize("values", [{"family": "pets"}, {"family": "imagenet1k", "classes": 100}])
+def test_unknown_sizes_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(
+        EdcError, match=r"dataset c: no folder given; .*; the cost needs the number of images$"
+    ) as caught:
+        count_images(dataset(**values))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_published_bill_of_imagenet() -> None:
+    """Arithmetic of IPC 10 with ResNet-18: 33 PFLOP of training, 17 of labels, 52 of synthesis (forward, backward)."""
+    observers = ["resnet18", "mobilenet_v2", "shufflenet_v2_x0_5", "alexnet"]
+    training = {"dataset": "i", "epochs": 0, "batch": 64, "optimiser": SGD, "schedule": CONSTANT, "seed": 0}
+    row = {"dataset": "i", "images": "x", "observers": observers, "flip": True, "epochs": 300, "batch": 100}
+    made = Plan(
+        study="s",
+        datasets={"i": dataset(family="imagenet1k", classes=1000, image_size=224)},
+        pretrain={key: training | {"network": f"torchvision:{key}"} for key in [*observers, "efficientnet_b0"]},
+        synthesize={
+            "x": condensed(dataset="i", observers=[*observers, "efficientnet_b0"], optimise={"iterations": 2000})
+        },
+        relabel={"y": row},
+        evaluate={"e": student(dataset="i", student="torchvision:resnet18", epochs=300, batch=100)},
+    )
+    study = Study(made)
+    looks = 2 * 50_000 * 1.8141e9
+    assert 2 * study.stage("evaluate").macs - looks == pytest.approx(33e15, rel=0.02)
+    assert 2 * study.stage("relabel").macs == pytest.approx(17e15, rel=0.02)
+    assert 2 * study.stage("synthesize").macs == pytest.approx(52e15, rel=0.02)
+    assert study.stage("relabel").kept == 2 * 10_000 * 1_000 * 301
+
+
+def test_report() -> None:
+    rows = {f"e{i}": student(seeds=[i]) for i in range(400)}
+    made = plan(synthesize={"x": condensed(optimise={"iterations": 5})}, evaluate=rows)
+    started = time.process_time()
+    text = report(made, 40, "one good GPU")
+    assert time.process_time() - started < 2
+    lines = text.splitlines()
+    assert [line.split()[0] for line in lines[:8]] == [
+        "stage", "pretrain", "statistics", "synthesize", "relabel", "evaluate", "tables", "total",
+    ]  # fmt: skip
+    assert re.fullmatch(r"evaluate +400 +8,000 +[\d.]+ TFLOP +- +\S+( \S+)?", lines[5])
+    assert lines[8] == "c: 45,000 images to train on, 5,000 held out, 10,000 to test (known sizes, no data were read)"
+    assert "one good GPU at an assumed 40 TFLOP/s" in lines[-1]
+    assert max(map(len, lines)) <= 120
+
+
+def test_hours() -> None:
+    assert Cost(macs=18 * 10**15).hours(rate=10.0) == 1.0
+    with pytest.raises(EdcError, match="--rate 0: expected TFLOP/s above 0"):
+        report(plan(), 0, "")
+
+
+def test_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edc.cli import app
+
+    (tmp_path / "workflow").symlink_to(Path(__file__).parents[1] / "workflow")
+    result = CliRunner().invoke(app, ["plan", "digits", "--cost", "--rate", "2.5", "--device-name", "a laptop"])
+    assert result.exit_code == 0, result.output
+    assert "a laptop at an assumed 2.5 TFLOP/s" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["workflow"]
+    refused = CliRunner().invoke(app, ["plan", "--cost"])
+    assert isinstance(refused.exception, EdcError)

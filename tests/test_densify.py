@@ -1,0 +1,83 @@
+"""Data densification against its formula, class by class in float64."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from edc.choices import Regularise
+from edc.densify import densification, same_size_classes, spectrum_divergence, vectors
+
+
+def views(n: int, size: int = 8, strength: float = 0.05, seed: int = 0) -> Tensor:
+    return strength * torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def plain(x: Tensor, labels: Tensor, tau: float, normalise: bool) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for c in labels.unique():
+        own = F.adaptive_avg_pool2d(x[labels == c].double(), 32).flatten(1)
+        gram = own @ own.T / (own.shape[1] if normalise else 1)
+        eigenvalues = torch.linalg.eigvals(gram).real
+        target = (eigenvalues / tau).softmax(0).detach()
+        total = total + (target * (target.log() - eigenvalues.log_softmax(0))).sum()
+    return total
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=9), st.booleans(), st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_sum_over_classes_of_any_size(labels: list[int], normalise: bool, seed: int) -> None:
+    classes = torch.tensor(labels)
+    x = views(len(labels), strength=2.0 if normalise else 0.05, seed=seed).requires_grad_()
+    loss = spectrum_divergence(x, classes, 4.0, normalise)
+    expected = plain(x, classes, 4.0, normalise)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
+    if loss.requires_grad:
+        found, wanted = (torch.autograd.grad(term, x)[0] for term in (loss, expected))
+        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (16, 16), (32, 32), (33, 47), (64, 64), (224, 224)])
+def test_pooling_is_that_of_the_library(shape: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(vectors(x), F.adaptive_avg_pool2d(x, 32).flatten(1), rtol=1e-5, atol=1e-6)
+
+
+def test_classes_of_one_size_are_solved_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert same_size_classes([1, 0, 1, 0, 2, 3, 3, 3]) == [[[0, 2], [1, 3]], [[5, 6, 7]]]
+    solved = []
+    solve = torch.linalg.eigvalsh
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda gram: solved.append(tuple(gram.shape)) or solve(gram))
+    spectrum_divergence(views(12), torch.arange(4).repeat_interleave(3), 4.0)
+    assert solved == [(4, 3, 3)]
+
+
+def test_equal_images_are_pushed_apart() -> None:
+    """Two nearly equal pictures of a class: a step down the gradient raises the smaller eigenvalue's share."""
+    x = views(1, strength=0.3).repeat(2, 1, 1, 1) + views(2, strength=0.02, seed=1)
+    x.requires_grad_()
+    labels = torch.zeros(2, dtype=torch.int64)
+    before = spectrum_divergence(x, labels, 4.0, normalise=True)
+    before.backward()
+    with torch.no_grad():
+        after = spectrum_divergence(x - 100 * x.grad, labels, 4.0, normalise=True)
+    assert after < before
+
+
+def test_alone_in_its_class_nothing_is_asked() -> None:
+    assert float(spectrum_divergence(views(3), torch.tensor([5, 1, 2]), 4.0, normalise=True)) == 0
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+def test_as_a_regulariser(normalise: bool) -> None:
+    x, labels = views(4), torch.tensor([0, 0, 1, 1])
+    settings = Regularise(method="densification", tau=3.0, normalise=normalise)
+    visit = cast(Any, SimpleNamespace(view=x, labels=labels, settings=settings))
+    assert torch.equal(densification(visit), spectrum_divergence(x, labels, 3.0, normalise))

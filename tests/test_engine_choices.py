@@ -1,0 +1,162 @@
+"""The choices of synthesis beside EDC's own: what is matched, regularised, cropped and rolled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_engine import CLASSES, NORMALISER, SHAPE, make_observers, network, row, start
+from torch import Tensor, nn
+
+from edc.choices import SynthesisAugment
+from edc.engine import Observer, Progress, augmentation, step, synthesize
+from edc.errors import EdcError
+from edc.initialise import groups_of
+from edc.params import SynthesizeRow
+from edc.watching import Watcher
+
+WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}
+
+
+def one_visit(settings: SynthesizeRow, observer: Observer | None = None) -> tuple[dict[str, Tensor], Tensor]:
+    images, labels = start()
+    images.requires_grad_(True)
+    observer = observer or make_observers(settings)[0]
+    observer.matcher.start_group(labels)
+    losses = step(images, images.detach() + 0.1, labels, observer, settings, 0, 0)
+    return losses, images
+
+
+def bn_row(**choices: Any) -> SynthesizeRow:
+    plain = {"method": "bn", "ema": 0.0, "weight": 0.5, "first_hook": 10.0}
+    return row(observers=1, match=plain, augment=WHOLE, **choices).model_copy(update={"statistics": None})
+
+
+def test_bn_matches_running_statistics_of_bn_layers_alone() -> None:
+    """SRe2L: 10 r_1 + r_2, each the distance of mean and of variance of a BN layer's input to its running values."""
+    model, settings = network(0), bn_row()
+    losses, images = one_visit(settings, Observer.make("o0", model, settings, 1, SHAPE, None))
+    inputs: list[Tensor] = []
+    layers = [m for m in model if isinstance(m, nn.BatchNorm2d)]
+    handles = [m.register_forward_pre_hook(lambda _, x: inputs.append(x[0])) for m in layers]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    terms = [
+        (m.running_mean - x.mean((0, 2, 3))).norm() + (m.running_var - x.var((0, 2, 3), unbiased=False)).norm()
+        for m, x in zip(layers, inputs, strict=True)
+    ]
+    expected = 0.5 * (10 * terms[0] + terms[1])
+    torch.testing.assert_close(losses["matching"], expected, rtol=1e-4, atol=1e-5)
+    (wanted,) = torch.autograd.grad(expected, images)
+    (found,) = torch.autograd.grad(losses["matching"], images)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_bn_needs_a_bn_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, CLASSES)).eval()
+    with pytest.raises(EdcError, match="o0 has no BN layer"):
+        Observer.make("o0", model, bn_row(), 1, SHAPE, None)
+
+
+def test_layers_is_the_category_loss_without_class_targets() -> None:
+    category = row(observers=1, match={"method": "category", "alpha": 1.0})
+    layers = row(observers=1, match={"method": "layers", "alpha": 0.3})  # alpha is for categories only
+    one, other = one_visit(category)[0]["matching"], one_visit(layers)[0]["matching"]
+    torch.testing.assert_close(one, other, rtol=0, atol=0)
+    half = one_visit(row(observers=1, match={"method": "category", "alpha": 0.5}))[0]["matching"]
+    assert float(half - one) != 0
+
+
+@pytest.mark.parametrize("carry", [False, True])
+def test_running_statistics_are_carried_to_the_next_group_if_asked(carry: bool) -> None:
+    settings = row(iterations=2, observers=1, match={"carry": carry, "ema": 0.5})
+    images, labels = start()
+    observers = make_observers(settings)
+    seen: list[Tensor] = []
+
+    def after(now: Progress) -> None:
+        seen.append(now.running["o0"].clone())
+
+    synthesize(images, labels, groups_of(CLASSES, 2, 3, 1), observers, settings, NORMALISER, Progress(), after)
+    fresh = make_observers(settings)
+    alone: list[Tensor] = []
+    second = groups_of(CLASSES, 2, 3, 1)[1]
+
+    def again(now: Progress) -> None:
+        alone.append(now.running["o0"].clone())
+
+    # The second group on its own, at the same draws of the augmentation.
+    state = Progress(group=1, done=images.clone())
+    synthesize(images, labels, groups_of(CLASSES, 2, 3, 1), fresh, settings, NORMALISER, state, again)
+    assert len(second) == 3
+    assert torch.equal(seen[2], alone[0]) != carry
+
+
+def test_statistic_flatness_vanishes_on_images_that_rest() -> None:
+    settings = row(observers=1, match={"ema": 0.0}, regularise={"method": "statistics", "weight": 1.0})
+    images, labels = start()
+    images.requires_grad_(True)
+    observer = make_observers(settings)[0]
+    observer.matcher.start_group(labels)
+    rest = step(images, images.detach(), labels, observer, settings, 0, 0)["regularise"]
+    assert float(rest) == pytest.approx(0, abs=1e-4)
+    moved = step(images, images.detach() + 0.3, labels, observer, settings, 0, 0)["regularise"]
+    assert float(moved) > 0.1
+    (gradient,) = torch.autograd.grad(moved, images)
+    assert gradient.abs().sum() > 0
+
+
+def test_sharpness_is_the_rise_of_the_loss_up_its_gradient() -> None:
+    settings = row(
+        observers=1, match={"method": "none"}, augment=WHOLE, regularise={"method": "sam", "weight": 1.0, "radius": 0.2}
+    )
+    losses, images = one_visit(settings)
+    model, (_, labels) = network(0), start()
+    plain = F.cross_entropy(model(images), labels)
+    (gradient,) = torch.autograd.grad(plain, images)
+    step_up = 0.2 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    expected = F.cross_entropy(model(images + step_up), labels) - plain
+    torch.testing.assert_close(losses["regularise"], expected, rtol=1e-4, atol=1e-6)
+    assert float(expected) > 0
+
+
+@given(st.integers(0, 3), st.integers(0, 2), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_roll_and_padding_move_pixels_and_make_none_up(pad: int, roll: int, seed: int) -> None:
+    choices = SynthesisAugment(pad=pad, crop_scale=(1.0, 1.0), flip=True, roll=(-roll, roll))
+    images = 1 + torch.arange(2 * 64, dtype=torch.float32).view(2, 1, 8, 8)
+    found = augmentation(np.random.default_rng(seed), choices, 0, 1, 8)(images)
+    assert found.shape == images.shape
+    kept = found[found > 0]
+    assert len(set(kept.tolist())) == len(kept)
+    assert set(kept.tolist()) <= set(images.flatten().tolist())
+    assert len(kept) >= 2 * (8 - pad) ** 2
+    if not pad:
+        assert len(kept) == images.numel()
+
+
+def test_the_curriculum_begins_with_whole_images() -> None:
+    choices = SynthesisAugment(crop_scale=(0.08, 1.0), flip=False, curriculum={"name": "step", "milestone": 0.5})
+    images = torch.rand(1, 1, 16, 16)
+    for seed in range(20):
+        early = augmentation(np.random.default_rng(seed), choices, 4, 10, 16)(images)
+        assert torch.equal(early, images)
+    late = [augmentation(np.random.default_rng(seed), choices, 5, 10, 16)(images) for seed in range(20)]
+    assert not all(torch.equal(x, images) for x in late)
+
+
+def test_two_observers_of_which_one_drops_hooks() -> None:
+    settings = row(observers=1, match={"drop": 1.0, "method": "layers"})
+    observer = make_observers(settings)[0]
+    losses, _ = one_visit(settings, observer)
+    hooks = observer.watcher.hooks
+    assert float(losses["matching"]) > 0
+    assert sum(hook.kind == "bn" for hook in hooks) == 2
+    everything = Watcher(network(0), 4, SHAPE)
+    assert everything.size == observer.watcher.size

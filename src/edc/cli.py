@@ -72,12 +72,11 @@ def plan(
     if study is None:
         for name, file, made in list_studies():
             if isinstance(file, EdcError) or made is None:
-                typer.echo(f"{name:18} {file}")
+                typer.echo(f"{name:20} {file}")
                 continue
             runs = sum(len(getattr(made, stage)) for stage in STAGES)
-            typer.echo(
-                f"{name:18} {', '.join(file.datasets)}: {', '.join(file.recipes)}; {runs} runs. {file.description}"
-            )
+            recipes = ", ".join(dict.fromkeys(row.recipe for row in made.evaluate.values()))
+            typer.echo(f"{name:20} {', '.join(made.datasets)}: {recipes}; {runs} runs. {file.description}")
         return
     made = make_plan(study)
     if data is not None and not data.is_dir():

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc import nets, studies
+from edc import layering, nets, studies
 from edc.choices import (
     Curriculum,
     LabelChoices,
@@ -505,9 +505,9 @@ def test_recipe_and_protocol_of_rded(case: list[dict[str, Any]]) -> None:
         family, ipc = FAMILIES[given["dataset"]], given["ipc"]
         if family not in families() or not given["arch"].startswith("resnet"):
             continue
-        images = studies.resolve(recipe, "synthesize", family, ipc, SynthesisChoices, "rded").initialise
-        labels = studies.resolve(protocol, "relabel", family, ipc, LabelChoices, "rded")
-        student = studies.resolve(protocol, "student", family, ipc, StudentChoices, "rded")
+        images = layering.resolve(recipe, "synthesize", family, ipc, SynthesisChoices, "rded").initialise
+        labels = layering.resolve(protocol, "relabel", family, ipc, LabelChoices, "rded")
+        student = layering.resolve(protocol, "student", family, ipc, StudentChoices, "rded")
         assert images.factor == given["factor"], given
         assert images.factor**2 * ipc == given["needed_patches"]
         assert (images.candidates >= given["needed_patches"]) or not given["enough_candidates"], given

@@ -9,5 +9,7 @@ STAGES = {
     "synthesize": "Make the images of a condensed set.",
     "relabel": "Store the observers' soft labels of a condensed set.",
     "evaluate": "Train students on a condensed set and test them on real images.",
+    "continual": "Learn classes portion by portion from condensed images alone.",
+    "slimming": "Prune a network with a condensed set as its only data.",
     "tables": "Write the tables of a study from its results.",
 }

@@ -10,8 +10,10 @@ from typing import Any
 from edc import STAGES
 from edc.choices import LabelChoices, StudentChoices, SynthesisChoices
 from edc.errors import EdcError, unknown_name
+from edc.layering import layers, own_protocol, resolve
+from edc.loading import check_references
 from edc.nets import check_name
-from edc.params import SCORED, Dataset, Plan, check_references, twice_chance
+from edc.params import SCORED, Dataset, Plan, twice_chance
 from edc.studies import (
     DatasetFile,
     Grid,
@@ -19,13 +21,12 @@ from edc.studies import (
     RecipeFile,
     Role,
     StudyFile,
-    layers,
     merge,
-    own_protocol,
     read,
-    resolve,
 )
 from edc.validation import Model, validate
+
+CROSSED = ("recipes", "ipc", "protocols", "students", "seeds")
 
 
 class Builder:
@@ -107,12 +108,13 @@ class Builder:
             for name, recipe, ipc, variant in itertools.product(*_crossed(grid)):
                 self.dataset(name)
                 self.recipe(name, recipe, ipc, variant, grid)
+        self.applications()
         values = {
             "study": self.name,
             "machine": _dump(study.machine),
             "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
             **self.rows,
-            "tables": {self.name: {"evaluate": list(self.rows["evaluate"])}},
+            "tables": {self.name: {stage: list(self.rows[stage]) for stage in ("evaluate", "continual", "slimming")}},
         }
         self.group_statistics(values)
         plan: Plan = validate(Plan, values, self.where)
@@ -122,8 +124,9 @@ class Builder:
     def check(self) -> None:
         """An override or a variant that nothing uses is a misspelling."""
         study, grids = self.study, self.study.parts()
+        applied = [*study.continual, *study.slimming]
         used: dict[str, list[str]] = {
-            kind: list(dict.fromkeys(n for grid in grids for n in getattr(grid, kind) or []))
+            kind: list(dict.fromkeys(n for grid in grids + applied for n in getattr(grid, kind, None) or []))
             for kind in ("datasets", "recipes", "protocols", "variants")
         }
         for kind in ("datasets", "recipes", "protocols"):
@@ -192,54 +195,49 @@ class Builder:
                 group.extend(observer for observer in row["observers"] if observer not in group)
 
     def protocol(self, cell: Cell, images: str | None, protocol: str, grid: Grid) -> None:
+        overridden = self.study.overrides
+        changed = cell.recipe in overridden.get("recipes", {}) or protocol in overridden.get("protocols", {})
+        for network in grid.students or []:
+            row = self.student(cell, images, protocol, network, grid.seeds or [])
+            row |= {"variant": cell.variant, "changed": changed}
+            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{cell.suffix}", row)
+
+    def student(self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]) -> dict[str, Any]:
+        """The values of a student in training, its labels among the rows: see ``StudentRow``."""
         dataset, path = self.datasets[cell.dataset], f"workflow/protocols/{protocol}.yaml"
         file: ProtocolFile = read("protocols", protocol, self.study.overrides.get("protocols", {}).get(protocol), path)
-        changes, overridden = self.over(cell, "protocol"), self.study.overrides
-        over = [(where, values.get("student", {})) for where, values in changes]
-        for network in grid.students or []:
-            single = [(f"students.{network}", file.students[network])] if network in file.students else []
-            arguments = (dataset.family, cell.ipc, StudentChoices, path, single + over)
-            student: StudentChoices = resolve(file, "student", *arguments)
-            batch, labels = student.batch, None
-            if images is not None:
-                batch = min(student.batch, dataset.classes * cell.ipc)
-                over_label = [(where, values.get("relabel", {})) for where, values in changes]
-                label: LabelChoices = resolve(file, "relabel", dataset.family, cell.ipc, LabelChoices, path, over_label)
-                labels = self.labels(cell.dataset, images, protocol, file, label, student.epochs, batch, cell.ipc)
-            row = {
-                "dataset": cell.dataset,
-                "recipe": cell.recipe,
-                "variant": cell.variant,
-                "changed": cell.recipe in overridden.get("recipes", {}) or protocol in overridden.get("protocols", {}),
-                "ipc": cell.ipc if images is not None else 0,
-                "student": network,
-                "protocol": protocol,
-                "regime": file.regime,
-                "images": images,
-                "labels": labels,
-                "seeds": list(grid.seeds or []),
-                **_dump(student),
-                "batch": batch,
-            }
-            amount = f"ipc{cell.ipc}" if images is not None else "all"
-            self.add("evaluate", f"{cell.dataset}-{cell.recipe}-{amount}-{network}-{protocol}{cell.suffix}", row)
+        changes = self.over(cell, "protocol")
+        over = [(f"students.{network}", file.students[network])] if network in file.students else []
+        over += [(where, values.get("student", {})) for where, values in changes]
+        student: StudentChoices = resolve(file, "student", dataset.family, cell.ipc, StudentChoices, path, over)
+        batch, labels = student.batch, None
+        if images is not None:
+            batch = min(student.batch, dataset.classes * cell.ipc)
+            over = [(where, values.get("relabel", {})) for where, values in changes]
+            label: LabelChoices = resolve(file, "relabel", dataset.family, cell.ipc, LabelChoices, path, over)
+            labels = self.labels(cell, images, protocol, file, label, student.epochs, batch)
+        return {
+            "dataset": cell.dataset,
+            "recipe": cell.recipe,
+            "ipc": cell.ipc if images is not None else 0,
+            "student": network,
+            "protocol": protocol,
+            "regime": file.regime,
+            "images": images,
+            "labels": labels,
+            "seeds": list(seeds),
+            **_dump(student),
+            "batch": batch,
+        }
 
     def labels(
-        self,
-        name: str,
-        images: str,
-        protocol: str,
-        file: ProtocolFile,
-        label: LabelChoices,
-        epochs: int,
-        batch: int,
-        ipc: int,
+        self, cell: Cell, images: str, protocol: str, file: ProtocolFile, label: LabelChoices, epochs: int, batch: int
     ) -> str:
-        dataset = self.datasets[name]
+        dataset, path = self.datasets[cell.dataset], f"workflow/protocols/{protocol}.yaml"
         row = {
-            "dataset": name,
+            "dataset": cell.dataset,
             "images": images,
-            "observers": self.observers(name, file, f"workflow/protocols/{protocol}.yaml", "label", ipc),
+            "observers": self.observers(cell.dataset, file, path, "label", cell.ipc),
             "epochs": epochs,
             "batch": batch,
             "flip": dataset.flip,
@@ -248,6 +246,23 @@ class Builder:
         if label.min_accuracy is None:
             row["min_accuracy"] = twice_chance(dataset.classes)
         return self.add("relabel", f"{images}-{protocol}", row)
+
+    def applications(self) -> None:
+        """Rows of continual learning and of slimming."""
+        for stage in ("continual", "slimming"):
+            for part in getattr(self.study, stage):
+                own = {name: getattr(part, name) for name in type(part).model_fields if name not in CROSSED}
+                crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
+                for name, recipe_name, ipc, protocol, network in itertools.product(*crossed):
+                    self.dataset(name)
+                    overrides = self.study.overrides.get("recipes", {}).get(recipe_name)
+                    recipe: RecipeFile = read("recipes", recipe_name, overrides, self.where)
+                    cell = Cell(name, recipe_name, ipc, "")
+                    path = f"workflow/recipes/{recipe_name}.yaml"
+                    images = None if recipe.real else self.images(cell, recipe, path)
+                    wanted = recipe.protocol if recipe.real else protocol
+                    row = self.student(cell, images, wanted, network, part.seeds)
+                    self.add(stage, f"{cell.key(images)}-{network}-{wanted}", row | own)
 
 
 @dataclass(frozen=True)
@@ -262,6 +277,10 @@ class Cell:
     @property
     def suffix(self) -> str:
         return f"-{self.variant}" if self.variant else ""
+
+    def key(self, images: str | None) -> str:
+        """How rows about students of this cell begin."""
+        return f"{self.dataset}-{self.recipe}-" + (f"ipc{self.ipc}" if images is not None else "all")
 
 
 def _crossed(grid: Grid) -> tuple[list[Any], ...]:

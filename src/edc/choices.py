@@ -19,6 +19,7 @@ INITIALISE: dict[str, str] = {
     "composites": "edc.composites:composites",
     "herding": "edc.coreset:herding",
     "kmeans": "edc.coreset:kmeans",
+    "imported": "edc.imported:imported",
 }
 """Where pixels start: function of :class:`edc.initialise.Start`."""
 
@@ -54,6 +55,12 @@ LOSS: dict[str, str] = {
     "kl": "edc.training:kl",
 }
 """What a student minimises: function of its logits, the soft labels, the classes and :class:`Loss`."""
+
+LABELS: dict[str, str] = {
+    "observers": "edc.relabel:observe",
+    "imported": "edc.imported:adopt_labels",
+}
+"""Where labels come from: function of the job."""
 
 ENSEMBLE: dict[str, str] = {
     "mean": "edc.labels:plain_mean",
@@ -109,6 +116,7 @@ class Initialise(Model):
         ge=1,
         description="composites: make so many a class and draw from them; null: the best as ranked",
     )
+    source: str | None = Field(default=None, description="imported: name of a set that `edc import` brought in")
 
 
 class Match(Model):
@@ -207,6 +215,9 @@ class LabelChoices(Model):
     mixup_alpha: Positive = Field(default=0.8, description="mixup: of the Beta distribution the share is drawn from")
     shuffle: int = Field(default=1, ge=1, le=8, description="RDED: permute the strips of an n by n tiling")
     randaugment: RandAugment | None = None
+    source: Annotated[str, OneOf(LABELS)] = Field(
+        default="observers", description="imported: the labels that came with an imported set"
+    )
     ensemble: Annotated[str, OneOf(ENSEMBLE)] = "mean"
     min_accuracy: Fraction | None = Field(
         default=None, description="hold-out accuracy below which an observer is refused; null: twice chance"

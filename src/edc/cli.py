@@ -57,7 +57,7 @@ def plan(
     ] = "one H100-class GPU (TF32)",
 ) -> None:
     """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
-    from edc.params import load_plan
+    from edc.loading import load_plan
     from edc.plan import list_studies, make_plan, write_dag, write_plan
     from edc.studies import names
 
@@ -127,7 +127,7 @@ def track() -> None:
     summary = drain(wait=120)
     if not summary.error and Path("params.yaml").exists():
         from edc.filing import file_results
-        from edc.params import load_plan
+        from edc.loading import load_plan
 
         problem = file_results(load_plan())
         summary = drain(wait=120) if problem is None else replace(summary, error=problem)

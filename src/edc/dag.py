@@ -18,7 +18,7 @@ import yaml
 from edc import STAGES, choices
 from edc.data import READERS
 from edc.nets import module_of
-from edc.params import Plan, RelabelRow, SynthesizeRow
+from edc.params import ContinualRow, Plan, RelabelRow, SynthesizeRow
 from edc.reported import REPORTED, TABLES
 from edc.storage import fingerprint, sha256
 
@@ -26,8 +26,8 @@ SOURCE = Path("src/edc")
 
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
-    "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "new", "params", "plan",
-    "progress", "schema", "snake", "storage", "studies", "tracking", "validation",
+    "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering", "loading",
+    "new", "params", "plan", "progress", "schema", "snake", "storage", "studies", "tracking", "validation",
 }  # fmt: skip
 
 
@@ -111,17 +111,39 @@ def _evaluate(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
     outputs = [Output(f"{here}/history.csv", False), Output(f"{here}/curves.png", False)]
     if row.images is None or row.labels is None:
         return [], outputs
-    labels = [f"{folder('relabel', row.labels)}/{name}" for name in ("logits.npy", "fixed.npy", "manifest.json")]
-    return [*_images(row.images), *labels], outputs
+    return [*_images(row.images), *_labels(row.labels)], outputs
+
+
+def _continual(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.continual[key], folder("continual", key)
+    outputs = [Output(f"{here}/history.csv", False), Output(f"{here}/curves.png", False)]
+    if row.images is None or row.labels is None:
+        return [], outputs
+    # The memory is labelled anew in every step: the observers are needed, not the stored labels.
+    return [*_images(row.images), *_weights(plan.relabel[row.labels].observers)], outputs
+
+
+def _slimming(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.slimming[key], folder("slimming", key)
+    outputs = [Output(f"{here}/history.csv", False), Output(f"{here}/curves.png", False)]
+    if row.images is None or row.labels is None:
+        return [], outputs
+    return [*_images(row.images), *_labels(row.labels)], outputs
 
 
 def _tables(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
-    inputs = [f"{folder('evaluate', name)}/manifest.json" for name in plan.tables[key].evaluate]
+    rows = plan.tables[key]
+    named = {"evaluate": rows.evaluate, "continual": rows.continual, "slimming": rows.slimming}
+    inputs = [f"{folder(stage, name)}/manifest.json" for stage, found in named.items() for name in found]
     return [*inputs, str(REPORTED)], [Output(f"results/tables/{name}.csv", False) for name in TABLES]
 
 
 def _weights(observers: list[str]) -> list[str]:
     return [path for o in observers for path in (weights(o), f"{folder('pretrain', o)}/manifest.json")]
+
+
+def _labels(key: str) -> list[str]:
+    return [f"{folder('relabel', key)}/{name}" for name in ("logits.npy", "fixed.npy", "manifest.json")]
 
 
 def _images(key: str) -> list[str]:
@@ -134,6 +156,8 @@ _FILES: dict[str, Callable[[Plan, str], tuple[list[str], list[Output]]]] = {
     "synthesize": _synthesize,
     "relabel": _relabel,
     "evaluate": _evaluate,
+    "continual": _continual,
+    "slimming": _slimming,
     "tables": _tables,
 }
 
@@ -164,8 +188,12 @@ def _by_name(plan: Plan, row: Any) -> Iterator[str]:
     if isinstance(row, SynthesizeRow):
         yield choices.module_of(choices.INITIALISE, row.initialise.method)
         yield choices.module_of(choices.REGULARISE, row.regularise.method)
+    if isinstance(row, ContinualRow) and row.labels is not None:
+        row = plan.relabel[row.labels]
+        yield from (f"nets.{module_of(plan.pretrain[key].network)}" for key in row.observers)
     if isinstance(row, RelabelRow):
         yield choices.module_of(choices.ENSEMBLE, row.ensemble)
+        yield choices.module_of(choices.LABELS, row.source)
 
 
 @cache

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from edc.errors import EdcError
+from edc.layering import own_protocol
 from edc.nets.titles import paper_name
 from edc.reported import DATASETS
 from edc.storage import RESULTS, read_json
-from edc.studies import WORKFLOW, own_protocol, read
+from edc.studies import WORKFLOW, read
 from edc.validation import Model, validate
 
 Percent = Annotated[float, Field(ge=0, le=100)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,4 +86,28 @@ def learning_curves(path: Path, history: Sequence[Sequence[Any]], title: str) ->
     right.set_ylabel("test accuracy, %")
     right.legend(loc="lower right", fontsize="small")
     loss.set_title(title)
+    return save_figure(path, figure)
+
+
+def lines(
+    path: Path, curves: Mapping[str, Sequence[tuple[float, float, float | None]]], horizontal: str, vertical: str
+) -> Path:
+    """Named curves with bands of one standard deviation.
+
+    Args:
+        path: a PNG.
+        curves: by name: x, mean and standard deviation or None.
+        horizontal, vertical: what the axes show.
+    """
+    figure = new_figure()
+    axes = figure.add_subplot()
+    for name, points in curves.items():
+        x, mean = [p[0] for p in points], [p[1] for p in points]
+        axes.plot(x, mean, marker=".", label=name)
+        if all(p[2] is not None for p in points):
+            low, high = ([m + sign * (p[2] or 0) for m, p in zip(mean, points, strict=True)] for sign in (-1, 1))
+            axes.fill_between(x, low, high, alpha=0.15)
+    axes.set_xlabel(horizontal)
+    axes.set_ylabel(vertical)
+    axes.legend(fontsize="small")
     return save_figure(path, figure)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from edc import dag
 from edc.errors import EdcError
-from edc.params import Dataset, Plan, load_plan
+from edc.loading import load_plan
+from edc.params import Dataset, Plan
 from edc.storage import (
     RESULTS,
     STATE,
@@ -253,6 +254,8 @@ KNOBS = {
     "synthesize": "optimise.group",
     "relabel": "observers",
     "evaluate": "batch",
+    "continual": "batch",
+    "slimming": "batch",
 }
 
 

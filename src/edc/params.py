@@ -6,15 +6,13 @@ The models refuse unknown keys, so a misspelt value cannot be silently ignored.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edc import STAGES
 from edc.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
-from edc.errors import EdcError, unknown_name
-from edc.validation import Area, Model, Positive, Seeds, read_yaml, validate
+from edc.errors import unknown_name
+from edc.validation import Area, Model, Positive, Seeds
 
 
 class Machine(Model):
@@ -142,25 +140,21 @@ def twice_chance(classes: int) -> float:
     return min(2 / classes, 0.25 + 0.75 / classes)
 
 
-class EvaluateRow(StudentChoices):
+class StudentRow(StudentChoices):
     """One student network on one condensed set under one protocol, for every seed."""
 
     dataset: str
     recipe: str
-    variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
-    changed: bool = Field(
-        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
-    )
     ipc: int = Field(ge=0, description="images per class; 0: the whole training set")
     student: str
     protocol: str
     regime: Literal["soft", "fixed", "hard"]
     images: str | None = Field(default=None, description="a synthesize row; null: train on the dataset itself")
-    labels: str | None = None
+    labels: str | None = Field(default=None, description="a relabel row")
     seeds: Seeds
 
     @model_validator(mode="after")
-    def _upstream(self) -> EvaluateRow:
+    def _upstream(self) -> StudentRow:
         if (self.images is None) != (self.ipc == 0) or (self.images is None) != (self.labels is None):
             raise ValueError("images and labels must be given, or both be null and ipc be 0")
         if self.images is None and self.regime != "hard":
@@ -168,10 +162,42 @@ class EvaluateRow(StudentChoices):
         return self
 
 
+class EvaluateRow(StudentRow):
+    """A student judged on the whole test set."""
+
+    variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
+    changed: bool = Field(
+        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
+    )
+
+
+class ContinualRow(StudentRow):
+    """Class-incremental learning: in each step a fresh student learns from the condensed images of all classes so far.
+
+    The memory is labelled anew in every step, with the choices and observers of ``labels``: no image of a class that is
+    still to come may be mixed in.
+    """
+
+    steps: int = Field(ge=2, description="the classes come in so many portions of equal size, give or take one")
+    orders: Seeds = Field(description="of the classes: 0 is the label order, others are seeds of a permutation")
+
+
+class SlimmingRow(StudentRow):
+    """Network slimming (Liu et al. 2017) with a condensed set as the only data."""
+
+    sparsity: float = Field(ge=0, description="weight of the L1 norm of BN scales")
+    ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        min_length=1, description="shares of all channels that are removed"
+    )
+    finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
+
+
 class TablesRow(Model):
     """The tables of one study."""
 
     evaluate: list[str]
+    continual: list[str] = []
+    slimming: list[str] = []
 
 
 class Plan(Model):
@@ -185,6 +211,8 @@ class Plan(Model):
     synthesize: dict[str, SynthesizeRow] = {}
     relabel: dict[str, RelabelRow] = {}
     evaluate: dict[str, EvaluateRow] = {}
+    continual: dict[str, ContinualRow] = {}
+    slimming: dict[str, SlimmingRow] = {}
     tables: dict[str, TablesRow] = {}
 
     def row(self, stage: str, key: str) -> Any:
@@ -206,67 +234,3 @@ class Plan(Model):
             values["machine"] = self.machine.model_dump(mode="json")
             values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
         return values
-
-
-def load_plan(path: Path = Path("params.yaml")) -> Plan:
-    """Read and check the active plan.
-
-    Raises:
-        EdcError: the file is missing (``edc plan STUDY`` writes it) or holds a value that is not allowed.
-    """
-    if not path.exists():
-        raise EdcError(f"{path}: no plan here; write one with `edc plan STUDY`")
-    plan: Plan = validate(Plan, read_yaml(path), str(path))
-    check_references(plan, str(path))
-    return plan
-
-
-def check_references(plan: Plan, where: str) -> None:
-    """Every name of an upstream row, dataset or network must exist, before anything starts."""
-    from edc.data import READERS
-    from edc.nets import check_name
-
-    for name, dataset in plan.datasets.items():
-        if dataset.kind not in READERS:
-            raise unknown_name("dataset kind", dataset.kind, READERS, f"{where}: datasets.{name}")
-
-    def need(section: str, name: str, key: str) -> None:
-        if name not in getattr(plan, section):
-            raise unknown_name(f"{section} row", name, getattr(plan, section), f"{where}: {key}")
-
-    for stage in list(STAGES)[:-1]:
-        for key, row in getattr(plan, stage).items():
-            here = f"{stage}.{key}"
-            need("datasets", row.dataset, here)
-            for observer in [*getattr(row, "observers", []), *getattr(row, "scorers", [])]:
-                need("pretrain", observer, here)
-            if stage == "synthesize" and row.statistics is not None:
-                need("statistics", row.statistics, here)
-                for observer in row.observers:
-                    if observer not in plan.statistics[row.statistics].observers:
-                        raise EdcError(
-                            f"{where}: {here}.observers: {row.statistics!r} has no statistics of {observer!r}"
-                        )
-            if stage == "relabel" or (stage == "evaluate" and row.images is not None):
-                need("synthesize", row.images, here)
-            if stage == "evaluate" and row.images is not None:
-                need("relabel", row.labels, here)
-                labels, images = plan.relabel[row.labels], plan.synthesize[row.images]
-                for name in ("dataset", "ipc"):
-                    mine, theirs = getattr(row, name), getattr(images, name)
-                    if mine != theirs:
-                        raise EdcError(f"{where}: {here}.{name} = {mine!r}: the images {row.images!r} have {theirs!r}")
-                if labels.images != row.images:
-                    raise EdcError(f"{where}: {here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
-                if labels.epochs < row.epochs:
-                    raise EdcError(
-                        f"{where}: {here}.epochs = {row.epochs}: {row.labels!r} has labels for {labels.epochs} epochs"
-                    )
-            for network in filter(None, (getattr(row, "network", None), getattr(row, "student", None))):
-                try:
-                    check_name(network)
-                except EdcError as error:
-                    raise EdcError(f"{where}: {here}: {error}") from None
-    for key, row in plan.tables.items():
-        for name in row.evaluate:
-            need("evaluate", name, f"tables.{key}")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edc.choices import ENSEMBLE, implementation
+from edc.choices import ENSEMBLE, LABELS, implementation
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import Replay
@@ -25,7 +25,12 @@ FORWARD = 500  # images per forward pass of the observers
 
 
 def run(job: Job) -> None:
-    """Store the mean logits of the observers: (epochs, N, K) for the augmented views, (N, K) for the plain images."""
+    """Store soft labels, of the observers or those that came with an imported set."""
+    implementation(LABELS, job.row.source)(job)
+
+
+def observe(job: Job) -> None:
+    """Store the joint logits of the observers: (epochs, N, K) for the augmented views, (N, K) for the plain images."""
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     made = job.upstream("synthesize", row.images)
     stored = read_tensors(RESULTS / "synthesize" / row.images / "images.safetensors")
@@ -114,8 +119,16 @@ def ensemble(logits: Tensor, row: RelabelRow) -> Tensor:
     return label.to(torch.float16)
 
 
-def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -> dict[str, float]:
+def measure(
+    job: Job, observers: dict[str, nn.Module], normaliser: Normaliser, key: str | None = None
+) -> dict[str, float]:
     """Accuracy of every observer, percent, on held-out training images (on training images where none are held out).
+
+    Args:
+        job: whose dataset it is.
+        observers: by row.
+        normaliser: into the space they see.
+        key: the relabel row that says what is expected of them; None: the job's own.
 
     Raises:
         EdcError: one is implausibly bad; most often its classes are in another order.
@@ -123,14 +136,16 @@ def measure(job: Job, observers: dict[str, nn.Module], normaliser: Normaliser) -
     held = job.load("holdout" if job.dataset.holdout else "train")
     spread = torch.linspace(0, len(held) - 1, min(SANITY_IMAGES, len(held))).long()
     feed = Feed(held.select(spread), job.dataset, normaliser, job.device)
-    least = job.row.min_accuracy if job.row.min_accuracy is not None else twice_chance(job.dataset.classes)
+    key = key or job.key
+    given = job.plan.relabel[key].min_accuracy
+    least = given if given is not None else twice_chance(job.dataset.classes)
     measured = {}
-    for key, observer in observers.items():
-        measured[key] = accuracy(observer, feed)
-        if measured[key] < 100 * least:
+    for name, observer in observers.items():
+        measured[name] = accuracy(observer, feed)
+        if measured[name] < 100 * least:
             raise EdcError(
-                f"observer {key} is right on {measured[key]:.1f} % of held-out images, at least "
-                f"{100 * least:.1f} % was expected (relabel.{job.key}.min_accuracy); "
+                f"observer {name} is right on {measured[name]:.1f} % of held-out images, at least "
+                f"{100 * least:.1f} % was expected (relabel.{key}.min_accuracy); "
                 "train it longer, or check the order of its classes"
             )
     return measured

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edc import STAGES, dag
 from edc.errors import EdcError
-from edc.params import load_plan
+from edc.loading import load_plan
 from edc.storage import RESULTS, STATE, fingerprint, write_text
 
 

@@ -6,10 +6,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from edc.nets import build
-from edc.params import Dataset, EvaluateRow
+from edc.params import Dataset, StudentRow
 from edc.rng import generator
 from edc.schedules import multiplier
 from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
@@ -26,18 +26,29 @@ class Student:
         row: network and protocol.
         dataset: shape of images and number of classes.
         device: where it trains.
+        model: what is trained instead of a fresh network of the row's name.
+        sparsity: weight of the L1 norm of BN scales in the loss (network slimming, Liu et al. 2017).
 
     Attributes:
         history: per epoch: epoch, learning rate, training loss, test accuracy (None where it was not looked at).
         rate: this epoch's learning rate.
     """
 
-    def __init__(self, seed: int, row: EvaluateRow, dataset: Dataset, device: torch.device) -> None:
-        self.seed, self.row = seed, row
-        size, channels = dataset.image_size, dataset.channels
-        self.model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed).to(
-            device
-        )
+    def __init__(
+        self,
+        seed: int,
+        row: StudentRow,
+        dataset: Dataset,
+        device: torch.device,
+        model: nn.Module | None = None,
+        sparsity: float = 0.0,
+    ) -> None:
+        self.seed, self.row, self.sparsity = seed, row, sparsity
+        if model is None:
+            size, channels = dataset.image_size, dataset.channels
+            model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
+        self.model = model.to(device)
+        self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.optimiser = make_optimiser(self.model, row.optimiser)
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self.history: list[list[Any]] = []
@@ -59,6 +70,9 @@ class Student:
         loss = student_loss(self.model(x), targets, labels, self.row.loss)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        for scale in self.scales:
+            assert scale.grad is not None
+            scale.grad.add_(scale.detach().sign(), alpha=self.sparsity)
         self.optimiser.step()
         if self.average is not None:
             self.average.update()

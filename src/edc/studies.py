@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -133,6 +133,31 @@ class Grid(Model):
     variants: list[str] | None = Field(default=None, description="names of `variants`; '' is none")
 
 
+class Application(Model):
+    """Which condensed sets an application is tried with."""
+
+    recipes: list[str] = Field(min_length=1)
+    ipc: list[int] = Field(min_length=1)
+    protocols: list[str] = Field(min_length=1)
+    students: list[str] = Field(min_length=1)
+    seeds: Seeds = [0]
+
+
+class Continual(Application):
+    """Class-incremental learning."""
+
+    steps: int = Field(ge=2)
+    orders: Seeds = [0]
+
+
+class Slimming(Application):
+    """Network slimming."""
+
+    sparsity: float = Field(default=1e-4, ge=0)
+    ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
+    finetune: int = Field(ge=0)
+
+
 class StudyFile(Model):
     """``workflow/studies/NAME.yaml``: what to run."""
 
@@ -147,6 +172,8 @@ class StudyFile(Model):
     seed: int = Field(default=0, ge=0, description="of the synthesis")
     variants: dict[str, Variant] = {}
     grids: list[Grid] = Field(default=[], description="parts crossed one by one; default: one of everything above")
+    continual: list[Continual] = []
+    slimming: list[Slimming] = []
     machine: Machine = Machine()
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
         default={}, description="values laid over a file's own, by name"
@@ -214,69 +241,3 @@ def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where
     if overrides:
         file = validate(KINDS[kind], merge(values, overrides), f"study's overrides.{kind}.{name}")
     return file
-
-
-def layers(file: RecipeFile | ProtocolFile, family: str, ipc: int) -> list[tuple[str, Layer]]:
-    """The layers of a file that apply, weakest first, each with the key it stands under."""
-    found: list[tuple[str, Layer]] = []
-    if family in file.families:
-        found.append((f"families.{family}", file.families[family]))
-    if ipc in file.ipc:
-        found.append((f"ipc.{ipc}", file.ipc[ipc]))
-    if family in file.families and ipc in file.families[family].ipc:
-        found.append((f"families.{family}.ipc.{ipc}", file.families[family].ipc[ipc]))
-    return found
-
-
-def own_protocol(recipe: RecipeFile, family: str, ipc: int) -> str:
-    """The protocol a recipe brings along for a dataset family and number of images per class."""
-    own = recipe.protocol
-    for _, layer in layers(recipe, family, ipc):
-        own = layer.protocol or own
-    return own
-
-
-def resolve(
-    file: RecipeFile | ProtocolFile,
-    section: str,
-    family: str,
-    ipc: int,
-    model: type[Model],
-    where: str,
-    over: list[tuple[str, Values]] | None = None,
-) -> Any:
-    """One section of a recipe or protocol for a dataset family and a number of images per class, checked.
-
-    Args:
-        file: the recipe or protocol.
-        section: which values.
-        family, ipc: which layers apply.
-        model: what the values must be.
-        where: the file, for the error line.
-        over: what else is laid on top, each with where it comes from.
-
-    Raises:
-        EdcError: names the file, the layer and the key that is wrong.
-    """
-    values: Values = dict(getattr(file, section))
-    stages = [("", values)]
-    for key, layer in layers(file, family, ipc):
-        values = merge(values, getattr(layer, section))
-        stages.append((f" ({key})", values))
-    for key, more in over or []:
-        values = merge(values, more)
-        stages.append((f" ({key})", values))
-    resolved = None
-    for key, values in stages:
-        # Only the last layer must be complete; the ones before are checked to blame the right place.
-        resolved = _check(model, values, f"{where}{key}: {section}", complete=values is stages[-1][1])
-    return resolved
-
-
-def _check(model: type[Model], values: Values, where: str, complete: bool) -> Any:
-    try:
-        return validate(model, values, where)
-    except EdcError as error:
-        if complete or "missing key" not in str(error):
-            raise
-        return None

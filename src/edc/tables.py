@@ -27,8 +27,9 @@ def run(plan: Plan, key: str) -> None:
         EdcError: a result the plan names is missing or damaged, or one found here holds a value that is not allowed.
     """
     inputs = {}
-    for name in plan.tables[key].evaluate:
-        inputs[f"evaluate/{name}"] = fingerprint(read_manifest("evaluate", name)["files"])
+    for stage in ("evaluate", "continual", "slimming"):
+        for name in getattr(plan.tables[key], stage):
+            inputs[f"{stage}/{name}"] = fingerprint(read_manifest(stage, name)["files"])
     found, cost = evaluations(), costs()
     folder = RESULTS / "tables"
     made = tables(found, read_figures())

@@ -63,6 +63,22 @@ class Cropped:
         return _array(part.resize((self.size, self.size), Image.Resampling.BILINEAR), self.channels)
 
 
+@dataclass(frozen=True)
+class Several:
+    """The same picture seen several times: (times, C, S, S).
+
+    Attributes:
+        view: what is seen each time; its positions count every time.
+        times: how often.
+    """
+
+    view: View
+    times: int
+
+    def __call__(self, position: int, picture: Image.Image) -> Pixels:
+        return np.stack([self.view(position * self.times + i, picture) for i in range(self.times)])
+
+
 def fit(picture: Image.Image, channels: int, size: int, resize: int | None = None) -> Pixels:
     """One picture as uint8 (channels, size, size).
 

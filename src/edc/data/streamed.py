@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edc.data.crops import CropDraws
 from edc.data.images import Images, Indices
-from edc.data.pictures import Centre, Cropped, Pixels, Rows, View, threads_here
+from edc.data.pictures import Centre, Cropped, Pixels, Rows, Several, View, threads_here
 from edc.data.source import Source
 from edc.errors import EdcError
 
@@ -103,14 +103,21 @@ class StreamedSet(Images):
             view = Cropped(channels, size, crops[order])
         else:
             view = Centre(channels, size, round((self.resize or side) * size / side))
-        sorted_pixels = np.empty((len(rows), channels, size, size), np.uint8)
-        bad = self.source.decode(rows[order], sorted_pixels, view)
+        # A picture asked for several times, each with a crop of its own, is decoded once.
+        wanted, counts = np.unique(rows, return_counts=True)
+        times = int(counts[0]) if len(counts) and (counts == counts[0]).all() else 1
+        if times == 1:
+            wanted = rows[order]
+        seen: View = view if times == 1 else Several(view, times)
+        shape = (channels, size, size) if times == 1 else (times, channels, size, size)
+        found = np.empty((len(wanted), *shape), np.uint8)
+        bad = self.source.decode(wanted, found, seen)
         for position in sorted(bad):
-            row = int(rows[order[position]])
+            row = int(wanted[position])
             self._found_bad(row, bad[position])
-            self._stand_in(row, position, sorted_pixels, view)
-        pixels = np.empty_like(sorted_pixels)
-        pixels[order] = sorted_pixels
+            self._stand_in(row, position, found, seen)
+        pixels = np.empty((len(rows), channels, size, size), np.uint8)
+        pixels[order] = found.reshape(pixels.shape)
         return torch.from_numpy(pixels)
 
     def _found_bad(self, row: int, reason: str) -> None:

@@ -20,7 +20,7 @@ from edc.nets.groups import weight_decay_groups
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
+__all__ = ["PRUNABLE", "build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
 
 # Name -> "module:function" below this package, imported when a network is built.
 _ZOO = {
@@ -36,6 +36,8 @@ _ZOO = {
     "vgg11_bn": "vgg:vgg11_bn",
     "wrn_16_2": "wrn:wrn_16_2",
 }
+PRUNABLE = ("vgg11_bn",)
+"""Networks whose channels can be removed: plain sequences, where nothing but the next layer reads a layer."""
 _LIBRARIES = ("torchvision", "timm")
 
 

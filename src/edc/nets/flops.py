@@ -46,10 +46,18 @@ def arithmetic(network: str, classes: int, image_size: int, channels: int = 3) -
         EdcError: for an unknown name, or a network that cannot take such images.
     """
     model = skeleton(network, classes, image_size, channels)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, channels, image_size, image_size, device="meta"))
+    macs = multiply_accumulates(model, (channels, image_size, image_size))
     stored = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-    return Arithmetic(counter.get_total_flops() // 2, parameter_count(model), stored)
+    return Arithmetic(macs, parameter_count(model), stored)
+
+
+def multiply_accumulates(model: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Of one forward pass of one image (C, H, W); the model is left in the mode it was in."""
+    training, device = model.training, next(model.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, *shape, device=device))
+    model.train(training)
+    return int(counter.get_total_flops() // 2)
 
 
 @cache

@@ -1,0 +1,142 @@
+"""Stage slimming: a network is trained, pruned and mended with a condensed set as its only data."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import statistics as descriptive
+from typing import Any
+
+import torch
+from torch import nn
+
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
+from edc.errors import EdcError
+from edc.evaluate import Condensed, Real
+from edc.figures import lines
+from edc.job import Job
+from edc.nets import build
+from edc.nets.flops import multiply_accumulates
+from edc.nets.slim import kept, scales, slimmed
+from edc.nets.vgg import VGG
+from edc.progress import bar
+from edc.students import Student
+
+HISTORY = ("seed", "ratio", "channels", "parameters", "macs", "pruned_accuracy", "finetuned_accuracy")
+
+
+def run(job: Job) -> None:
+    """Sparsity training, global pruning of channels, fine-tuning with the same labels (Liu et al. 2017; EDC Figure 4).
+
+    Every seed is trained once with an L1 norm on its BN scales, then pruned to every ratio; each smaller network is
+    tested as cut and after fine-tuning. Nothing but the condensed set is learned from.
+    """
+    row, dataset, device = job.row, job.dataset, torch.device(job.device)
+    normaliser = Normaliser(dataset.mean, dataset.std, device)
+    source: Condensed | Real = Real(job, normaliser) if row.images is None else Condensed(job, normaliser)
+    test = job.load("test")
+    feed = Feed(test, dataset, normaliser, device)
+    # One unit is one training: of the whole network, then of every pruned one.
+    units = [(seed, ratio) for seed in row.seeds for ratio in (None, *row.ratios)]
+    lengths = [row.epochs if ratio is None else row.finetune for _, ratio in units]
+
+    checkpoint = job.checkpoint()
+    state = job.resume(checkpoint) or {"unit": 0, "epoch": 0, "history": [], "sparse": None, "student": None}
+    history, sparse = state["history"], state["sparse"]
+    done = sum(lengths[: state["unit"]]) + state["epoch"]
+    with contextlib.ExitStack() as stack:
+        tracked = stack.enter_context(job.track())
+        tracked.dataset(row.dataset, source.digest)
+        progress = stack.enter_context(bar(sum(lengths), f"slimming {job.key}", done, "epoch"))
+        for unit in range(state["unit"], len(units)):
+            seed, ratio = units[unit]
+            student, cut = prepare(job, seed, ratio, sparse, feed, device)
+            if kept_state := state.pop("student", None):
+                student.load_state(kept_state)
+            for epoch in range(state.pop("epoch", 0), lengths[unit]):
+                student.begin_epoch(epoch)
+                for x, targets, labels in source.epoch(epoch):
+                    student.step(x, targets, labels)
+                student.history.append([epoch, student.rate, student.end_epoch(), None])
+                progress.update()
+                job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, sparse, student))
+            right = student.test(feed)
+            history.append([seed, ratio or 0.0, *sizes(student.model, job), cut, right])
+            if ratio is None:
+                with student.average.swapped() if student.average is not None else contextlib.nullcontext():
+                    sparse = copy.deepcopy(student.model.state_dict())
+            checkpoint.save({**position(unit + 1, 0, history, sparse, None), "seconds": job.seconds})
+        scores = summary(history)
+        for i, ratio in enumerate(scores["ratios"]):
+            values = {name: scores[f"{name}_mean"][i] for name in ("pruned", "finetuned", "parameters", "macs")}
+            tracked.metrics({"ratio": ratio, **values}, step=i)
+        tracked.artifact(job.table("history.csv", HISTORY, history))
+        curves = {
+            name: list(zip(scores["ratios"], scores[f"{key}_mean"], scores[f"{key}_std"], strict=True))
+            for name, key in (("as cut", "pruned"), ("after fine-tuning", "finetuned"))
+        }
+        tracked.artifact(lines(job.path("curves.png"), curves, "share of channels removed", "test accuracy, %"))
+        job.finish(
+            ["history.csv"],
+            dataset_digest=source.digest,
+            test_digest=test.digest,
+            scores=scores,
+            image_bytes=source.image_bytes,
+            label_bytes=source.label_bytes,
+        )
+
+
+def prepare(
+    job: Job, seed: int, ratio: float | None, sparse: dict[str, Any] | None, feed: Feed, device: torch.device
+) -> tuple[Student, float | None]:
+    """The student of one unit, and its accuracy as cut (None for the whole network)."""
+    row, dataset = job.row, job.dataset
+    size, channels = dataset.image_size, dataset.channels
+    model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
+    if ratio is None:
+        return Student(seed, row, dataset, device, model=model, sparsity=row.sparsity), None
+    assert isinstance(model, VGG)
+    assert sparse is not None
+    model.load_state_dict(sparse)
+    try:
+        small = slimmed(model, kept(model, ratio))
+    except EdcError as error:
+        raise EdcError(f"slimming.{job.key}.ratios: {error}") from None
+    # Fine-tuning has a schedule of its own length.
+    settings = row.model_copy(update={"epochs": max(1, row.finetune)})
+    student = Student(seed, settings, dataset, device, model=small)
+    return student, student.test(feed)
+
+
+def sizes(model: nn.Module, job: Job) -> tuple[int, int, int]:
+    """Channels, parameters and multiply-accumulates of one image."""
+    assert isinstance(model, VGG)
+    shape = (job.dataset.channels, job.dataset.image_size, job.dataset.image_size)
+    parameters = sum(p.numel() for p in model.parameters())
+    return sum(len(s) for s in scales(model)), parameters, multiply_accumulates(model, shape)
+
+
+def position(
+    unit: int, epoch: int, history: list[list[Any]], sparse: dict[str, Any] | None, student: Student | None
+) -> dict[str, Any]:
+    """What a checkpoint keeps."""
+    kept_state = None if student is None else student.state()
+    return {"unit": unit, "epoch": epoch, "history": history, "sparse": sparse, "student": kept_state}
+
+
+def summary(history: list[list[Any]]) -> dict[str, Any]:
+    """For every ratio, ascending, mean and standard deviation (n - 1) over the seeds; ratio 0 is the whole network."""
+    ratios = sorted({row[1] for row in history})
+    found: dict[str, Any] = {"ratios": ratios}
+    columns = {"channels": 2, "parameters": 3, "macs": 4, "pruned": 5, "finetuned": 6}
+    for name, column in columns.items():
+        means, spreads = [], []
+        for ratio in ratios:
+            # The whole network is neither cut nor mended: what it was trained to counts as both.
+            values = [float(row[6] if row[column] is None else row[column]) for row in history if row[1] == ratio]
+            means.append(descriptive.fmean(values))
+            spreads.append(descriptive.stdev(values) if len(values) > 1 else None)
+        found |= {f"{name}_mean": means, f"{name}_std": spreads}
+    return found

@@ -7,7 +7,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
 
-.PHONY: demo test test-fast lint ui setup lock
+.PHONY: demo test test-fast lint ui report setup lock
 
 setup: $(VENV)/.ready
 
@@ -18,12 +18,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: setup ## the digits study: finished tables, pictures and tracked runs
+demo: setup ## the digits study: finished tables, pictures, tracked runs and a page with all of them
 	edc plan digits
 	snakemake --quiet rules --cores all --resources gpu=4
 	edc track
 	cat results/tables/table1.md
 	@echo 'Tables: results/tables. Pictures: results/synthesize/*/contact_sheet.png. Runs: make ui'
+	edc report
 
 test: setup ## all tests
 	python -m pytest -n auto --dist loadgroup
@@ -35,6 +36,9 @@ lint: setup ## style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+report: setup ## everything in results/ as one page
+	edc report
 
 ui: setup ## compare the tracked runs in the browser
 	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}

@@ -12,6 +12,15 @@ except EdcError as error:
     sys.exit(f"edc: {error}")
 
 
+def shown(task):
+    """What a run leaves, with its pictures and tables marked for `snakemake --report`."""
+    files, looked_at = [], (".png", ".csv") if task.stage == "tables" else (".png",)
+    for path in TASKS.outputs(task):
+        labels = {"run": task.key, "file": path.rpartition("/")[2]}
+        files.append(report(path, category=task.stage, labels=labels) if path.endswith(looked_at) else path)
+    return files
+
+
 rule all:
     default_target: True
     input:

@@ -1,5 +1,7 @@
 """edc: a laboratory for dataset condensation."""
 
+from typing import Any
+
 __version__ = "0.1.0"
 
 # The stages, in the order the data flows: name of module, command, section, rule file and results folder alike.
@@ -11,5 +13,15 @@ STAGES = {
     "evaluate": "Train students on a condensed set and test them on real images.",
     "continual": "Learn classes portion by portion from condensed images alone.",
     "slimming": "Prune a network with a condensed set as its only data.",
+    "analysis": "Look into why the choices work: matching, flatness, smoothing, small batches.",
     "tables": "Write the tables of a study from its results.",
 }
+
+
+def __getattr__(name: str) -> Any:
+    """``edc.load``, which needs torch: imported when it is first asked for."""
+    if name == "load":
+        from pkgutil import resolve_name
+
+        return resolve_name("edc.dataset:load")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

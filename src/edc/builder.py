@@ -13,7 +13,7 @@ from edc.errors import EdcError, unknown_name
 from edc.layering import layers, own_protocol, resolve
 from edc.loading import check_references
 from edc.nets import check_name
-from edc.params import SCORED, Dataset, Plan, twice_chance
+from edc.params import SCORED, Dataset, Plan, TablesRow, twice_chance
 from edc.studies import (
     DatasetFile,
     Grid,
@@ -114,7 +114,7 @@ class Builder:
             "machine": _dump(study.machine),
             "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
             **self.rows,
-            "tables": {self.name: {stage: list(self.rows[stage]) for stage in ("evaluate", "continual", "slimming")}},
+            "tables": {self.name: {stage: list(self.rows[stage]) for stage in TablesRow.model_fields}},
         }
         self.group_statistics(values)
         plan: Plan = validate(Plan, values, self.where)
@@ -124,7 +124,7 @@ class Builder:
     def check(self) -> None:
         """An override or a variant that nothing uses is a misspelling."""
         study, grids = self.study, self.study.parts()
-        applied = [*study.continual, *study.slimming]
+        applied = [*study.continual, *study.slimming, *study.analysis]
         used: dict[str, list[str]] = {
             kind: list(dict.fromkeys(n for grid in grids + applied for n in getattr(grid, kind, None) or []))
             for kind in ("datasets", "recipes", "protocols", "variants")
@@ -248,10 +248,10 @@ class Builder:
         return self.add("relabel", f"{images}-{protocol}", row)
 
     def applications(self) -> None:
-        """Rows of continual learning and of slimming."""
-        for stage in ("continual", "slimming"):
+        """Rows of continual learning, of slimming and of the analyses."""
+        for stage in ("continual", "slimming", "analysis"):
             for part in getattr(self.study, stage):
-                own = {name: getattr(part, name) for name in type(part).model_fields if name not in CROSSED}
+                own = {name: value for name, value in _dump(part).items() if name not in CROSSED}
                 crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
                 for name, recipe_name, ipc, protocol, network in itertools.product(*crossed):
                     self.dataset(name)

@@ -135,6 +135,16 @@ def track() -> None:
 
 
 @app.command()
+def report(
+    to: Annotated[Path, typer.Option("--to", help="the page that is written")] = Path("results/report.html"),
+) -> None:
+    """Write everything in results/ as one page: tables, figures, images, plan, where each number comes from."""
+    from edc.report import write_report
+
+    typer.echo(write_report(to))
+
+
+@app.command()
 def schema(
     check: Annotated[bool, typer.Option(help="only say whether the files are up to date")] = False,
 ) -> None:
@@ -145,6 +155,45 @@ def schema(
     if check and stale:
         raise EdcError(f"{', '.join(map(str, stale))}: out of date; run `edc schema`")
     typer.echo("up to date" if not stale else f"wrote {', '.join(map(str, stale))}")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="a finished synthesize run")],
+    to: Annotated[Path, typer.Option("--to", help="the folder to write; it must not exist")],
+    layout: Annotated[str, typer.Option("--format", help="folder, parquet or torch")],
+    labels: Annotated[str | None, typer.Option("--labels", help="a finished relabel run of these images")] = None,
+) -> None:
+    """Write a condensed set for use elsewhere: as image folder, Hugging Face parquet or tensors."""
+    from edc.export import export as write
+
+    typer.echo(f"wrote {write(run, to, layout, labels)}")
+
+
+@app.command("import")
+def bring_in(
+    name: Annotated[str, typer.Argument(help="of the set and its recipe: lower-case letters, digits, underscores")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            "--data", help="what `edc export` wrote, an image folder, or .safetensors, .pt, .npy, .npz tensors"
+        ),
+    ],
+    dataset: Annotated[str, typer.Option("--dataset", help="the dataset it stands for, below workflow/datasets")],
+    labels: Annotated[Path | None, typer.Option("--labels", help="soft labels (N, K), logits or probabilities")] = None,
+    values: Annotated[
+        str | None, typer.Option("--values", help="what floats mean: unit ([0, 1]) or normalised (as the dataset is)")
+    ] = None,
+    classes: Annotated[
+        Path | None, typer.Option("--classes", help="classes (N,), where --data holds images alone")
+    ] = None,
+) -> None:
+    """Bring in a condensed set made elsewhere, to be judged beside those made here."""
+    from edc.importing import bring
+
+    for path in bring(name, data, dataset, labels, values, classes):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: list {name} among the recipes of a study")
 
 
 def _version(value: bool) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import Replay
+from edc.errors import EdcError
+from edc.evaluate import label_bytes
 from edc.figures import lines
 from edc.job import Job
 from edc.nets import build
@@ -35,12 +37,16 @@ def run(job: Job) -> None:
 
     It answers among those classes only, and is tested on all their real test images (EDC section 4 and Figure 4; the
     protocol is that of GDumb and DM).
+
+    Raises:
+        EdcError: the labels came with an imported set, or an observer is implausibly bad.
     """
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     memory: Condensed | Real = Real(job, normaliser) if row.images is None else Condensed(job, normaliser)
     test = job.load("test")
     feed = Feed(test, dataset, normaliser, device)
+    portions = {order: class_portions(dataset.classes, row.steps, order) for order in row.orders}
     units = [(order, step) for order in row.orders for step in range(row.steps)]
 
     checkpoint = job.checkpoint()
@@ -53,8 +59,8 @@ def run(job: Job) -> None:
         progress = stack.enter_context(bar(len(units) * row.epochs, f"continual {job.key}", done, "epoch"))
         for unit in range(state["unit"], len(units)):
             order, step = units[unit]
-            portions = class_portions(dataset.classes, row.steps, order)
-            seen = np.concatenate(portions[: step + 1])
+            parts = portions[order][: step + 1]
+            seen = np.concatenate(parts)
             students = [fresh(job, seed, len(seen), device) for seed in row.seeds]
             for student, kept in zip(students, state.pop("students", []), strict=False):
                 student.load_state(kept)
@@ -69,13 +75,12 @@ def run(job: Job) -> None:
                 progress.update()
                 job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, students))
             for student in students:
-                found = accuracies(student, feed, seen, portions[: step + 1])
+                found = accuracies(student, feed, dataset.classes, parts)
                 history += [[order, student.seed, step, len(seen), p, value] for p, value in found.items()]
             checkpoint.save({**position(unit + 1, 0, history, []), "seconds": job.seconds})
-        scores = summary(history, row.steps, [len(np.concatenate(portions[: s + 1])) for s in range(row.steps)])
-        for step, value in enumerate(scores["accuracy_mean"]):
-            tracked.metrics({"seen_accuracy": value, "classes": float(scores["classes"][step])}, step=step)
-        tracked.metrics({name: scores[f"{name}_mean"] for name in ("average", "forgetting")}, step=row.steps)
+        scores = summary(history, row.steps)
+        for step, values in measured(scores):
+            tracked.metrics(values, step=step)
         tracked.artifact(job.table("history.csv", HISTORY, history))
         title = f"{row.recipe}, IPC {row.ipc or 'all'}, {row.student}"
         curve = {title: list(zip(scores["classes"], scores["accuracy_mean"], scores["accuracy_std"], strict=True))}
@@ -86,7 +91,15 @@ def run(job: Job) -> None:
             test_digest=test.digest,
             scores=scores,
             image_bytes=memory.image_bytes,
+            label_bytes=memory.label_bytes,
         )
+
+
+def measured(scores: dict[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """Steps and values as a tracked run shows them."""
+    steps = list(zip(scores["accuracy_mean"], scores["classes"], strict=True))
+    found = [(i, {"seen_accuracy": value, "classes": float(classes)}) for i, (value, classes) in enumerate(steps)]
+    return [*found, (len(steps), {name: scores[f"{name}_mean"] for name in ("average", "forgetting")})]
 
 
 def fresh(job: Job, seed: int, classes: int, device: torch.device) -> Student:
@@ -123,28 +136,48 @@ class Condensed:
 
     Attributes:
         image_bytes: of the whole set.
+        label_bytes: what the labels of the last step would take if they were stored, as those of an evaluation are.
         digest: of the dataset the images come from.
+
+    Raises:
+        EdcError: the labels came with an imported set, or an observer is implausibly bad.
     """
 
     def __init__(self, job: Job, normaliser: Normaliser) -> None:
         self.row, self.normaliser, device = job.row, normaliser, torch.device(job.device)
+        self.classes = job.dataset.classes
         manifest = job.upstream("synthesize", self.row.images)
         stored = read_tensors(RESULTS / "synthesize" / self.row.images / "images.safetensors")
         self.images, self.labels = stored["images"].to(device), stored["labels"].to(device)
         self.choices: RelabelRow = job.plan.relabel[self.row.labels]
         self.observers: list[nn.Module] = []
         if self.row.regime != "hard":
+            if self.choices.source != "observers":
+                raise EdcError(
+                    f"continual.{job.key}.labels = {self.row.labels!r}: those labels are {self.choices.source}; only "
+                    "observers can label the images anew in every step (regime: hard needs no labels)"
+                )
             named = {key: load_observer(job, key) for key in self.choices.observers}
             measure(job, named, normaliser, self.row.labels)
             self.observers = list(named.values())
+        if self.row.regime == "fixed":  # in the batches the relabel stage makes them in, so they are the same
+            parts = self.images.split(self.choices.batch)
+            self.fixed = torch.cat([self._label(normaliser.encode(part)) for part in parts])
         self.digest, self.image_bytes = manifest["dataset_digest"], manifest["image_bytes"]
+        self.label_bytes = label_bytes(self.row.regime, [self.row.epochs, len(self.images), self.classes])
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
-        """Batches of images (B, C, S, S), soft labels (B, len(seen)) or None, and classes as positions in ``seen``."""
-        place = torch.full((int(self.labels.max()) + 1,), -1, device=self.labels.device)
-        columns = torch.from_numpy(seen).to(self.labels.device)
-        place[columns] = torch.arange(len(seen), device=place.device)
+        """Batches of images (B, C, S, S), soft labels (B, len(seen)) or None, and classes as positions in ``seen``.
+
+        Only images of those classes are replayed, so no other can be mixed in.
+        """
+        place, columns = (
+            places(seen, self.classes).to(self.labels.device),
+            torch.from_numpy(seen).to(self.labels.device),
+        )
         mine = (place[self.labels] >= 0).nonzero().flatten()
+        if len(mine) == 1:  # batch norm has nothing to compare a single image with
+            mine = mine.repeat(2)
         replay = Replay(self.images[mine], self.choices, self.normaliser)
         classes = place[self.labels[mine]]
         for index, x in replay.epoch(epoch, self.row.batch, mix=self.row.regime == "soft"):
@@ -152,7 +185,7 @@ class Condensed:
             if self.row.regime == "soft":
                 targets = self._label(x)[:, columns]
             elif self.row.regime == "fixed":
-                targets = self._label(self.normaliser.encode(self.images[mine[index]]))[:, columns]
+                targets = self.fixed[mine[index]][:, columns]
             yield x, targets, classes[index]
 
     def _label(self, x: Tensor) -> Tensor:
@@ -166,11 +199,11 @@ class Real:
         self.job, self.row, self.normaliser, self.train = job, job.row, normaliser, job.load("train")
         self.digest = self.train.digest
         self.image_bytes = len(self.train) * int(np.prod(self.train.shape))
+        self.label_bytes = label_bytes("hard", [self.row.epochs, len(self.train), job.dataset.classes])
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Batches of images (B, C, S, S), no soft labels, and classes as positions in ``seen``."""
-        place = torch.full((len(self.train.classes),), -1)
-        place[torch.from_numpy(seen)] = torch.arange(len(seen))
+        place = places(seen, len(self.train.classes))
         part = self.train.select((place[self.train.labels] >= 0).nonzero().flatten())
         feed = Feed(part, self.job.dataset, self.normaliser, self.job.device)
         place = place.to(self.job.device)
@@ -178,39 +211,46 @@ class Real:
             yield x, None, place[labels]
 
 
+def places(seen: np.ndarray, classes: int) -> Tensor:
+    """Where every class stands among those seen: (classes,), -1 for one that is still to come."""
+    place = torch.full((classes,), -1)
+    place[torch.from_numpy(seen)] = torch.arange(len(seen))
+    return place
+
+
 @torch.no_grad()
-def accuracies(
-    student: Student, feed: Feed, seen: np.ndarray, portions: Sequence[np.ndarray]
-) -> dict[int | str, float]:
+def accuracies(student: Student, feed: Feed, classes: int, portions: Sequence[np.ndarray]) -> dict[int | str, float]:
     """Accuracy in percent on the test images of every portion seen and of all; answers among all classes seen."""
+    seen = np.concatenate(portions)
     names = torch.from_numpy(seen).to(feed.labels.device)
     wanted = torch.isin(feed.labels, names).nonzero().flatten()
-    right = torch.zeros(int(feed.labels.max()) + 1, device=names.device)
-    count = torch.zeros_like(right)
+    right = torch.zeros(classes, dtype=torch.int64, device=names.device)
     student.model.eval()
     with student.average.swapped() if student.average is not None else contextlib.nullcontext():
         for x, labels in feed.plain(500, wanted):
             answers = names[student.model(x).argmax(1)]
-            right.index_add_(0, labels, (answers == labels).float())
-            count.index_add_(0, labels, torch.ones_like(labels, dtype=count.dtype))
+            right += torch.bincount(labels[answers == labels], minlength=classes)
+    found, count = right.tolist(), torch.bincount(feed.labels, minlength=classes).tolist()
     parts: dict[int | str, np.ndarray] = {**dict(enumerate(portions)), ALL: seen}
-    index = {name: torch.from_numpy(part).to(names.device) for name, part in parts.items()}
-    return {name: 100 * float(right[part].sum() / count[part].sum()) for name, part in index.items()}
+    return {name: 100 * sum(found[c] for c in part) / sum(count[c] for c in part) for name, part in parts.items()}
 
 
-def summary(history: list[list[Any]], steps: int, classes: list[int]) -> dict[str, Any]:
+def summary(history: list[list[Any]], steps: int) -> dict[str, Any]:
     """Mean and standard deviation (n - 1) over orders and seeds.
 
-    ``accuracy`` after every step, on all classes seen; ``average`` of those over the steps (average incremental
-    accuracy); ``forgetting``: how much lower than its best a portion ends, averaged over all but
-    the last (Chaudhry et al. 2018), in percent points.
+    ``accuracy`` after every step, on all the ``classes`` seen by then; ``average`` of those over the steps (average
+    incremental accuracy); ``forgetting``: how much lower a portion ends than it was at its best before the last step,
+    averaged over all portions but the last (Chaudhry et al., ECCV 2018), in percent points; negative where the last
+    step made them better.
     """
     runs: dict[tuple[int, int], np.ndarray] = {}
-    for order, seed, step, _, portion, value in history:
+    classes = [0] * steps
+    for order, seed, step, count, portion, value in history:
         matrix = runs.setdefault((order, seed), np.full((steps, steps + 1), np.nan))
         matrix[step, -1 if portion == ALL else portion] = value
+        classes[step] = count
     accuracy = np.array([matrix[:, -1] for matrix in runs.values()])
-    forgetting = [float(np.mean(np.nanmax(m[:, : steps - 1], axis=0) - m[-1, : steps - 1])) for m in runs.values()]
+    forgetting = [float(np.mean(np.nanmax(m[:-1, :-2], axis=0) - m[-1, :-2])) for m in runs.values()]
     found: dict[str, Any] = {"classes": classes}
     found |= {"accuracy_mean": accuracy.mean(0).tolist(), "accuracy_std": [_spread(list(a)) for a in accuracy.T]}
     for name, values in (("average", accuracy.mean(1).tolist()), ("forgetting", forgetting)):

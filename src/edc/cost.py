@@ -181,7 +181,7 @@ class Study:
         if row.optimise.iterations:
             groups = groups_of(of.classes, row.ipc, row.optimise.group, row.optimise.rounds)
             steps = len(groups) * row.optimise.iterations
-            visit = TO_PIXELS + REGULARISERS[row.regularise.method]
+            visit = TO_PIXELS + REGULARISERS.get(row.regularise.method, 0)
             passes = self.forward(row.dataset, self.networks(row.observers)) // len(row.observers)
             macs += visit * images * row.optimise.iterations * passes
         return Cost(steps=steps, macs=macs, kept=images * (of.channels * of.image_size**2 + 8))

@@ -16,18 +16,21 @@ from typing import Any
 import yaml
 
 from edc import STAGES, choices
+from edc.choices import StudentChoices
 from edc.data import READERS
 from edc.nets import module_of
-from edc.params import ContinualRow, Plan, RelabelRow, SynthesizeRow
-from edc.reported import REPORTED, TABLES
+from edc.params import AnalysisRow, ContinualRow, Plan, PretrainRow, RelabelRow, SynthesizeRow
+from edc.reported import FIGURES, REPORTED, TABLES
 from edc.storage import fingerprint, sha256
+from edc.validation import DUMPER
 
 SOURCE = Path("src/edc")
 
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
-    "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering", "loading",
-    "new", "params", "plan", "progress", "schema", "snake", "storage", "studies", "tracking", "validation",
+    "analysis_choices", "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering",
+    "loading", "new", "params", "plan", "progress", "report", "schema", "snake", "storage", "studies", "tracking",
+    "validation",
 }  # fmt: skip
 
 
@@ -131,11 +134,24 @@ def _slimming(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
     return [*_images(row.images), *_labels(row.labels)], outputs
 
 
+def _analysis(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
+    row, here = plan.analysis[key], folder("analysis", key)
+    assert row.images is not None
+    assert row.labels is not None
+    made = _synthesize(plan, row.images)[0]  # it is made once more, step by step
+    tables = ("matching.csv", "hessian.csv", "landscape.csv", "gradients.csv")
+    pictures = ("matching.png", "hessian.png", "landscape.png", "gradients.png", "iterates.png")
+    return [*_images(row.images), *_labels(row.labels), *made], [
+        Output(f"{here}/{name}", False) for name in (*tables, *pictures)
+    ]
+
+
 def _tables(plan: Plan, key: str) -> tuple[list[str], list[Output]]:
-    rows = plan.tables[key]
-    named = {"evaluate": rows.evaluate, "continual": rows.continual, "slimming": rows.slimming}
+    # Nothing of the analyses stands in a table, but a study is finished when its tables are, and they are part of it.
+    named = plan.tables[key].model_dump()
     inputs = [f"{folder(stage, name)}/manifest.json" for stage, found in named.items() for name in found]
-    return [*inputs, str(REPORTED)], [Output(f"results/tables/{name}.csv", False) for name in TABLES]
+    made = [*(f"{name}.csv" for name in TABLES), *(f"{name}.png" for name in FIGURES)]
+    return [*inputs, str(REPORTED)], [Output(f"results/tables/{name}", False) for name in made]
 
 
 def _weights(observers: list[str]) -> list[str]:
@@ -158,6 +174,7 @@ _FILES: dict[str, Callable[[Plan, str], tuple[list[str], list[Output]]]] = {
     "evaluate": _evaluate,
     "continual": _continual,
     "slimming": _slimming,
+    "analysis": _analysis,
     "tables": _tables,
 }
 
@@ -185,7 +202,14 @@ def _by_name(plan: Plan, row: Any) -> Iterator[str]:
     observers = [*getattr(row, "observers", []), *getattr(row, "scorers", [])]
     for network in networks + [plan.pretrain[key].network for key in observers]:
         yield f"nets.{module_of(network)}"
+    if isinstance(row, AnalysisRow) and row.images is not None:
+        yield from _by_name(plan, plan.synthesize[row.images])
+    if isinstance(row, StudentChoices | PretrainRow):
+        yield choices.module_of(choices.SCHEDULE, row.schedule.name)
+    if isinstance(row, StudentChoices):
+        yield choices.module_of(choices.LOSS, row.loss.name)
     if isinstance(row, SynthesizeRow):
+        yield choices.module_of(choices.CURRICULUM, row.augment.curriculum.name)
         yield choices.module_of(choices.INITIALISE, row.initialise.method)
         yield choices.module_of(choices.REGULARISE, row.regularise.method)
     if isinstance(row, ContinualRow) and row.labels is not None:
@@ -247,4 +271,4 @@ def render(plan: Plan) -> str:
             "outs": [o.path if o.cached else {o.path: {"cache": False}} for o in task.outputs],
         }
     header = f"# The runs of study {plan.study!r} for DVC, written by `edc plan` (src/edc/dag.py); not to be edited.\n"
-    return header + yaml.safe_dump({"stages": stages}, sort_keys=False, width=200)
+    return header + yaml.dump({"stages": stages}, Dumper=DUMPER, sort_keys=False, width=200)

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from edc.errors import EdcError
+from edc.errors import EdcError, unknown_name
 from edc.layering import own_protocol
 from edc.nets.titles import paper_name
 from edc.reported import DATASETS
 from edc.storage import RESULTS, read_json
-from edc.studies import WORKFLOW, read
+from edc.studies import names, read
 from edc.validation import Model, validate
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Spread = Annotated[float, Field(ge=0)]
 
 
-class _Part(Model):
-    """A manifest holds more than the tables read."""
+class Part(Model):
+    """A part of a manifest, which holds more than the tables read."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
-class _Row(_Part):
+class _Row(Part):
     dataset: str
     recipe: str
     variant: str = ""
@@ -37,25 +38,25 @@ class _Row(_Part):
     seeds: list[int]
 
 
-class _Dataset(_Part):
+class _Dataset(Part):
     family: str
     train_per_class: int | None = None
     test_per_class: int | None = None
 
 
-class _Params(_Part):
+class _Params(Part):
     evaluate: _Row
     dataset: _Dataset
 
 
-class _Scores(_Part):
+class _Scores(Part):
     last_mean: Percent
     last_std: Spread | None
     best_mean: Percent
     best_std: Spread | None
 
 
-class _Manifest(_Part):
+class _Manifest(Part):
     params: _Params
     scores: _Scores
     image_bytes: int = Field(ge=0)
@@ -85,8 +86,8 @@ class Evaluation:
     image_bytes: int
     label_bytes: int
     steps: int
-    own_protocol: str | None
-    """The protocol the recipe brings along; None where its file is gone."""
+    own_protocol: str
+    """The protocol the recipe brings along."""
     paper_dataset: str | None
     """The paper's name of the dataset; None for one it does not have, and for a part of one."""
     paper_student: str | None
@@ -116,21 +117,16 @@ def evaluations() -> list[Evaluation]:
             cell.
     """
     found: list[Evaluation] = []
-    own: dict[tuple[str, str, int], str | None] = {}
-    names: dict[str, str | None] = {}
+    own: dict[tuple[str, str, int], str] = {}
+    students: dict[str, str | None] = {}
     seen: dict[tuple[Any, ...], Evaluation] = {}
-    for path in sorted((RESULTS / "evaluate").glob("*/manifest.json")):
-        run = path.parent.name
-        try:
-            manifest: _Manifest = validate(_Manifest, read_json(path), str(path))
-        except EdcError as error:
-            raise EdcError(f"{error}; run `edc evaluate --run {run}` again") from None
+    for run, manifest in manifests("evaluate", _Manifest):
         row, dataset, scores = manifest.params.evaluate, manifest.params.dataset, manifest.scores
         choice = (row.recipe, dataset.family, row.ipc)
         if choice not in own:
-            own[choice] = protocol_of(*choice)
-        if row.student not in names:
-            names[row.student] = paper_name(row.student)
+            own[choice] = own_protocol(read("recipes", row.recipe), dataset.family, row.ipc)
+        if row.student not in students:
+            students[row.student] = paper_name(row.student)
         one = Evaluation(
             run=run,
             **row.model_dump(exclude={"seeds"}),
@@ -141,7 +137,7 @@ def evaluations() -> list[Evaluation]:
             steps=manifest.steps,
             own_protocol=own[choice],
             paper_dataset=paper_dataset(row.dataset, dataset),
-            paper_student=names[row.student],
+            paper_student=students[row.student],
         )
         other = seen.setdefault((*one.cell, one.variant, one.protocol), one)
         if other is not one:
@@ -152,15 +148,27 @@ def evaluations() -> list[Evaluation]:
     return found
 
 
-def protocol_of(recipe: str, family: str, ipc: int) -> str | None:
-    """The protocol a recipe brings along; None where its file is gone, for its results are still here.
+def manifests(stage: str, model: type[Part]) -> Iterator[tuple[str, Any]]:
+    """Names and checked manifests of every finished run of a stage, in the order of the names.
+
+    Args:
+        stage: evaluate, continual or slimming.
+        model: what a manifest must hold.
 
     Raises:
-        EdcError: the recipe's file holds a value that is not allowed.
+        EdcError: one is damaged, holds a value that is not allowed, or is of a recipe that no file describes.
     """
-    if not (WORKFLOW / "recipes" / f"{recipe}.yaml").exists():
-        return None
-    return own_protocol(read("recipes", recipe), family, ipc)
+    recipes = names("recipes")
+    for path in sorted((RESULTS / stage).glob("*/manifest.json")):
+        run = path.parent.name
+        try:
+            manifest: Any = validate(model, read_json(path), str(path))
+        except EdcError as error:
+            raise EdcError(f"{error}; run `edc {stage} --run {run}` again") from None
+        recipe = getattr(manifest.params, stage).recipe
+        if recipe not in recipes:
+            raise unknown_name("recipe", recipe, recipes, f"{path}: params.{stage}.recipe")
+        yield run, manifest
 
 
 def paper_dataset(name: str, dataset: _Dataset) -> str | None:

@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from edc import dag
@@ -51,15 +52,20 @@ def _file(plan: Plan, task: dag.Task, known: set[str]) -> None:
         return
     params = tracked_params(manifest["params"][task.stage])
     tags = {"edc.commit": made["commit"], "edc.dirty": made["dirty"], "edc.device": made["device"], "edc.filed": "true"}
-    for seed in manifest["params"][task.stage].get("seeds", [None]):
+    several = task.stage == "evaluate"  # one tracked run a seed; the other stages are one each
+    for seed in manifest["params"][task.stage]["seeds"] if several else [None]:
         if run_key(task.stage, task.key, params, seed) in known:
             continue
-        about = {"stage": task.stage, "row": task.key, "params": params, "study": plan.study, "seed": seed}
+        about: dict[str, Any] = {"stage": task.stage, "row": task.key, "params": params, "study": plan.study, "seed": seed}
         with Run(**about, tags=tags) as run:
             run.dataset(params["dataset"], manifest["dataset_digest"])
-            for step, values in _history(folder / "history.csv", seed, params):
-                run.metrics(values, step)
-            run.metrics(_scores(manifest, seed), int(params.get("epochs", 0)))
+            if "scores" in manifest and not several:
+                for step, values in resolve_name(f"edc.{task.stage}:measured")(manifest["scores"]):
+                    run.metrics(values, step)
+            else:
+                for step, values in _history(folder / "history.csv", seed, params):
+                    run.metrics(values, step)
+                run.metrics(_scores(manifest, seed), int(params.get("epochs", 0)))
             for picture in sorted(folder.glob("*.png")):
                 run.artifact(picture)
 

@@ -256,6 +256,7 @@ KNOBS = {
     "evaluate": "batch",
     "continual": "batch",
     "slimming": "batch",
+    "analysis": "gradients.images",
 }
 
 

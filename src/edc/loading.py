@@ -7,7 +7,7 @@ from pathlib import Path
 from edc import STAGES
 from edc.errors import EdcError, unknown_name
 from edc.nets import PRUNABLE, check_name
-from edc.params import Plan, StudentRow
+from edc.params import Plan, StudentRow, TablesRow
 from edc.validation import read_yaml, validate
 
 
@@ -71,12 +71,25 @@ def check_references(plan: Plan, where: str) -> None:
                 raise EdcError(
                     f"{where}: {here}.steps = {row.steps}: expected at most {classes}, the number of classes"
                 )
+            if stage == "analysis":
+                images, regulariser = plan.synthesize[row.images], plan.synthesize[row.images].regularise.method
+                if not images.optimise.iterations or regulariser == "none":
+                    raise EdcError(
+                        f"{where}: {here}.images = {row.images!r}: expected images synthesised with a regulariser; "
+                        f"theirs is {regulariser!r}, after {images.optimise.iterations} iterations"
+                    )
+                whole = plan.datasets[row.dataset].classes * row.ipc
+                if max(row.gradients.batches) > whole:
+                    raise EdcError(
+                        f"{where}: {here}.gradients.batches = {row.gradients.batches}: expected at most {whole} each, "
+                        "the number of condensed images"
+                    )
             for network in filter(None, (getattr(row, "network", None), getattr(row, "student", None))):
                 try:
                     check_name(network)
                 except EdcError as error:
                     raise EdcError(f"{where}: {here}: {error}") from None
     for key, row in plan.tables.items():
-        for stage in ("evaluate", "continual", "slimming"):
+        for stage in TablesRow.model_fields:
             for name in getattr(row, stage):
                 need(stage, name, f"tables.{key}")

@@ -1,14 +1,16 @@
-"""The tables for people: Markdown with mean ± standard deviation, and seconds and device where they are known."""
+"""The tables for people: mean ± standard deviation, the best in bold, the paper's figures, seconds where known."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 from typing import Any
 
 from edc.errors import EdcError
 from edc.evaluations import Evaluation
+from edc.footnotes import Numbered, references
+from edc.render import Page, Section, table
 from edc.reported import DATASETS
 from edc.scores import trainings
 from edc.studies import read
@@ -26,6 +28,8 @@ HEADINGS = {
     "variants": "Variants that the paper does not have",
     "cross": "Recipes crossed with protocols",
     "scores": "Label-robust scores",
+    "continual": "Continual learning from condensed images (the paper's Figure 4, right)",
+    "slimming": "Data-free network slimming (the paper's Figure 4, left)",
 }
 PERCENT = "Top-1 test accuracy in percent, mean ± standard deviation over the seeds."
 NOTES = {
@@ -41,66 +45,103 @@ ELSEWHERE = (
     "IN-1k: the paper's figure on ImageNet-1k for the same recipe and variant, with its student in brackets where that "
     "is another. Away from ImageNet-1k only the order of the variants can be compared."
 )
+BEST = "Bold: the best of several condensed sets of one dataset, IPC and student."
 
 
-def table1(table: Table, found: list[Evaluation], cost: list[dict[str, Any]]) -> str:
+def page(name: str, made: Table, found: list[Evaluation], cost: list[dict[str, Any]] | None = None) -> Page:
+    """All there is to say about one table.
+
+    Args:
+        name: of the table.
+        made: its rows.
+        found: the evaluations it was made of.
+        cost: what every run took; None: leave times out.
+    """
+    if name == "table1":
+        return table1(made, found, cost)
+    if name == "cross":
+        return Page(HEADINGS[name], [*crossed(made.rows), Section(text=(NOTES[name],))])
+    return other(name, made)
+
+
+def table1(made: Table, found: list[Evaluation], cost: list[dict[str, Any]] | None = None) -> Page:
     """Table 1, a section a dataset, and the paper's cells that did not run here in a block at the end."""
-    times = {row["run"]: row for row in cost if row["stage"] == "evaluate"}
+    times = {row["run"]: row for row in cost or [] if row["stage"] == "evaluate"}
     runs = {(*one.cell, one.protocol): one.run for one in found if not one.variant}
     head = ["IPC", "student", "recipe", "protocol", "last", "best", "fixed labels", "hard labels", "random", "gain"]
-    head += ["paper", "difference", "image kB", "label kB", "steps", "s"]
-    ran, not_run = parted(table.rows)
-    lines = [f"# {HEADINGS['table1']}", ""]
+    head += ["paper", "difference", "image kB", "label kB", "steps"] + (["s"] if cost is not None else [])
+    ran, not_run = parted(made.rows)
+    notes, sections = Numbered("table1"), []
     for name, part in groupby(ran, key=lambda row: str(row["dataset"])):
-        rows, body, made = list(part), [], []
+        rows, body, timed = list(part), [], []
+        best = {column: bests(rows, column) for column in ("last", "best", "fixed", "hard")}
         for row in rows:
-            made.append(times.get(runs[row["dataset"], row["recipe"], row["ipc"], row["student"], row["protocol"]], {}))
+            run = runs[row["dataset"], row["recipe"], row["ipc"], row["student"], row["protocol"]]
+            timed.append(times.get(run, {}))
             cells = [images(row["ipc"]), row["student"], row["recipe"], row["protocol"]]
-            cells += [plus_minus(row, column) for column in ("last", "best", "fixed", "hard")]
+            cells += [strong(plus_minus(row, column), best[column], row) for column in best]
             cells += ["", ""] if row["recipe"] == RANDOM else [plus_minus(row, "random"), signed(row["gain"])]
-            cells += [plus_minus(row, "reported", ""), signed(row["difference"])]
+            cells += [plus_minus(row, "reported", "") + notes.mark(row), signed(row["difference"])]
             cells += [f"{row['image_bytes'] / 1000:.1f}", f"{row['label_bytes'] / 1000:.1f}", row["steps"]]
-            body.append([*cells, f"{made[-1]['seconds']:.0f}" if made[-1] else ""])
+            seconds = [f"{timed[-1]['seconds']:.0f}" if timed[-1] else ""]
+            body.append(cells + (seconds if cost is not None else []))
         seeds = ", ".join(str(count) for count in sorted({row["seeds"] for row in rows}))
-        devices = "; ".join(sorted({str(row["device"]) for row in made if row}))
-        commits = ", ".join(sorted({str(row["commit"])[:10] for row in cost if row["dataset"] == name}))
-        lines += [f"## {title(name)}", "", *grid(head, body), ""]
-        lines += [
+        text = [
             f"Top-1 test accuracy in percent, mean ± standard deviation over {seeds} seeds; last epoch, and the",
             "best of the epochs looked at. random: random real images under the same protocol; gain: last minus that.",
-            f"s: seconds of the whole evaluation, all seeds, {devices or 'not recorded'}.",
-            f"Made at commit {commits or 'not recorded'}.",
-            "",
         ]
-    return "\n".join(lines + absent(not_run))
+        text += [BEST] if any(best.values()) else []
+        if cost is not None:
+            devices = "; ".join(sorted({str(row["device"]) for row in timed if row}))
+            commits = ", ".join(sorted({str(row["commit"])[:10] for row in cost if row["dataset"] == name}))
+            text += [
+                f"s: seconds of the whole evaluation, all seeds, {devices or 'not recorded'}.",
+                f"Made at commit {commits or 'not recorded'}.",
+            ]
+        sections.append(Section(title(name), table(head, body), tuple(text)))
+    sections += absent(not_run, notes)
+    return Page(HEADINGS["table1"], sections, tuple(notes.texts))
 
 
-def other(name: str, table: Table) -> str:
+def other(name: str, made: Table) -> Page:
     """Any other table: its columns as they are, mean and deviation in one, the paper's cells that did not run last."""
-    if name == "cross":
-        return "\n".join([f"# {HEADINGS[name]}", "", *crossed(table.rows), NOTES[name], ""])
-    ran, not_run = parted(table.rows) if "last_mean" in table.columns else (table.rows, [])
-    lines = [f"# {HEADINGS[name]}", ""]
+    ran, not_run = parted(made.rows) if "last_mean" in made.columns else (made.rows, [])
+    notes = Numbered(name)
     if not ran:
-        return "\n".join([*lines, "Nothing ran here.", "", *absent(not_run)])
+        sections = [Section(text=("Nothing ran here.",)), *absent(not_run, notes)]
+        return Page(HEADINGS[name], sections, tuple(notes.texts))
     means = {"last_mean": "last", "best_mean": "best", "reported": "paper", "reported_imagenet1k": "IN-1k"}
-    columns = [c for c in table.columns if not c.endswith("_std") and c != "reported_student"]
-    body = [[shown(row, column) for column in columns] for row in ran]
-    lines += [*grid([means.get(column, column) for column in columns], body), "", NOTES.get(name, PERCENT)]
-    if "reported_imagenet1k" in columns:
-        lines.append(ELSEWHERE)
-    return "\n".join([*lines, "", *absent(not_run)])
+    columns = [c for c in made.columns if not c.endswith("_std") and c != "reported_student"]
+    best = {column: bests(ran, column.removesuffix("_mean")) for column in columns if column.endswith("_mean")}
+    body = []
+    for row in ran:
+        cells = [strong(shown(row, column), best.get(column, set()), row) for column in columns]
+        if "reported" in columns:
+            cells[columns.index("reported")] += notes.mark(row)
+        body.append(cells)
+    text = [NOTES.get(name, PERCENT)]
+    text += [BEST] if any(best.values()) else []
+    text += [ELSEWHERE] if "reported_imagenet1k" in columns else []
+    grid = table([means.get(column, column) for column in columns], body)
+    return Page(HEADINGS[name], [Section("", grid, tuple(text)), *absent(not_run, notes)], tuple(notes.texts))
 
 
-def crossed(rows: Rows) -> list[str]:
+def crossed(rows: Rows) -> list[Section]:
     """A grid of recipes and protocols for every dataset, number of images and student."""
-    lines = []
+    sections = []
     for (dataset, ipc, student), part in groupby(rows, key=lambda row: (row["dataset"], row["ipc"], row["student"])):
-        cells = {(row["recipe"], row["protocol"]): plus_minus(row, "last") for row in part}
+        mine = list(part)
+        best = {protocol: bests([r for r in mine if r["protocol"] == protocol], "last") for protocol in column(mine)}
+        cells = {(r["recipe"], r["protocol"]): strong(plus_minus(r, "last"), best[r["protocol"]], r) for r in mine}
         recipes, protocols = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
         body = [[recipe, *(cells.get((recipe, protocol), "") for protocol in protocols)] for recipe in recipes]
-        lines += [f"## {title(dataset)}, IPC {ipc}, {student}", "", *grid(["recipe", *protocols], body), ""]
-    return lines or ["Nothing was crossed here.", ""]
+        sections.append(Section(f"{title(dataset)}, IPC {ipc}, {student}", table(["recipe", *protocols], body)))
+    return sections or [Section(text=("Nothing was crossed here.",))]
+
+
+def column(rows: Rows, name: str = "protocol") -> list[Any]:
+    """The values of a column, each once."""
+    return list(dict.fromkeys(row[name] for row in rows))
 
 
 def parted(rows: Rows) -> tuple[Rows, Rows]:
@@ -108,25 +149,50 @@ def parted(rows: Rows) -> tuple[Rows, Rows]:
     return [row for row in rows if row["seeds"] is not None], [row for row in rows if row["seeds"] is None]
 
 
-def absent(rows: Rows) -> list[str]:
+def bests(rows: Rows, score: str, groups: Iterable[str] = ("dataset", "ipc", "student")) -> set[int]:
+    """Identities of the rows that are the best of a group of several; nowhere where all are the same, and never the
+    whole dataset."""
+    members: dict[tuple[Any, ...], Rows] = defaultdict(list)
+    for row in rows:
+        if row["ipc"] and row[f"{score}_mean"] is not None:
+            members[tuple(row[name] for name in groups)].append(row)
+    found = set()
+    for group in members.values():
+        values = [row[f"{score}_mean"] for row in group]
+        if min(values) < max(values):
+            found |= {id(row) for row in group if row[f"{score}_mean"] == max(values)}
+    return found
+
+
+def strong(text: str, best: set[int], row: Mapping[str, Any]) -> str:
+    """In bold, if it is the best."""
+    return f"**{text}**" if text and id(row) in best else text
+
+
+def absent(rows: Rows, notes: Numbered) -> list[Section]:
     """The paper's cells that did not run here, one line for every dataset and number of images."""
     if not rows:
         return []
-    groups: dict[tuple[str, int], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    groups: dict[tuple[str, int], dict[str, Rows]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         method = " ".join(filter(None, (row["recipe"], row.get("variant"))))
-        groups[row["dataset"], row["ipc"]][method].append(f"{row['student']} {plus_minus(row, 'reported', '')}")
-    lines = ["## Not run here", "", "The paper's figures.", ""]
+        groups[row["dataset"], row["ipc"]][method].append(row)
+    items = []
     for (dataset, ipc), methods in groups.items():
-        cells = "; ".join(f"**{method}** {', '.join(students)}" for method, students in sorted(methods.items()))
-        lines.append(f"- {DATASETS[dataset]}, IPC {images(ipc)}: {cells}")
-    return [*lines, ""]
+        cells = "; ".join(_figures(method, mine, notes) for method, mine in sorted(methods.items()))
+        items.append(f"{DATASETS[dataset]}, IPC {images(ipc)}: {cells}")
+    return [Section("Not run here", None, ("The paper's figures.",), tuple(items))]
 
 
-def grid(head: list[str], body: list[list[Any]]) -> list[str]:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *body]
-    return ["| " + " | ".join("" if cell is None else str(cell) for cell in line) + " |" for line in lines]
+def _figures(method: str, rows: Rows, notes: Numbered) -> str:
+    """The paper's figures of one method; what is to be said of all of them is said once."""
+    numbers = [notes.of(row) for row in rows]
+    shared = [number for number in numbers[0] if all(number in others for others in numbers)]
+    cells = [
+        f"{row['student']} {plus_minus(row, 'reported', '')}{references(n for n in mine if n not in shared)}"
+        for row, mine in zip(rows, numbers, strict=True)
+    ]
+    return f"**{method}**{references(shared)} {', '.join(cells)}"
 
 
 def shown(row: Mapping[str, Any], column: str) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from edc.analysis_choices import AnalysisChoices
 from edc.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
 from edc.errors import unknown_name
 from edc.validation import Area, Model, Positive, Seeds
@@ -192,12 +193,25 @@ class SlimmingRow(StudentRow):
     finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
 
 
+class AnalysisRow(StudentRow, AnalysisChoices):
+    """EDC's Figure 2 on one condensed set and one student: flatness, smoothing, matching and small batches."""
+
+    @model_validator(mode="after")
+    def _comparable(self) -> AnalysisRow:
+        if self.images is None:
+            raise ValueError(f"recipe {self.recipe!r} has no condensed images to look into")
+        if self.schedule.name == "smoothing" and self.schedule.zeta == 1:
+            raise ValueError("schedule: expected another than the cosine to 0 it is compared with (zeta 1)")
+        return self
+
+
 class TablesRow(Model):
     """The tables of one study."""
 
     evaluate: list[str]
     continual: list[str] = []
     slimming: list[str] = []
+    analysis: list[str] = []
 
 
 class Plan(Model):
@@ -213,6 +227,7 @@ class Plan(Model):
     evaluate: dict[str, EvaluateRow] = {}
     continual: dict[str, ContinualRow] = {}
     slimming: dict[str, SlimmingRow] = {}
+    analysis: dict[str, AnalysisRow] = {}
     tables: dict[str, TablesRow] = {}
 
     def row(self, stage: str, key: str) -> Any:

@@ -12,6 +12,7 @@ from edc.errors import EdcError
 from edc.params import Plan
 from edc.storage import STATE, write_text
 from edc.studies import StudyFile, names, read
+from edc.validation import DUMPER
 
 HEADER = """\
 # The active plan: study {study!r}, every run with every value. Written by `edc plan {study}`.
@@ -30,7 +31,7 @@ def make_plan(name: str) -> Plan:
 
 def render(plan: Plan) -> str:
     """``params.yaml`` as text: plain YAML, keys in the order of the models."""
-    body = yaml.safe_dump(plan.model_dump(mode="json"), sort_keys=False, width=110, default_flow_style=None)
+    body = yaml.dump(plan.model_dump(mode="json"), Dumper=DUMPER, sort_keys=False, width=110, default_flow_style=None)
     return HEADER.format(study=plan.study) + body
 
 

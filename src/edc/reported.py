@@ -9,13 +9,18 @@ from typing import Any
 
 from pydantic import Field
 
-from edc.errors import EdcError
+from edc.errors import EdcError, unknown_name
 from edc.validation import Model, validate
 
 REPORTED = Path("workflow/paper/reported.csv")
 
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table22", "variants", "cross", "scores")
+TABLES = (
+    "table1", "table2", "table3", "table4", "table5", "table22", "variants", "cross", "scores", "continual", "slimming",
+)  # fmt: skip
 """The CSV files in ``results/tables`` that hold no times and are therefore compared by the runners."""
+
+FIGURES = ("figure4_continual", "figure4_slimming")
+"""The PNG files there: both applications, all recipes."""
 
 DATASETS = {
     "cifar10": "CIFAR-10",
@@ -49,6 +54,9 @@ CROSSED = {
 }
 """Recipe and protocol -> the line on the right half of Table 3 that crosses them. That RDED's line with both choices is
 its own protocol (half a cosine, batch 100) is inferred: 42.3 there, 42.0 in Table 1."""
+
+RECIPES = ("cda", "config_c", "config_d", "config_f", "edc", "full", "gvbsm", "rded", "sre2l")
+"""Our recipes that the paper has figures of."""
 
 REMARK = "right half of the table"  # how the transcription's remarks on Table 3 begin
 REPEATED = ("gvbsm + real init", "gvbsm + real init + smoothing LR")  # there again: config_c with zeta 1.0 and 2.0
@@ -126,6 +134,8 @@ def read_figures() -> Figures:
         figure: Figure = validate(Figure, _ours(values), where)
         if figure.dataset not in DATASETS.values():
             raise EdcError(f"{where}: dataset = {figure.dataset!r}: expected one of: {', '.join(DATASETS.values())}")
+        if figure.recipe not in RECIPES:
+            raise unknown_name("recipe", figure.recipe, RECIPES, where)
         key = (figure.table, figure.dataset, figure.ipc, figure.student, figure.recipe, figure.variant)
         if key in figures:
             raise EdcError(f"{where}: a second figure for {', '.join(str(part) for part in key if part != '')}")

@@ -9,7 +9,7 @@ import statistics as descriptive
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
@@ -31,7 +31,11 @@ def run(job: Job) -> None:
     """Sparsity training, global pruning of channels, fine-tuning with the same labels (Liu et al. 2017; EDC Figure 4).
 
     Every seed is trained once with an L1 norm on its BN scales, then pruned to every ratio; each smaller network is
-    tested as cut and after fine-tuning. Nothing but the condensed set is learned from.
+    tested as cut and after fine-tuning. Ratio 0 is the network as trained, asked for or not. Nothing but the condensed
+    set is learned from.
+
+    Raises:
+        EdcError: a ratio would remove a whole layer.
     """
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
@@ -39,7 +43,8 @@ def run(job: Job) -> None:
     test = job.load("test")
     feed = Feed(test, dataset, normaliser, device)
     # One unit is one training: of the whole network, then of every pruned one.
-    units = [(seed, ratio) for seed in row.seeds for ratio in (None, *row.ratios)]
+    ratios = sorted({ratio for ratio in row.ratios if ratio > 0})
+    units = [(seed, ratio) for seed in row.seeds for ratio in (None, *ratios)]
     lengths = [row.epochs if ratio is None else row.finetune for _, ratio in units]
 
     checkpoint = job.checkpoint()
@@ -67,11 +72,12 @@ def run(job: Job) -> None:
             if ratio is None:
                 with student.average.swapped() if student.average is not None else contextlib.nullcontext():
                     sparse = copy.deepcopy(student.model.state_dict())
+                    for wanted in ratios[-1:]:  # before any time goes into the smaller ones
+                        remaining(job, student.model, wanted)
             checkpoint.save({**position(unit + 1, 0, history, sparse, None), "seconds": job.seconds})
         scores = summary(history)
-        for i, ratio in enumerate(scores["ratios"]):
-            values = {name: scores[f"{name}_mean"][i] for name in ("pruned", "finetuned", "parameters", "macs")}
-            tracked.metrics({"ratio": ratio, **values}, step=i)
+        for step, values in measured(scores):
+            tracked.metrics(values, step=step)
         tracked.artifact(job.table("history.csv", HISTORY, history))
         curves = {
             name: list(zip(scores["ratios"], scores[f"{key}_mean"], scores[f"{key}_std"], strict=True))
@@ -88,6 +94,15 @@ def run(job: Job) -> None:
         )
 
 
+def measured(scores: dict[str, Any]) -> list[tuple[int, dict[str, float]]]:
+    """Steps and values as a tracked run shows them: one step a ratio."""
+    names = ("pruned", "finetuned", "parameters", "macs")
+    return [
+        (i, {"ratio": ratio} | {name: scores[f"{name}_mean"][i] for name in names})
+        for i, ratio in enumerate(scores["ratios"])
+    ]
+
+
 def prepare(
     job: Job, seed: int, ratio: float | None, sparse: dict[str, Any] | None, feed: Feed, device: torch.device
 ) -> tuple[Student, float | None]:
@@ -100,14 +115,24 @@ def prepare(
     assert isinstance(model, VGG)
     assert sparse is not None
     model.load_state_dict(sparse)
-    try:
-        small = slimmed(model, kept(model, ratio))
-    except EdcError as error:
-        raise EdcError(f"slimming.{job.key}.ratios: {error}") from None
+    small = slimmed(model, remaining(job, model, ratio))
     # Fine-tuning has a schedule of its own length.
     settings = row.model_copy(update={"epochs": max(1, row.finetune)})
     student = Student(seed, settings, dataset, device, model=small)
     return student, student.test(feed)
+
+
+def remaining(job: Job, model: nn.Module, ratio: float) -> list[Tensor]:
+    """Which channels of every layer stay.
+
+    Raises:
+        EdcError: a layer would lose them all.
+    """
+    assert isinstance(model, VGG)
+    try:
+        return kept(model, ratio)
+    except EdcError as error:
+        raise EdcError(f"slimming.{job.key}.ratios: {error}") from None
 
 
 def sizes(model: nn.Module, job: Job) -> tuple[int, int, int]:

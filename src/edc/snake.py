@@ -82,7 +82,9 @@ class Tasks:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
         current = [task.name for task in self.tasks if self._current(task)]
         if current:
-            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet", *current], check=True)
+            # DVC writes dvc.lock once for the whole plan, but once for each run that is named.
+            named = current if len(current) < len(self.tasks) else []
+            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet", *named], check=True)
 
     def _current(self, task: dag.Task) -> bool:
         """Whether a run's results are those the plan, the code and the inputs here would give."""

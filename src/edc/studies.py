@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from edc.analysis_choices import AnalysisChoices
 from edc.choices import Optimiser, Schedule
 from edc.errors import EdcError, unknown_name
 from edc.params import Machine
@@ -158,6 +159,10 @@ class Slimming(Application):
     finetune: int = Field(ge=0)
 
 
+class Analysis(Application, AnalysisChoices):
+    """EDC's Figure 2 on our own runs."""
+
+
 class StudyFile(Model):
     """``workflow/studies/NAME.yaml``: what to run."""
 
@@ -174,6 +179,7 @@ class StudyFile(Model):
     grids: list[Grid] = Field(default=[], description="parts crossed one by one; default: one of everything above")
     continual: list[Continual] = []
     slimming: list[Slimming] = []
+    analysis: list[Analysis] = []
     machine: Machine = Machine()
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
         default={}, description="values laid over a file's own, by name"

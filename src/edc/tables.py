@@ -1,4 +1,4 @@
-"""Stage tables: what the runs found, as tidy CSV and as Markdown to read."""
+"""Stage tables: what the runs found, as tidy CSV, as plots, and to read as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import pandas as pd
 
-from edc import STAGES, dag, markdown
+from edc import STAGES, dag, figure4, markdown, render
+from edc.applications import applications
 from edc.evaluations import evaluations
+from edc.loading import load_plan
 from edc.params import Plan
-from edc.reported import TABLES, read_figures
+from edc.plan import make_plan
+from edc.reported import FIGURES, TABLES, read_figures
 from edc.storage import RESULTS, fingerprint, read_json, read_manifest, sha256, write_json, write_text
 from edc.tabulate import tables
 
@@ -21,36 +24,60 @@ COST = (
 
 
 def run(plan: Plan, key: str) -> None:
-    """Write every table from every finished evaluation, and beside them what carries times: ``cost.csv``, Markdown.
+    """Write every table and plot from every finished run, and beside them what carries times: ``cost.csv``, pages.
 
     Raises:
         EdcError: a result the plan names is missing or damaged, or one found here holds a value that is not allowed.
     """
-    inputs = {}
-    for stage in ("evaluate", "continual", "slimming"):
-        for name in getattr(plan.tables[key], stage):
-            inputs[f"{stage}/{name}"] = fingerprint(read_manifest(stage, name)["files"])
+    inputs = {
+        f"{stage}/{name}": fingerprint(read_manifest(stage, name)["files"])
+        for stage, names in plan.tables[key].model_dump().items()
+        for name in names
+    }
     found, cost = evaluations(), costs()
     folder = RESULTS / "tables"
-    made = tables(found, read_figures())
-    written = {}
+    made = tables(found, read_figures()) | applications()
+    # All texts are made before the first is written: bad input overwrites nothing.
+    texts: dict[str, str] = {}
     for name in TABLES:
-        table, path = made[name], folder / f"{name}.csv"
-        write_csv(path, table.columns, table.rows)
-        written[name] = {"rows": len(table.rows), "sha256": sha256(path)}
-        text = markdown.table1(table, found, cost) if name == "table1" else markdown.other(name, table)
-        write_text(path.with_suffix(".md"), text)
-    write_csv(folder / "cost.csv", COST, cost)
+        timed, plain = page(name, made, found, cost), page(name, made, found, None)
+        texts |= {f"{name}.csv": as_csv(made[name].columns, made[name].rows), f"{name}.md": render.markdown(timed)}
+        texts |= {f"{name}.html": render.html(timed), f"{name}.tex": render.latex(plain)}
+    texts["cost.csv"] = as_csv(COST, cost)
+    for name, text in texts.items():
+        write_text(folder / name, text)
+    figure4.draw(folder, made)
+    written = {name: {"rows": len(made[name].rows), "sha256": sha256(folder / f"{name}.csv")} for name in TABLES}
+    drawn = {name: {"sha256": sha256(folder / f"{name}.png")} for name in FIGURES}
     manifest = {"stage": "tables", "run": key, "params": plan.resolved("tables", key), "inputs": inputs}
-    write_json(folder / key / "manifest.json", manifest | {"tables": written})
+    write_json(folder / key / "manifest.json", manifest | {"tables": written, "figures": drawn})
     task = next(task for task in dag.tasks(plan) if (task.stage, task.key) == ("tables", key))
     write_json(folder / key / "run.json", {"code": dag.code_digest(task)})
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Write a table as CSV, whole or not at all; None becomes an empty cell, whole numbers stay whole."""
+def run_study(study: str) -> None:
+    """The stage for a study, whichever plan is active: of ``params.yaml`` if it is that study's, else of its file.
+
+    Raises:
+        EdcError: the study is unknown, or see :func:`run`.
+    """
+    plan = load_plan() if Path("params.yaml").exists() else None
+    run(plan if plan is not None and study in plan.tables else make_plan(study), study)
+
+
+def page(name: str, made: dict[str, Any], found: list[Any], cost: list[dict[str, Any]] | None) -> render.Page:
+    """One table to read; see :func:`edc.markdown.page`."""
+    if name == "continual":
+        return figure4.continual_page(made[name])
+    if name == "slimming":
+        return figure4.slimming_page(made[name])
+    return markdown.page(name, made[name], found, cost)
+
+
+def as_csv(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
+    """A table as CSV; None becomes an empty cell, whole numbers stay whole."""
     table = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+    return str(table.to_csv(index=False, lineterminator="\n"))
 
 
 def costs() -> list[dict[str, Any]]:

@@ -62,6 +62,20 @@ def by_snakemake(once, planned) -> Checkout:
     return Checkout(folder / "project")
 
 
+@pytest.fixture(scope="session")
+def shipped(once, planned) -> Callable[[str], Checkout]:
+    """A study of the repository, planned but not run, and no data anywhere; only to be read."""
+
+    def get(study: str) -> Checkout:
+        def make(folder: Path) -> None:
+            made = planned.copy(folder / "project")
+            made.ok("edc", "plan", study)
+
+        return Checkout(once(f"study-{study}", make) / "project")
+
+    return get
+
+
 @pytest.fixture
 def project(planned, tmp_path) -> Checkout:
     """A planned checkout to work in."""

@@ -21,13 +21,14 @@ DATASET: dict[str, Any] = {
         "train_per_class": 20,
         "test_per_class": 5,
     },
-    "observers": ["convnet_w32", "convnet_d1"],
+    "observers": ["convnet_w32", "wrn_16_2"],
     "pretrain": {
         "epochs": 10,
         "batch": 16,
         "optimiser": {"name": "sgd", "lr": 0.05, "momentum": 0.9},
         "schedule": {"name": "smoothing", "zeta": 1.0},
     },
+    "networks": {"convnet_w32": {"epochs": 20}},
     "statistics": {"patch": 4, "batch": 32},
 }
 STUDENT: dict[str, Any] = {
@@ -35,22 +36,35 @@ STUDENT: dict[str, Any] = {
     "batch": 5,
     "validations": 2,
     "ema": 0.5,
-    "optimiser": {"name": "adamw", "lr": 0.01},
+    "optimiser": {"name": "adamw", "lr": 0.003},
 }
+FIRST = dict.fromkeys(("match", "score"), "first")
 STUDY: dict[str, Any] = {
     "description": "the whole DAG in seconds",
     "datasets": ["tiny"],
     "recipes": ["edc", "random"],
     "ipc": [1],
     "protocols": ["edc", "hard_label"],
-    "students": ["convnet_w32"],
+    "students": ["convnet_d2"],
     "seeds": [0, 1],
     "machine": {"device": "cpu", "threads": 1},
+    "variants": {"ema=no": {"protocol": {"student": {"ema": None}}}},
+    "grids": [
+        {},
+        {"recipes": ["rded", "sre2l", "full"], "protocols": ["default"]},
+        {"recipes": ["edc"], "protocols": ["edc"], "variants": ["ema=no"]},
+    ],
     "overrides": {
-        "recipes": {"edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}}},
+        "recipes": {
+            "edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}},
+            "sre2l": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 4}}}}},
+        },
         "protocols": {
             "edc": {"families": {"digits": {"student": STUDENT}}},
             "hard_label": {"families": {"digits": {"student": STUDENT}}},
+            "rded": {"families": {"digits": {"student": STUDENT}}, "ipc": {1: {"student": {"batch": 5}}}},
+            "sre2l": {"families": {"digits": {"student": STUDENT}}},
+            "real_data": {"families": {"digits": {"student": STUDENT}}},
         },
     },
 }
@@ -73,6 +87,8 @@ PETS: dict[str, Any] = DATASET | {
 }
 PETS_STUDY: dict[str, Any] = STUDY | {
     "datasets": ["pets"],
+    "variants": {},
+    "grids": [],
     "overrides": {
         "recipes": {"edc": {"synthesize": {"optimise": {"iterations": 4}}}},
         "protocols": {"edc": {"student": STUDENT}, "hard_label": {"student": STUDENT}},

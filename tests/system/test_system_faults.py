@@ -14,8 +14,8 @@ RUNS = {
     "pretrain": ("tiny-convnet_w32", {"epochs": 30}),
     "statistics": ("tiny-p4", {"batch": 2}),
     "synthesize": ("tiny-edc-ipc1", {"optimise.iterations": 40}),
-    "relabel": ("tiny-edc-ipc1-b5-e6", {"epochs": 1000}),
-    "evaluate": ("tiny-edc-ipc1-convnet_w32-edc", {"seeds": list(range(8)), "validations": 6}),
+    "relabel": ("tiny-edc-ipc1-edc", {"epochs": 1000}),
+    "evaluate": ("tiny-edc-ipc1-convnet_d2-edc", {"seeds": list(range(8)), "validations": 6}),
 }
 """Of each stage one run, with values that give it enough to do to be interrupted."""
 SAVES = 3
@@ -144,7 +144,7 @@ def test_a_checkpoint_of_other_observers_is_ignored(killed, tmp_path):
     assert (said.returncode, said.stderr) == (0, "")
     found = project.outputs("statistics", "tiny-p4")
     assert found["tiny-convnet_w32.safetensors"] != expected["tiny-convnet_w32.safetensors"]
-    assert found["tiny-convnet_d1.safetensors"] == expected["tiny-convnet_d1.safetensors"]
+    assert found["tiny-wrn_16_2.safetensors"] == expected["tiny-wrn_16_2.safetensors"]
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -21,7 +22,8 @@ RECIPE = "workflow/recipes/edc.yaml"
 PROTOCOL = "workflow/protocols/edc.yaml"
 DATASET_FILE = "workflow/datasets/tiny.yaml"
 SYNTHESIZE = "synthesize.tiny-edc-ipc1"
-EVALUATE = "evaluate.tiny-edc-ipc1-convnet_w32-edc"
+RDED = "synthesize.tiny-rded-ipc1"
+EVALUATE = "evaluate.tiny-edc-ipc1-convnet_d2-edc"
 PRETRAIN = ("edc", "pretrain", "--run", "tiny-convnet_w32")
 PETS_PRETRAIN = ("edc", "pretrain", "--run", "pets-convnet_d1")
 
@@ -31,7 +33,11 @@ WORKFLOW_EDITS = {
     "protocol name": (STUDY_FILE, {"protocols": ["hard_labels"]}, ["unknown protocol 'hard_labels'", "'hard_label'"]),
     "dataset name": (STUDY_FILE, {"datasets": ["tinny"]}, ["unknown dataset 'tinny'", "'tiny'", STUDY_FILE]),
     "student name": (STUDY_FILE, {"students": ["convnet_w23"]}, ["unknown network 'convnet_w23'", "'convnet_w32'"]),
-    "observer name": (DATASET_FILE, {"observers": ["convnet_d0"]}, ["unknown network 'convnet_d0'", "'convnet_d"]),
+    "observer name": (
+        DATASET_FILE,
+        {"observers": ["convnet_d0", "wrn_16_2"]},
+        ["unknown network 'convnet_d0'", "'convnet_d"],
+    ),
     "overridden name": (STUDY_FILE, {"overrides.recipes.edcc": {}}, ["'edcc'", "'edc'", STUDY_FILE]),
     "study key": (STUDY_FILE, {"student": ["convnet_w32"]}, [STUDY_FILE, "unknown key 'student'", "'students'"]),
     "recipe key": (
@@ -42,7 +48,20 @@ WORKFLOW_EDITS = {
     "protocol key": (PROTOCOL, {"student.epoch": 5}, [PROTOCOL, "unknown key 'epoch'", "'epochs'"]),
     "dataset key": (DATASET_FILE, {"data.image_sise": 8}, [DATASET_FILE, "'image_sise'", "'image_size'"]),
     "recipe range": (RECIPE, {"synthesize.match.alpha": 1.5}, [RECIPE, "match.alpha = 1.5", "less than or equal to 1"]),
-    "recipe choice": (RECIPE, {"synthesize.match.method": "bn"}, [RECIPE, "match.method = 'bn'", "'category'"]),
+    "recipe choice": (RECIPE, {"synthesize.match.method": "norm"}, [RECIPE, "match.method = 'norm'", "'category'"]),
+    "recipe registry": (
+        RECIPE,
+        {"synthesize.initialise.method": "reel"},
+        [RECIPE, "initialise.method", "'reel'", "'real'"],
+    ),
+    "recipe observers": (RECIPE, {"observers": {"match": ["convnet_d1"]}}, [RECIPE, "observers.match: 'convnet_d1'"]),
+    "recipe role": (RECIPE, {"observers": {"label": "first"}}, [RECIPE, "observers"]),
+    "protocol observers": (
+        PROTOCOL,
+        {"observers": {"label": ["wrn"]}},
+        [PROTOCOL, "observers.label: 'wrn'", "wrn_16_2"],
+    ),
+    "protocol mix": (PROTOCOL, {"relabel.mix": "cutmx"}, [PROTOCOL, "mix = 'cutmx'", "'cutmix'"]),
     "recipe type": (RECIPE, {"synthesize.optimise.lr": "fast"}, [RECIPE, "optimise.lr = 'fast'", "number"]),
     "family range": (
         RECIPE,
@@ -58,8 +77,21 @@ WORKFLOW_EDITS = {
     "channels": (DATASET_FILE, {"data.channels": 3}, [DATASET_FILE, "mean and std need 3 values"]),
     "no recipes": (STUDY_FILE, {"recipes": []}, [STUDY_FILE, "recipes"]),
     "repeated seed": (STUDY_FILE, {"seeds": [0, 0]}, [STUDY_FILE, "seeds"]),
-    "parent": (RECIPE, {"inherits": "edc_code"}, ["unknown recipe 'edc_code'", RECIPE]),
+    "variant name": (
+        STUDY_FILE,
+        {"variants": {"ema=on": {}}},
+        [STUDY_FILE, "grids", "unknown variant 'ema=no'", "'ema=on'"],
+    ),
+    "variant range": (
+        STUDY_FILE,
+        {"variants.ema=no.protocol.student": {"ema": 2}},
+        ["variant 'ema=no'", STUDY_FILE, "ema = 2", "less than or equal to 1"],
+    ),
+    "grid key": (STUDY_FILE, {"grids": [{"recipe": ["edc"]}]}, [STUDY_FILE, "'grids.0.recipe'", "'grids.0.recipes'"]),
+    "unused override": (STUDY_FILE, {"overrides.recipes.gvbsm": {}}, [STUDY_FILE, "overrides.recipes", "'gvbsm'"]),
+    "parent": (RECIPE, {"inherits": "edc_cod"}, ["unknown recipe 'edc_cod'", "'edc_code'", RECIPE]),
     "circle": (RECIPE, {"inherits": "edc"}, [RECIPE, "inherits from itself", "edc -> edc"]),
+    "long circle": (RECIPE, {"inherits": "edc_code"}, [RECIPE, "inherits from itself", "edc -> edc_code -> edc"]),
 }
 PARAMS_EDITS = {
     "key": ({f"{EVALUATE}.epoch": 5}, [f"unknown key '{EVALUATE}.epoch'", f"'{EVALUATE}.epochs'"]),
@@ -72,6 +104,16 @@ PARAMS_EDITS = {
     "images": ({f"{EVALUATE}.images": "tiny-edc-ipc"}, [EVALUATE, "'tiny-edc-ipc'", "'tiny-edc-ipc1'"]),
     "observers": ({f"{SYNTHESIZE}.observers": ["tiny-convnet"]}, [SYNTHESIZE, "'tiny-convnet'", "'tiny-convnet_"]),
     "no observers": ({f"{SYNTHESIZE}.observers": []}, [SYNTHESIZE, "observers must not be empty"]),
+    "no statistics": ({f"{SYNTHESIZE}.statistics": None}, [SYNTHESIZE, "statistics must name a row"]),
+    "scorers": ({f"{RDED}.scorers": ["tiny-wrn_16"]}, [RDED, "'tiny-wrn_16'", "'tiny-wrn_16_2'"]),
+    "no scorers": ({f"{RDED}.scorers": []}, [RDED, "scorers must not be empty"]),
+    "no images": ({f"{EVALUATE}.images": None}, [EVALUATE, "images and labels must be given, or both be null"]),
+    "labels of other images": (
+        {f"{EVALUATE}.labels": "tiny-random-ipc1-edc"},
+        [f"{EVALUATE}.labels = 'tiny-random-ipc1-edc'", "labels of 'tiny-random-ipc1'"],
+    ),
+    "images of another size": ({f"{EVALUATE}.ipc": 2}, [f"{EVALUATE}.ipc = 2", "'tiny-edc-ipc1'"]),
+    "epochs without labels": ({f"{EVALUATE}.epochs": 7}, [f"{EVALUATE}.epochs = 7", "labels for 6 epochs"]),
     "dataset": ({f"{EVALUATE}.dataset": "tinny"}, [EVALUATE, "'tinny'", "'tiny'"]),
     "row": ({"tables.tiny": 3}, ["tables.tiny = 3"]),
     "list": ({"evaluate": []}, ["evaluate = []"]),
@@ -84,17 +126,26 @@ def pets_project(pets, tmp_path) -> Checkout:
     return pets.copy(tmp_path / "project")
 
 
-@pytest.fixture
-def begun(once, pets, tmp_path) -> Checkout:
+@pytest.fixture(params=[False, True], ids=["resident", "streamed"])
+def either(request, pets_project) -> Checkout:
+    """The same with the pictures held in memory or decoded whenever they are read."""
+    pets_project.edit("params.yaml", {"datasets.pets.streamed": request.param})
+    return pets_project
+
+
+@pytest.fixture(params=[False, True], ids=["resident", "streamed"])
+def begun(request, once, pets, tmp_path) -> Checkout:
     """The folder study with its observer trained and its random images drawn."""
 
     def make(folder: Path) -> None:
         made = pets.copy(folder / "project")
+        made.edit("params.yaml", {"datasets.pets.streamed": request.param})
         beside = made.start(*PETS_PRETRAIN)
         made.ok("edc", "synthesize", "--run", "pets-random-ipc1")
         assert beside.wait() == 0
 
-    return Checkout(once("pets-begun", make) / "project").copy(tmp_path / "project")
+    folder = once(f"pets-begun-{'streamed' if request.param else 'resident'}", make)
+    return Checkout(folder / "project").copy(tmp_path / "project")
 
 
 def plan_of(checkout: Checkout, name: str, dataset: dict) -> None:
@@ -207,30 +258,59 @@ def test_a_data_root_without_data(pets_project, tmp_path, made):
     assert f"{root} {'is empty' if made else 'does not exist'}" in line
 
 
-def test_a_class_without_images(pets_project):
-    for path in pets_project.path("data/train/bee").iterdir():
+def test_a_class_without_images(either):
+    for path in either.path("data/train/bee").iterdir():
         path.unlink()
-    line = pets_project.refused(*PETS_PRETRAIN)
-    assert "data/train: class 'bee' has no image" in line
+    assert "data/train: class 'bee' has no image" in either.refused(*PETS_PRETRAIN)
 
 
-def test_an_unreadable_image(pets_project):
-    path = pets_project.path("data/train/bee/03.png")
+def test_an_unreadable_image(either):
+    path = either.path("data/train/bee/03.png")
     path.write_bytes(path.read_bytes()[:50])
-    line = pets_project.refused(*PETS_PRETRAIN)
+    line = either.refused(*PETS_PRETRAIN)
     assert "data/train/bee/03.png" in line
     assert "unreadable_limit" in line
 
 
-def test_class_folders_that_differ_between_train_and_test(pets_project):
-    pets_project.path("data/test/bee").rename(pets_project.path("data/test/wasp"))
-    line = pets_project.refused(*PETS_PRETRAIN)
+def test_class_folders_that_differ_between_train_and_test(either):
+    either.path("data/test/bee").rename(either.path("data/test/wasp"))
+    line = either.refused(*PETS_PRETRAIN)
     assert "data/test: class 1 is 'cat'; expected 'bee'" in line
 
 
-def test_a_number_of_classes_that_differs(pets_project):
-    pets_project.edit("params.yaml", {"datasets.pets.classes": 4})
-    assert "3 classes; expected 4" in pets_project.refused(*PETS_PRETRAIN)
+def test_a_class_that_is_missing_in_val(either):
+    either.path("data/test").rename(either.path("data/val"))
+    shutil.rmtree(either.path("data/val/bee"))
+    line = either.refused(*PETS_PRETRAIN)
+    assert "data/val: class 1 is 'cat'; expected 'bee' as in data/train" in line
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_named_class_that_is_missing(either, part):
+    either.path("data/test").rename(either.path("data/val"))
+    either.edit("params.yaml", {"datasets.pets.class_names": ["cat", "ant", "bee"]})
+    either.path("data", part, "bee").rename(either.path("data", part, "beee"))
+    line = either.refused(*PETS_PRETRAIN)
+    assert f"data/{part}: no class folder 'bee', which class_names asks for; did you mean 'beee'?" in line
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["cat", "ant"], ["datasets.pets", "class_names has 2 names; expected 3"]),
+        (["cat", "ant", "cat"], ["class_names has 'cat' twice"]),
+    ],
+    ids=["too few", "twice"],
+)
+def test_class_names_that_are_no_list_of_the_classes(either, names, words):
+    either.edit("params.yaml", {"datasets.pets.class_names": names})
+    line = either.refused(*PETS_PRETRAIN)
+    assert all(word in line for word in words), line
+
+
+def test_a_number_of_classes_that_differs(either):
+    either.edit("params.yaml", {"datasets.pets.classes": 4})
+    assert "3 classes; expected 4" in either.refused(*PETS_PRETRAIN)
 
 
 def test_parquet_without_the_expected_columns(pets_project):
@@ -242,8 +322,12 @@ def test_parquet_without_the_expected_columns(pets_project):
     assert "birds/train-0.parquet: no column 'img'; expected 'img' and 'label', found picture, label" in line
 
 
+BEFORE_LABELS = [("statistics", "pets-p4"), ("relabel", "pets-random-ipc1-edc")]
+"""Runs that read what the observer's training left, the last of them that makes labels."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "key"), [("statistics", "pets-p4"), ("relabel", "pets-random-ipc1-b3-e6")])
+@pytest.mark.parametrize(("stage", "key"), BEFORE_LABELS)
 def test_a_class_renamed_after_an_earlier_stage_ran(begun, stage, key):
     for part in ("train", "test"):
         begun.path("data", part, "ant").rename(begun.path("data", part, "wasp"))
@@ -254,10 +338,60 @@ def test_a_class_renamed_after_an_earlier_stage_ran(begun, stage, key):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("stage", "key"), BEFORE_LABELS)
+def test_classes_in_another_order_than_the_observer_was_trained_on(begun, stage, key):
+    begun.edit("params.yaml", {"datasets.pets.class_names": ["cat", "ant", "bee"]})
+    if stage == "relabel":  # the images themselves are of the new order, the observer's weights are not
+        begun.ok("edc", "synthesize", "--run", "pets-random-ipc1")
+    line = begun.refused("edc", stage, "--run", key)
+    assert re.search(r"disagree on the classes: class 0 is '(cat|ant)' in the first, '(cat|ant)' in the second", line)
+    assert "results/pretrain/pets-convnet_d1" in line
+    assert not begun.path("results", stage).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        (BEFORE_LABELS[0], "different training images"),
+        (BEFORE_LABELS[1], "observer pets-convnet_d1 is right on 33.3 % of held-out images"),
+    ],
+    ids=["statistics", "relabel"],
+)
+def test_class_folders_exchanged_after_an_earlier_stage_ran(begun, run, said):
+    train = begun.path("data/train")
+    for old, new in (("ant", "tmp"), ("bee", "ant"), ("tmp", "bee")):
+        (train / old).rename(train / new)
+    stage, key = run
+    assert said in begun.refused("edc", stage, "--run", key)
+    assert not begun.path("results", stage).exists()
+
+
+@pytest.mark.slow
 def test_images_changed_after_an_earlier_stage_ran(begun):
     for picture in begun.path("data/train/ant").iterdir():
         Image.new("RGB", (8, 8)).save(picture)
     assert "different training images" in begun.refused("edc", "statistics", "--run", "pets-p4")
+
+
+@pytest.mark.slow
+def test_weights_from_elsewhere_whose_classes_are_in_another_order(begun):
+    # Nothing in such a file names its classes: only what the observer says of held-out images gives it away.
+    weights = begun.path("elsewhere.safetensors")
+    begun.path("results/pretrain/pets-convnet_d1/weights.safetensors").rename(weights)
+    begun.edit(
+        "params.yaml",
+        {
+            "datasets.pets.class_names": ["bee", "cat", "ant"],
+            "pretrain.pets-convnet_d1.weights": weights.name,
+            "pretrain.pets-convnet_d1.epochs": 0,
+        },
+    )
+    for stage, key in (("pretrain", "pets-convnet_d1"), ("synthesize", "pets-random-ipc1")):
+        begun.ok("edc", stage, "--run", key)
+    line = begun.refused("edc", "relabel", "--run", "pets-random-ipc1-edc")
+    assert "observer pets-convnet_d1 is right on 0.0 % of held-out images" in line
+    assert "order of its classes" in line
 
 
 # Results of earlier stages
@@ -276,8 +410,8 @@ def change(path: Path) -> None:
 READERS = {
     "pretrain/tiny-convnet_w32/weights.safetensors": ("statistics", "tiny-p4"),
     "statistics/tiny-p4/tiny-convnet_w32.safetensors": ("synthesize", "tiny-edc-ipc1"),
-    "synthesize/tiny-edc-ipc1/images.safetensors": ("relabel", "tiny-edc-ipc1-b5-e6"),
-    "relabel/tiny-edc-ipc1-b5-e6/logits.npy": ("evaluate", "tiny-edc-ipc1-convnet_w32-edc"),
+    "synthesize/tiny-edc-ipc1/images.safetensors": ("relabel", "tiny-edc-ipc1-edc"),
+    "relabel/tiny-edc-ipc1-edc/logits.npy": ("evaluate", "tiny-edc-ipc1-convnet_d2-edc"),
 }
 WEIGHTS = next(iter(READERS))
 
@@ -308,7 +442,7 @@ def test_a_damaged_manifest(done, text):
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "{}", '{"params": {"evaluate": []}, "scores": {}}'])
 def test_a_damaged_manifest_below_the_tables(done, text):
-    name = "results/evaluate/tiny-edc-ipc1-convnet_w32-edc/manifest.json"
+    name = "results/evaluate/tiny-edc-ipc1-convnet_d2-edc/manifest.json"
     done.path(name).write_text(text)
     assert done.refused("edc", "tables", "--run", "tiny").startswith(f"edc: {name}: ")
 
@@ -318,25 +452,25 @@ def test_a_stage_before_the_one_it_builds_on(project):
     line = project.refused("edc", "statistics", "--run", "tiny-p4")
     assert "results/pretrain/tiny-convnet_w32/manifest.json: no such file" in line
     line = project.refused("edc", "tables", "--run", "tiny")
-    assert "results/evaluate/tiny-edc-ipc1-convnet_w32-edc/manifest.json: no such file" in line
+    assert "results/evaluate/tiny-edc-ipc1-convnet_d2-edc/manifest.json: no such file" in line
 
 
 @pytest.mark.slow
 def test_an_observer_that_is_implausibly_bad(done):
-    shutil.rmtree(done.path("results/relabel/tiny-edc-ipc1-b5-e6"))
-    done.edit("params.yaml", {"relabel.tiny-edc-ipc1-b5-e6.min_accuracy": 0.99})
-    line = done.refused("edc", "relabel", "--run", "tiny-edc-ipc1-b5-e6")
+    shutil.rmtree(done.path("results/relabel/tiny-edc-ipc1-edc"))
+    done.edit("params.yaml", {"relabel.tiny-edc-ipc1-edc.min_accuracy": 0.99})
+    line = done.refused("edc", "relabel", "--run", "tiny-edc-ipc1-edc")
     assert "observer tiny-convnet_w32 is right on" in line
-    assert "relabel.tiny-edc-ipc1-b5-e6.min_accuracy" in line
+    assert "relabel.tiny-edc-ipc1-edc.min_accuracy" in line
 
 
 @pytest.mark.slow
 def test_weights_of_another_network(done):
     done.edit(
-        "params.yaml", {"pretrain.tiny-convnet_w32.weights": "results/pretrain/tiny-convnet_d1/weights.safetensors"}
+        "params.yaml", {"pretrain.tiny-convnet_w32.weights": "results/pretrain/tiny-wrn_16_2/weights.safetensors"}
     )
     line = done.refused(*PRETRAIN)
-    assert "results/pretrain/tiny-convnet_d1/weights.safetensors" in line
+    assert "results/pretrain/tiny-wrn_16_2/weights.safetensors" in line
 
 
 # The machine

@@ -7,27 +7,37 @@ import subprocess
 
 import pytest
 import yaml
-from checkout import REPOSITORY
+from checkout import REPOSITORY, digests
+from samples import STUDY
 
 from edc import STAGES, dag
-from edc.params import Plan, load_plan
+from edc.loading import load_plan
+from edc.params import Plan
 from edc.plan import make_plan
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "workflow/studies").glob("*.yaml"))
 UPSTREAM = {
     "statistics": {"observers": "pretrain"},
-    "synthesize": {"observers": "pretrain", "statistics": "statistics"},
+    "synthesize": {"observers": "pretrain", "scorers": "pretrain", "statistics": "statistics"},
     "relabel": {"observers": "pretrain", "images": "synthesize"},
     "evaluate": {"images": "synthesize", "labels": "relabel"},
     "tables": {"evaluate": "evaluate"},
 }
+GRIDS = STUDY["grids"]
+MIX = {"recipes": ["edc"], "protocols": ["edc"], "variants": ["mix=no"]}
+ADDED_BY_MIX = {"relabel": 5, "evaluate": 9}
 
 
 @pytest.fixture(scope="module")
-def shipped(planned) -> dict[str, Plan]:
+def plans(planned) -> dict[str, Plan]:
     """The plan of every study of the repository."""
     with contextlib.chdir(planned.root):
         return {name: make_plan(name) for name in SHIPPED}
+
+
+def counts(plan: dict) -> dict[str, int]:
+    """Runs of each stage that has any."""
+    return {stage: len(plan[stage]) for stage in STAGES if plan[stage]}
 
 
 def tracked(path: str) -> bool:
@@ -51,7 +61,8 @@ def names_missing_rows(plan: dict) -> list[str]:
 
 def test_every_row_names_existing_upstream_rows(planned):
     plan = planned.plan()
-    assert [len(plan[stage]) for stage in STAGES] == [2, 1, 2, 2, 4, 1]
+    expected = {"pretrain": 2, "statistics": 1, "synthesize": 4, "relabel": 4, "evaluate": 8, "tables": 1}
+    assert counts(plan) == expected
     assert names_missing_rows(plan) == []
 
 
@@ -88,7 +99,7 @@ def test_sync_keeps_the_edited_plan_and_writes_its_dag(project):
 def test_studies_are_listed_with_what_they_run(planned):
     lines = {line.split()[0]: line for line in planned.ok("edc", "plan").splitlines()}
     assert set(lines) == {"tiny", *SHIPPED}
-    assert lines["tiny"].split(None, 1)[1] == "tiny: edc, random; 12 runs. the whole DAG in seconds"
+    assert lines["tiny"].split(None, 1)[1] == "tiny: edc, random, rded, sre2l, full; 20 runs. the whole DAG in seconds"
 
 
 def test_a_broken_study_does_not_hide_the_others(project):
@@ -101,40 +112,98 @@ def test_a_broken_study_does_not_hide_the_others(project):
 @pytest.mark.parametrize(
     ("changes", "grows"),
     [
-        ({"students": ["convnet_w32", "convnet_d1"]}, {"evaluate": 8}),
-        ({"protocols": ["edc", "fixed_soft", "hard_label"]}, {"relabel": 4, "evaluate": 6}),
-        ({"ipc": [1, 2]}, {"synthesize": 4, "relabel": 4, "evaluate": 8}),
+        ({"students": ["convnet_d2", "convnet_d1"]}, {"evaluate": 16}),
+        ({"protocols": ["edc", "fixed_soft", "hard_label"]}, {"relabel": 6, "evaluate": 10}),
+        ({"ipc": [1, 2]}, {"synthesize": 8, "relabel": 8, "evaluate": 15}),
         ({"seeds": [0, 1, 2]}, {}),
+        ({"variants.mix=no": {"protocol": {"relabel": {"mix": "none"}}}, "grids": [*GRIDS, MIX]}, ADDED_BY_MIX),
+        ({"grids": [*GRIDS, *GRIDS]}, {}),
     ],
-    ids=["students", "protocols", "ipc", "seeds"],
+    ids=["students", "protocols", "ipc", "seeds", "variants", "grids twice"],
 )
 def test_rows_that_differ_only_downstream_share_what_is_upstream(project, changes, grows):
     before = project.plan()
     project.edit("workflow/studies/tiny.yaml", changes)
     project.ok("edc", "plan", "tiny")
     plan = project.plan()
-    assert {stage: len(plan[stage]) for stage in STAGES} == {stage: len(before[stage]) for stage in STAGES} | grows
+    assert counts(plan) == counts(before) | grows
     for stage in set(STAGES) - {"evaluate", "tables"}:
         assert plan[stage].items() >= before[stage].items(), f"rows of {stage} that were there before have changed"
 
 
 def test_recipes_with_the_same_labels_are_labelled_by_one_run_each(planned):
     rows = planned.plan()["evaluate"].values()
-    assert len({row["images"] for row in rows}) == len({row["labels"] for row in rows}) == 2
+    assert sorted({(row["images"], row["labels"]) for row in rows if row["images"]}) == [
+        ("tiny-edc-ipc1", "tiny-edc-ipc1-edc"),
+        ("tiny-random-ipc1", "tiny-random-ipc1-edc"),
+        ("tiny-rded-ipc1", "tiny-rded-ipc1-rded"),
+        ("tiny-sre2l-ipc1", "tiny-sre2l-ipc1-sre2l"),
+    ]
+
+
+def test_training_on_the_whole_dataset_waits_for_no_other_run(planned):
+    rows = {key: row for key, row in planned.plan()["evaluate"].items() if row["recipe"] == "full"}
+    assert {key: [row[name] for name in ("images", "labels", "ipc")] for key, row in rows.items()} == {
+        "tiny-full-all-convnet_d2-real_data": [None, None, 0]
+    }
+    read = planned.stages()["evaluate-tiny-full-all-convnet_d2-real_data"]["deps"]
+    assert [path for path in read if path.startswith("results/")] == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_study_plans(project, shipped, name):
-    project.ok("edc", "plan", name)
-    plan = project.plan()
-    assert plan == shipped[name].model_dump(mode="json")
+def test_a_shipped_study_plans(shipped, plans, name):
+    plan = shipped(name).plan()
+    assert plan == plans[name].model_dump(mode="json")
     assert names_missing_rows(plan) == []
 
 
-def test_the_same_key_means_the_same_run_in_every_shipped_study(shipped):
+@pytest.mark.parametrize("name", SHIPPED)
+def test_no_two_rows_of_a_shipped_study_are_the_same_work(plans, name):
+    plan = plans[name].model_dump(mode="json")
+    for stage, labels in {"pretrain": (), "synthesize": ("recipe",), "relabel": (), "evaluate": ()}.items():
+        rows = [{n: v for n, v in row.items() if n not in labels} for row in plan[stage].values()]
+        assert [row for i, row in enumerate(rows) if row in rows[:i]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_cost_of_a_shipped_study_is_told_and_nothing_written(shipped, name):
+    project = shipped(name)
+    plan, before = project.plan(), digests(project.root, skip=(".git", "__pycache__"))
+    lines = project.ok("edc", "plan", name, "--cost").splitlines()
+    assert digests(project.root, skip=(".git", "__pycache__")) == before
+    told = {line.split()[0]: line.split()[1] for line in lines}
+    runs = {stage: len(plan[stage]) for stage in STAGES}
+    assert {stage: told[stage] for stage in [*STAGES, "total"]} == {
+        **{stage: str(count) for stage, count in runs.items()},
+        "total": str(sum(runs.values())),
+    }
+    assert {f"{dataset}:" for dataset in plan["datasets"]} <= set(told)
+
+
+def test_the_ablations_share_images_and_labels_where_only_the_students_differ(shipped):
+    plan = shipped("ablations").plan()
+    assert {stage: counts(plan)[stage] for stage in ("synthesize", "relabel", "evaluate")} == {
+        "synthesize": 17,
+        "relabel": 19,
+        "evaluate": 28,
+    }
+    by_variant = {row["variant"]: row for row in plan["evaluate"].values()}
+    zeta = [by_variant[f"zeta={value}"] for value in ("1.0", "1.5", "2.0", "2.5", "3.0")]
+    assert len({(row["images"], row["labels"]) for row in zeta}) == 1
+    assert [row["schedule"]["zeta"] for row in zeta] == [1.0, 1.5, 2.0, 2.5, 3.0]
+    for alpha in ("0.00", "0.25", "0.50", "0.75"):
+        no, yes = (by_variant[f"alpha={alpha};zeta=2.0;weak_aug=yes;ema={ema}"] for ema in ("no", "yes"))
+        assert (no["images"], no["labels"]) == (yes["images"], yes["labels"])
+        assert (no["ema"], yes["ema"]) == (None, 0.99)
+        strong = by_variant[f"alpha={alpha};zeta=2.0;weak_aug=no;ema=no"]
+        assert strong["images"] != no["images"]
+
+
+def test_the_same_key_means_the_same_run_in_every_shipped_study(plans):
     seen: dict[tuple[str, str], tuple[str, dict]] = {}
     different = []
-    for study, plan in shipped.items():
+    for study, plan in plans.items():
         for stage in ("datasets", "pretrain", "synthesize", "relabel", "evaluate"):
             for key, row in getattr(plan, stage).items():
                 values = row.model_dump(mode="json")

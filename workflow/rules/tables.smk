@@ -6,7 +6,7 @@ for task in TASKS.of("tables"):
         input:
             TASKS.inputs(task),
         output:
-            TASKS.outputs(task),
+            shown(task),
         params:
             command=task.command,
         log:

@@ -6,6 +6,7 @@ Liu et al., Learning Efficient Convolutional Networks through Network Slimming, 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,8 +17,8 @@ from edc.nets.vgg import VGG
 
 
 def scales(model: VGG) -> list[Tensor]:
-    """|gamma| of every BN layer: (C,) each."""
-    return [layer.weight.detach().abs() for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
+    """|gamma| of every BN layer, on the CPU: (C,) each."""
+    return [layer.weight.detach().abs().cpu() for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
 
 
 def kept(model: VGG, ratio: float) -> list[Tensor]:
@@ -35,13 +36,13 @@ def kept(model: VGG, ratio: float) -> list[Tensor]:
     """
     found = scales(model)
     flat = torch.cat(found)
-    remove = int(ratio * len(flat))
+    remove = int(ratio * len(flat) + 1e-6)  # 0.29 of 100 channels is 29, whatever the binary fraction says
     order = flat.argsort(stable=True)
     owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(s) for s in found]))
     # How many may go before a layer's last channel does.
     last = torch.stack([(owner[order] == i).nonzero().max() for i in range(len(found))])
     if int(last.min()) < remove:
-        layer, most = int(last.argmin()), int(last.min()) / len(flat)
+        layer, most = int(last.argmin()), math.floor(1000 * int(last.min()) / len(flat)) / 1000
         raise EdcError(
             f"ratio {ratio:g} would remove every channel of convolution {layer + 1}; at most {most:.3f} leaves it one"
         )

@@ -1,0 +1,201 @@
+"""Fill in what the pages take from the files: `python docs/generate.py`, in the root of a checkout.
+
+Between `<!-- generated: NAME -->` and `<!-- end -->` a page holds what the function of that name gives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from edc import STAGES
+from edc.builder import Builder
+from edc.choices import SynthesisChoices
+from edc.cost import report
+from edc.params import EvaluateRow, Plan, SynthesizeRow
+from edc.plan import list_studies, make_plan
+from edc.studies import StudyFile, names, read
+
+PAGES = ("README.md", "docs/design-space.md")
+MARKED = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+STUDENT = {"imagenet1k": "torchvision:resnet18", "cifar10": "resnet18"}
+IPC = 10
+
+
+def space(dataset: str) -> tuple[Plan, dict[str, EvaluateRow]]:
+    """Every recipe under its own protocol on one dataset, and by recipe the row that judges it."""
+    given = {"description": "all recipes", "datasets": [dataset], "recipes": names("recipes"), "ipc": [IPC]}
+    study = StudyFile(**given, protocols=["default"], students=[STUDENT[dataset]])
+    plan = Builder("all_recipes", study).build()
+    return plan, {row.recipe: row for row in plan.evaluate.values()}
+
+
+def recipes(dataset: str) -> Iterator[str]:
+    """One row a recipe, one column a choice."""
+    plan, judged = space(dataset)
+    yield from grid("recipe", "initialise", "match", "regularise", "augment", "optimise", "protocol")
+    for name, row in judged.items():
+        if row.images is None:
+            cells = ["the whole training set", *["-"] * 4]
+        else:
+            made = plan.synthesize[row.images]
+            cells = [initialise(made), *optimised(made)]
+        yield line(f"`{name}`", *cells, f"`{row.protocol}`")
+
+
+def initialise(row: SynthesizeRow) -> str:
+    """Where pixels start, and how they are stored where nothing is optimised."""
+    found = row.initialise
+    parts = [found.method]
+    if found.method == "composites":
+        how = f"best of {found.candidates} x {found.crops}" if found.pool is None else f"from a pool of {found.pool}"
+        parts = [f"composites {found.factor} x {found.factor}", how]
+    if found.draw != "independent":
+        parts.append(found.draw)
+    return ", ".join(parts) + (jpeg(row) if not row.optimise.iterations else "")
+
+
+def optimised(row: SynthesizeRow) -> list[str]:
+    """The choices that matter only where pixels are optimised."""
+    if not row.optimise.iterations:
+        return ["-"] * 4
+    match, term, augment, optimise = row.match, row.regularise, row.augment, row.optimise
+    low, high = augment.crop_scale
+    group = f"groups of {optimise.group}" if optimise.group else "one group"
+    rounds = {0: ", one image of a class a round", 1: ""}.get(optimise.rounds, f", {optimise.rounds} rounds")
+    return [
+        f"{match.method} x {match.weight:g}, {observers(len(row.observers))}"
+        + (f", alpha {match.alpha:g}" if match.method == "category" else "")
+        + (f", ema {match.ema:g}" if match.ema else "")
+        + (f" from {match.ema_init}" if match.ema and match.ema_init != default("match", "ema_init") else "")
+        + (", carried" if match.carry else "")
+        + (", cells swapped" if match.swap_class_patch else "")
+        + (f", drop {match.drop:g}" if match.drop else ""),
+        "-" if term.method == "none" else f"{term.method} x {term.weight:g}" + flatness(row),
+        ("whole" if low == 1 else f"crop {low:g} to {high:g}")
+        + (f", {augment.curriculum.name} curriculum" if augment.curriculum.name != "none" else "")
+        + (f", pad {augment.pad}" if augment.pad else "")
+        + (f", roll {augment.roll[0]} to {augment.roll[1]}" if augment.roll != (0, 0) else "")
+        + ("" if augment.flip else ", no flip"),
+        f"{optimise.iterations} at {optimise.lr:g}, {group}{rounds}{jpeg(row)}",
+    ]
+
+
+def flatness(row: SynthesizeRow) -> str:
+    """The values of flatness terms."""
+    term = row.regularise
+    return f", beta {term.beta:g}, tau {term.tau:g}" if term.method == "logits" else ""
+
+
+def jpeg(row: SynthesizeRow) -> str:
+    """How images are stored, if not losslessly."""
+    return f", JPEG {row.jpeg}" if row.jpeg is not None else ""
+
+
+def observers(count: int) -> str:
+    """How many networks."""
+    return "1 observer" if count == 1 else f"{count} observers"
+
+
+def default(section: str, name: str) -> Any:
+    """What a choice is where no file says anything."""
+    return getattr(SynthesisChoices.model_fields[section].default, name)
+
+
+def protocols(dataset: str) -> Iterator[str]:
+    """One row a protocol that some recipe brings along, or that is for all."""
+    given = {"description": "all protocols", "datasets": [dataset], "recipes": ["edc", "full"], "ipc": [IPC]}
+    wanted = [name for name in names("protocols") if name != read("recipes", "full").protocol]
+    study = StudyFile(**given, protocols=wanted, students=[STUDENT[dataset]])
+    plan = Builder("all_protocols", study).build()
+    yield from grid("protocol", "labels", "crop, mix", "loss", "optimiser", "schedule", "batch", "epochs", "EMA")
+    for row in sorted(plan.evaluate.values(), key=lambda row: row.protocol):
+        view, labellers = "padded crop, flip", ""
+        if row.labels is not None:
+            label = plan.relabel[row.labels]
+            low, high = label.crop_scale
+            view = "whole" if low == 1 else f"{low:g} to {high:g}"
+            view += f", pad {label.pad}" if label.pad else ""
+            view += f", {label.mix}" if row.regime == "soft" and label.mix != "none" else ""
+            view += ", RandAugment" if label.randaugment else ""
+            view += f", {label.shuffle} x {label.shuffle} shuffled" if label.shuffle > 1 else ""
+            if row.regime != "hard":
+                labellers = f", {observers(len(label.observers))}"
+                labellers += "" if label.ensemble == "mean" else ", equal norms"
+        elif plan.datasets[dataset].crop_scale is not None:
+            view = "crop, flip"
+        schedule = row.schedule
+        steps = ", ".join(f"{share:g}" for share in schedule.milestones) if schedule.name == "multistep" else ""
+        yield line(
+            f"`{row.protocol}`",
+            row.regime + labellers,
+            view,
+            loss(row),
+            f"{row.optimiser.name} {row.optimiser.lr:g}, decay {row.optimiser.weight_decay:g}",
+            f"{schedule.name} {steps or f'zeta {schedule.zeta:g}'}",
+            row.batch,
+            row.epochs,
+            "-" if row.ema is None else f"{row.ema:g}",
+        )
+
+
+def loss(row: EvaluateRow) -> str:
+    """What the student minimises."""
+    if row.regime == "hard":
+        return "CE"
+    if row.loss.name == "kl":
+        return f"KL, T {row.loss.temperature:g}" + (", x T^2" if row.loss.squared else "")
+    return f"MSE + {row.loss.ce_weight:g} CE" if row.loss.name == "mse_ce" else row.loss.name
+
+
+def studies(_: str) -> Iterator[str]:
+    """The studies that exist."""
+    yield from grid("study", "runs", "is")
+    for name, file, plan in list_studies():
+        if plan is not None and isinstance(file, StudyFile):
+            runs = sum(len(getattr(plan, stage)) for stage in STAGES)
+            yield line(f"`{name}`", runs, file.description)
+
+
+def cost(study: str) -> Iterator[str]:
+    """What `edc plan STUDY --cost` says."""
+    yield from ("```", f"$ edc plan {study} --cost")
+    yield report(make_plan(study), 40.0, "one H100-class GPU (TF32)")
+    yield "```"
+
+
+def line(*cells: object) -> str:
+    """One row of a Markdown table."""
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+
+
+def grid(*head: str) -> Iterator[str]:
+    """The first two rows of a Markdown table."""
+    yield line(*head)
+    yield line(*["---"] * len(head))
+
+
+MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
+    "recipes": recipes,
+    "protocols": protocols,
+    "studies": studies,
+    "cost": cost,
+}
+
+
+def render(text: str) -> str:
+    """A page with its marked parts made anew."""
+
+    def fill(found: re.Match[str]) -> str:
+        name, _, argument = found[2].partition(" ")
+        return found[1] + "\n".join(MAKERS[name](argument)) + "\n" + found[3]
+
+    return MARKED.sub(fill, text)
+
+
+if __name__ == "__main__":
+    for page in map(Path, PAGES):
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"wrote {page}")

@@ -1,0 +1,22 @@
+for task in TASKS.of("analysis"):
+
+    rule:
+        name:
+            task.name
+        input:
+            TASKS.inputs(task),
+        output:
+            shown(task),
+        params:
+            command=task.command,
+        log:
+            f"logs/analysis/{task.key}.log",
+        benchmark:
+            benchmark_file(task)
+        threads: TASKS.plan.machine.threads
+        resources:
+            gpu=task.gpu,
+            mem_mb=6000,
+            runtime=1440,
+        shell:
+            "{params.command} 2> {log}"

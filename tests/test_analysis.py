@@ -481,9 +481,9 @@ def check(folder: Path, manifest: dict[str, Any]) -> None:
     assert {row["schedule"] for row in tables["landscape"]} == {"smoothing zeta=2", "cosine to 0"}
     assert scores["holdout_loss"] != scores["holdout_loss_cosine"]
     assert scores["sharpness_radius"] == 0.5
-    # Epochs 0, 1 (a tenth, rounded), 3, 6; two sets; two batch sizes.
+    # Epochs 0, 1 (a tenth, rounded), 3, 6; three sets; two batch sizes.
     assert list(dict.fromkeys(row["epoch"] for row in tables["gradients"])) == ["0", "1", "3", "6"]
-    assert len(tables["gradients"]) == 4 * 2 * 2
+    assert len(tables["gradients"]) == 4 * 3 * 2
     assert all(-1 <= float(row["cosine_mean"]) <= 1 for row in tables["gradients"])
     assert len(scores["condensed_to_real"]) == 4
     assert set(manifest["files"]) == {f"{name}.csv" for name in analysis.TABLES}

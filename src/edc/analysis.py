@@ -220,7 +220,10 @@ class Bench:
         return [(x, None, labels) for x, labels in feed.plain(CHUNK)]
 
     def gradients(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Figure 2(c), bottom: batches as the student sees them, condensed, and real ones with hard labels."""
+        """Figure 2(c), bottom: batches as the student sees them, condensed, and real ones with hard labels.
+
+        A batch that is half of all images agrees with them for that reason alone, so as few real images stand beside.
+        """
         row, dataset, sizes = self.row, self.job.dataset, self.row.gradients
         size, channels = dataset.image_size, dataset.channels
         model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=0)
@@ -230,13 +233,19 @@ class Bench:
             model.load_state_dict(state)
             seen = min(epoch, row.epochs - 1)  # after the last epoch, its views once more
             wholes = []
-            for name, images in (("condensed", self.condensed(seen)), ("real", self.real(seen))):
+            few, many = self.source.images, min(sizes.images, len(self.train))
+            sets = {
+                "condensed": self.condensed(seen),
+                "real": self.real(seen, many),
+                "as few real": self.real(seen, few),
+            }
+            for name, images in sets.items():
                 rng = generator(0, "gradients", epoch, name)
                 whole, cosines = local_cosines(model, images, row.loss, sizes.batches, sizes.draws, rng)
                 for batch, values in cosines.items():
                     rows.append([epoch, name, batch, descriptive.fmean(values), descriptive.stdev(values)])
                 wholes.append(whole)
-            agreement.append(cosine(*wholes))
+            agreement.append(cosine(*wholes[:2]))
         return {"rows": rows, "scores": {"condensed_to_real": agreement}}
 
     def condensed(self, epoch: int) -> Batch:
@@ -249,9 +258,8 @@ class Bench:
             torch.cat([part[2] for part in parts]),
         )
 
-    def real(self, epoch: int) -> Batch:
-        """Real training images, augmented as when a student learns from them."""
-        count = min(self.row.gradients.images, len(self.train))
+    def real(self, epoch: int, count: int) -> Batch:
+        """Random real training images, augmented as when a student learns from them."""
         chosen = generator(0, "gradients").choice(len(self.train), count, replace=False)
         feed = Feed(self.train.select(torch.from_numpy(chosen)), self.job.dataset, self.normaliser, self.device)
         parts = list(feed.epoch(generator(0, "real", epoch), CHUNK))

@@ -45,7 +45,7 @@ class GradientSizes(Model):
 
     moments: list[Fraction] = Field(default=[0.0, 0.1, 0.5, 1.0], min_length=1, description="shares of the training")
     batches: list[Annotated[int, Field(ge=1)]] = Field(default=[5, 10, 25, 50], min_length=1)
-    draws: int = Field(default=12, ge=2, description="random batches of each size")
+    draws: int = Field(default=10, ge=2, description="random batches of each size")
     images: int = Field(default=1000, ge=1, description="real images, at most")
 
 

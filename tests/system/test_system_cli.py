@@ -10,7 +10,7 @@ import pytest
 
 from edc import STAGES
 
-COMMANDS = [*STAGES, "plan", "new", "track", "schema"]
+COMMANDS = [*STAGES, "plan", "new", "track", "schema", "export", "import", "report"]
 HEAVY = {"torch", "numpy", "pandas", "mlflow", "dvc", "yaml", "edc.params", "edc.plan", "edc.job"}
 
 HELP = """

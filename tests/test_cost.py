@@ -245,7 +245,8 @@ def test_report() -> None:
     lines = text.splitlines()
     assert [line.split()[0] for line in lines[: len(STAGES) + 2]] == ["stage", *STAGES, "total"]
     assert re.fullmatch(r"evaluate +400 +8,000 +[\d.]+ TFLOP +- +\S+( \S+)?", lines[5])
-    assert lines[len(STAGES) + 2] == "c: 45,000 images to train on, 5,000 held out, 10,000 to test (known sizes, no data were read)"
+    known = "c: 45,000 images to train on, 5,000 held out, 10,000 to test (known sizes, no data were read)"
+    assert lines[len(STAGES) + 2] == known
     assert "one good GPU at an assumed 40 TFLOP/s" in lines[-1]
     assert max(map(len, lines)) <= 120
 

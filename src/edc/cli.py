@@ -37,7 +37,24 @@ def _stage_command(stage: str) -> None:
 
 
 for _stage in STAGES:
-    _stage_command(_stage)
+    if _stage != "tables":
+        _stage_command(_stage)
+
+
+@app.command(help=f"{STAGES['tables']} Reads results/, writes results/tables.")
+def tables(
+    run: Annotated[str | None, typer.Option("--run", help="a row of tables in params.yaml", metavar="KEY")] = None,
+    study: Annotated[str | None, typer.Option("--study", help="a study, whichever plan is active")] = None,
+) -> None:
+    from edc.job import execute
+    from edc.tables import run_study
+
+    if (run is None) == (study is None):
+        raise EdcError("tables: expected either --run KEY or --study NAME")
+    if run is not None:
+        execute("tables", run)
+    elif study is not None:
+        run_study(study)
 
 
 @app.command()

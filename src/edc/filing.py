@@ -56,7 +56,8 @@ def _file(plan: Plan, task: dag.Task, known: set[str]) -> None:
     for seed in manifest["params"][task.stage]["seeds"] if several else [None]:
         if run_key(task.stage, task.key, params, seed) in known:
             continue
-        about: dict[str, Any] = {"stage": task.stage, "row": task.key, "params": params, "study": plan.study, "seed": seed}
+        about: dict[str, Any] = {"stage": task.stage, "row": task.key, "study": plan.study}
+        about |= {"params": params, "seed": seed}
         with Run(**about, tags=tags) as run:
             run.dataset(params["dataset"], manifest["dataset_digest"])
             if "scores" in manifest and not several:

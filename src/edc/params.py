@@ -247,5 +247,7 @@ class Plan(Model):
         values = {stage: row.model_dump(mode="json")}
         if hasattr(row, "dataset"):
             values["machine"] = self.machine.model_dump(mode="json")
+            if isinstance(row, ContinualRow) and row.labels:  # its memory is labelled as that row says
+                values["relabel"] = self.relabel[row.labels].model_dump(mode="json")
             values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
         return values

@@ -113,7 +113,7 @@ PARAMS_EDITS = {
         [f"{EVALUATE}.labels = 'tiny-random-ipc1-edc'", "labels of 'tiny-random-ipc1'"],
     ),
     "images of another size": ({f"{EVALUATE}.ipc": 2}, [f"{EVALUATE}.ipc = 2", "'tiny-edc-ipc1'"]),
-    "epochs without labels": ({f"{EVALUATE}.epochs": 7}, [f"{EVALUATE}.epochs = 7", "labels for 6 epochs"]),
+    "epochs without labels": ({f"{EVALUATE}.epochs": 7}, [EVALUATE, "7 epochs", "labels for 6"]),
     "dataset": ({f"{EVALUATE}.dataset": "tinny"}, [EVALUATE, "'tinny'", "'tiny'"]),
     "row": ({"tables.tiny": 3}, ["tables.tiny = 3"]),
     "list": ({"evaluate": []}, ["evaluate = []"]),
@@ -232,9 +232,11 @@ def test_no_plan(project):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_unknown_run(project, stage):
-    known = next(iter(project.plan()[stage]))
-    line = project.refused("edc", stage, "--run", known[:-1])
-    assert f"{known[:-1]!r}; did you mean {known!r}?" in line
+    known = next(iter(project.plan()[stage]), None)
+    asked = known[:-1] if known else "tiny"
+    line = project.refused("edc", stage, "--run", asked)
+    assert f"unknown {stage} run {asked!r}" in line
+    assert known is None or f"did you mean {known!r}?" in line
 
 
 # Data

@@ -20,7 +20,7 @@ UPSTREAM = {
     "statistics": {"observers": "pretrain"},
     "synthesize": {"observers": "pretrain", "scorers": "pretrain", "statistics": "statistics"},
     "relabel": {"observers": "pretrain", "images": "synthesize"},
-    **dict.fromkeys(("evaluate", "continual", "slimming", "analysis"), {"images": "synthesize", "labels": "relabel"}),
+    **{key: {"images": "synthesize", "labels": "relabel"} for key in ("evaluate", "continual", "slimming", "analysis")},
     "tables": {stage: stage for stage in TablesRow.model_fields},
 }
 GRIDS = STUDY["grids"]

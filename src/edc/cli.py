@@ -50,7 +50,7 @@ def tables(
     from edc.tables import run_study
 
     if (run is None) == (study is None):
-        raise EdcError("tables: expected either --run KEY or --study NAME")
+        raise typer.BadParameter("expected either --run KEY or --study NAME")
     if run is not None:
         execute("tables", run)
     elif study is not None:

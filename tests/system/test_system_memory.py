@@ -14,7 +14,7 @@ from PIL import Image
 SIDE, FEW, TIMES, CLASSES = 224, 128, 8, ("left", "right")
 HELD_IN_MEMORY = 3 * SIDE**2 * FEW * (TIMES - 1) / 2**20
 """Megabytes the additional pictures take once they are decoded."""
-NOISE = 60
+NOISE = 90
 """Megabytes by which the peaks of two equal runs may differ: threads decode ahead, and memory is freed late."""
 NETWORK = "torchvision:shufflenet_v2_x0_5"
 RUN = ("edc", "pretrain", "--run", "wide-torchvision_shufflenet_v2_x0_5")
@@ -67,4 +67,4 @@ def test_peak_memory_does_not_grow_with_the_number_of_pictures(project, tmp_path
     }
     print(f"\npeak memory, MB: {found}")
     assert found["streamed, many"] < found["streamed, few"] + NOISE, found
-    assert found["in memory, many"] > found["streamed, many"] + max(NOISE, HELD_IN_MEMORY / 2), found
+    assert found["in memory, many"] > found["streamed, many"] + HELD_IN_MEMORY / 2, found

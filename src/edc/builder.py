@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from edc import STAGES
-from edc.choices import LabelChoices, StudentChoices, SynthesisChoices
+from edc.choices import SCORED, LabelChoices, StudentChoices, SynthesisChoices
 from edc.errors import EdcError, unknown_name
 from edc.layering import layers, own_protocol, resolve
 from edc.loading import check_references
 from edc.nets import check_name
-from edc.params import SCORED, Dataset, Plan, TablesRow, twice_chance
+from edc.params import Dataset, Plan, TablesRow, twice_chance
 from edc.studies import (
+    Application,
     DatasetFile,
     Grid,
     ProtocolFile,
@@ -26,7 +27,10 @@ from edc.studies import (
 )
 from edc.validation import Model, validate
 
-CROSSED = ("recipes", "ipc", "protocols", "students", "seeds")
+APPLICATIONS = ("continual", "slimming", "analysis")
+"""Stages whose rows a study asks for in sections of their own."""
+CROSSED = tuple(Application.model_fields)
+"""What such a section crosses; its other values go into every row as they are."""
 
 
 class Builder:
@@ -124,7 +128,7 @@ class Builder:
     def check(self) -> None:
         """An override or a variant that nothing uses is a misspelling."""
         study, grids = self.study, self.study.parts()
-        applied = [*study.continual, *study.slimming, *study.analysis]
+        applied = [part for stage in APPLICATIONS for part in getattr(study, stage)]
         used: dict[str, list[str]] = {
             kind: list(dict.fromkeys(n for grid in grids + applied for n in getattr(grid, kind, None) or []))
             for kind in ("datasets", "recipes", "protocols", "variants")
@@ -205,7 +209,8 @@ class Builder:
     def student(self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]) -> dict[str, Any]:
         """The values of a student in training, its labels among the rows: see ``StudentRow``."""
         dataset, path = self.datasets[cell.dataset], f"workflow/protocols/{protocol}.yaml"
-        file: ProtocolFile = read("protocols", protocol, self.study.overrides.get("protocols", {}).get(protocol), path)
+        overrides = self.study.overrides.get("protocols", {}).get(protocol)
+        file: ProtocolFile = read("protocols", protocol, overrides, self.where)
         changes = self.over(cell, "protocol")
         over = [(f"students.{network}", file.students[network])] if network in file.students else []
         over += [(where, values.get("student", {})) for where, values in changes]
@@ -249,7 +254,7 @@ class Builder:
 
     def applications(self) -> None:
         """Rows of continual learning, of slimming and of the analyses."""
-        for stage in ("continual", "slimming", "analysis"):
+        for stage in APPLICATIONS:
             for part in getattr(self.study, stage):
                 own = {name: value for name, value in _dump(part).items() if name not in CROSSED}
                 crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
@@ -260,7 +265,8 @@ class Builder:
                     cell = Cell(name, recipe_name, ipc, "")
                     path = f"workflow/recipes/{recipe_name}.yaml"
                     images = None if recipe.real else self.images(cell, recipe, path)
-                    wanted = recipe.protocol if recipe.real else protocol
+                    own_one = recipe.real or protocol == "default"
+                    wanted = own_protocol(recipe, self.datasets[name].family, ipc) if own_one else protocol
                     row = self.student(cell, images, wanted, network, part.seeds)
                     self.add(stage, f"{cell.key(images)}-{network}-{wanted}", row | own)
 

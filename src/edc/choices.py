@@ -23,6 +23,9 @@ INITIALISE: dict[str, str] = {
 }
 """Where pixels start: function of :class:`edc.initialise.Start`."""
 
+SCORED = ("composites", "herding", "kmeans")
+"""Those of them that ask observers, for scores of crops or for features."""
+
 REGULARISE: dict[str, str] = {
     "none": "edc.regularise:nothing",
     "logits": "edc.regularise:logit_flatness",

@@ -17,13 +17,11 @@ from torch import Tensor, nn
 from edc.data.crops import draw_crops
 from edc.errors import EdcError
 from edc.initialise import pick
+from edc.passes import images_at_once
 from edc.rng import generator
 
 if TYPE_CHECKING:
     from edc.initialise import Start
-
-IMAGES, PIXELS = 500, 2**23
-"""Most images, and most pixels, of one forward pass."""
 
 
 def padded(crops: Tensor, size: int) -> Tensor:
@@ -97,7 +95,7 @@ def best_of_class(start: Start, scorers: Sequence[nn.Module], c: int, count: int
     members = members[torch.from_numpy(rng.permutation(len(members))[: choices.candidates])]
     per_image, side = choices.crops, size // choices.factor
     draws = draw_crops(rng, len(members) * per_image, choices.crop_scale, (1.0, 1.0))
-    at_once = max(1, min(IMAGES, PIXELS // size**2) // per_image)
+    at_once = max(1, images_at_once(size) // per_image)
     kept, losses = [], []
     for first in range(0, len(members), at_once):
         some = members[first : first + at_once].repeat_interleave(per_image)

@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from edc.errors import EdcError
 from edc.nets.weights import classifiers
+from edc.passes import images_at_once
 from edc.rng import generator
 
 if TYPE_CHECKING:
     from edc.initialise import Start
 
-IMAGES, PIXELS = 500, 2**23
-"""Most images, and most pixels, of one forward pass."""
 STARTS = 4
 """Initialisations k-means tries; the best of them counts."""
 
@@ -65,7 +64,7 @@ def class_features(start: Start, scorers: Sequence[nn.Module], members: Tensor) 
         scorers: the observers.
         members: int64 (n,) which images.
     """
-    at_once = max(1, min(IMAGES, PIXELS // start.train.shape[-1] ** 2))
+    at_once = images_at_once(start.train.shape[-1])
     found = []
     for part in members.split(at_once):
         x = start.normaliser.encode(start.train.read(part).to(start.device))

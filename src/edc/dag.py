@@ -188,8 +188,8 @@ def tasks(plan: Plan) -> Iterator[Task]:
             outputs.append(Output(f"{folder(stage, key)}/manifest.json", False))
             if hasattr(row, "dataset"):
                 params = ["machine", f"datasets.{row.dataset}", *params]
-            if isinstance(row, ContinualRow) and row.labels:
-                params.append(f"relabel.{row.labels}")
+            if borrowed := plan.borrowed(stage, key):
+                params.append(f"relabel.{borrowed}")
             sources = tuple(sorted({path for m in (stage, *_by_name(plan, row)) for path in code(m)}))
             gpu = int(stage != "tables" and plan.machine.device != "cpu")
             yield Task(stage, key, tuple(inputs), tuple(outputs), sources, tuple(params), gpu)

@@ -21,5 +21,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """
     names = sorted(known)
     near = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else "expected one of: " + ", ".join(names)
+    hint = (
+        f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(names)}" if names else "there is none"
+    )
     return EdcError(f"{where}: unknown {kind} {name!r}; {hint}" if where else f"unknown {kind} {name!r}; {hint}")

@@ -218,10 +218,9 @@ class Job:
 
     def provenance(self) -> dict[str, Any]:
         """When, where and with what this run was made: facts that no runner hashes."""
-        import resource
-
         import torch
 
+        from edc.devices import peak_memory
         from edc.tracking.provenance import provenance
 
         on_gpu = self.device == "cuda"
@@ -230,7 +229,7 @@ class Job:
             "code": self.code,
             "seconds": round(self.seconds, 2),
             "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads",
-            "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mb": peak_memory() // 2**20,
             "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
             "commit": code["edc.commit"],
             "dirty": code["edc.dirty"],

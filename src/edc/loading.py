@@ -61,9 +61,11 @@ def check_references(plan: Plan, where: str) -> None:
                         raise EdcError(f"{where}: {here}.{name} = {mine!r}: the images {row.images!r} have {theirs!r}")
                 if labels.images != row.images:
                     raise EdcError(f"{where}: {here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
-                epochs = max(row.epochs, getattr(row, "finetune", 0))
-                if labels.epochs < epochs and stage != "continual":
-                    raise EdcError(f"{where}: {here}: {epochs} epochs; {row.labels!r} has labels for {labels.epochs}")
+                for name in ("epochs", "finetune") if stage != "continual" else ():
+                    if labels.epochs < (wanted := getattr(row, name, 0)):
+                        raise EdcError(
+                            f"{where}: {here}.{name} = {wanted}: {row.labels!r} has labels for {labels.epochs} epochs"
+                        )
             if stage == "slimming" and row.student not in PRUNABLE:
                 raise unknown_name("prunable network", row.student, PRUNABLE, f"{where}: {here}.student")
             if stage == "continual" and row.steps > plan.datasets[row.dataset].classes:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edc.analysis_choices import AnalysisChoices
-from edc.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
+from edc.choices import SCORED, LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
 from edc.errors import unknown_name
 from edc.validation import Area, Model, Positive, Seeds
 
@@ -96,10 +96,6 @@ class StatisticsRow(Model):
         description="class target: mean within-image variance, or that plus the variance of means",
     )
     seed: int = Field(ge=0)
-
-
-SCORED = ("composites", "herding", "kmeans")
-"""Initialisations that ask observers."""
 
 
 class SynthesizeRow(SynthesisChoices):
@@ -241,13 +237,17 @@ class Plan(Model):
             raise unknown_name(f"{stage} run", key, rows, f"plan {self.study!r}")
         return rows[key]
 
+    def borrowed(self, stage: str, key: str) -> str | None:
+        """The relabel row whose values a run follows without reading its files: that of a continual row."""
+        return self.continual[key].labels if stage == "continual" else None
+
     def resolved(self, stage: str, key: str) -> dict[str, Any]:
         """Every value one run depends on, as its manifest records them."""
         row = self.row(stage, key)
         values = {stage: row.model_dump(mode="json")}
         if hasattr(row, "dataset"):
             values["machine"] = self.machine.model_dump(mode="json")
-            if isinstance(row, ContinualRow) and row.labels:  # its memory is labelled as that row says
-                values["relabel"] = self.relabel[row.labels].model_dump(mode="json")
+            if borrowed := self.borrowed(stage, key):
+                values["relabel"] = self.relabel[borrowed].model_dump(mode="json")
             values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
         return values

@@ -1,10 +1,11 @@
 # The DAG of the active plan, run in parallel. The runs themselves are listed in src/edc/dag.py, for DVC and for here.
-# Defaults stand in profiles/default/profile.yaml.
+# Defaults stand in profiles/default/profile.yaml. Seconds and memory of a run stand in its run.json: Snakemake's own
+# benchmarks walk the memory maps of each job twice a second, a seventh of two cores.
 import sys
 
 from edc import STAGES
 from edc.errors import EdcError
-from edc.snake import Tasks, benchmark_file
+from edc.snake import Tasks
 
 try:
     TASKS = Tasks()

@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from edc import STAGES
+from edc.bench.run import WHERE, summary
 from edc.builder import Builder
 from edc.choices import SynthesisChoices
 from edc.cost import report
@@ -18,7 +21,7 @@ from edc.params import EvaluateRow, Plan, SynthesizeRow
 from edc.plan import list_studies, make_plan
 from edc.studies import StudyFile, names, read
 
-PAGES = ("README.md", "docs/design-space.md")
+PAGES = ("README.md", "docs/design-space.md", "docs/speed.md")
 MARKED = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 STUDENT = {"imagenet1k": "torchvision:resnet18", "cifar10": "resnet18"}
 IPC = 10
@@ -166,6 +169,29 @@ def cost(study: str) -> Iterator[str]:
     yield "```"
 
 
+def bench(name: str) -> Iterator[str]:
+    """Sums over networks of one file of measurements."""
+    found = summary(pd.read_csv(WHERE / f"{name}.csv"))
+    head = ("stage", "images", "seeds", "unit", "ms", "bare", "ratio", "largest", "reference")
+    yield from grid(*head, "peak MB", "peak / floor")
+    for _, row in found.iterrows():
+        reference = "-" if pd.isna(row["reference_ratio"]) else f"{row['reference_ratio']:.2f}"
+        times = (f"{row[name]:.2f}" for name in ("milliseconds", "bare", "ratio", "largest_ratio"))
+        memory = (f"{row['peak_mb']:.0f}", f"{row['peak_to_floor']:.2f}")
+        yield line(row["stage"], row["images"], row["seeds"], row["unit"], *times, reference, *memory)
+
+
+def networks(name: str) -> Iterator[str]:
+    """Ratios of one file of measurements, a row a network."""
+    table = pd.read_csv(WHERE / f"{name}.csv")
+    table = table[table["seeds"] == 1]
+    table["what"] = table["stage"] + " " + table["images"].astype(str)
+    wide = table.pivot(index="network", columns="what", values="ratio")[table["what"].drop_duplicates()]
+    yield from grid("network", *wide.columns)
+    for network in table["network"].drop_duplicates():
+        yield line(network, *("-" if pd.isna(ratio) else f"{ratio:.2f}" for ratio in wide.loc[network]))
+
+
 def line(*cells: object) -> str:
     """One row of a Markdown table."""
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -182,6 +208,8 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "protocols": protocols,
     "studies": studies,
     "cost": cost,
+    "bench": bench,
+    "networks": networks,
 }
 
 

@@ -40,7 +40,7 @@ from edc.loading import load_plan
 from edc.params import SynthesizeRow
 from edc.plan import make_plan, write_plan
 from edc.rng import generator
-from edc.watching import BatchStatistics
+from edc.watching import Watcher
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = (2, 8, 8)
@@ -163,7 +163,8 @@ def group(method: str = "category", regularise: str = "logits", iterations: int 
 @pytest.mark.parametrize("patch", [0, 3, 4])
 def test_statistics_and_their_gradient_are_those_of_synthesis(patch: int) -> None:
     x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    found, expected = plain_statistics(x, patch), BatchStatistics.apply(x, patch)
+    layer = torch.nn.Conv2d(2, 1, 1) if patch else torch.nn.BatchNorm2d(2).eval()
+    found, expected = plain_statistics(x, patch), Watcher(layer, patch or 1, x.shape[1:])(x)[1]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     weights = torch.linspace(-1, 1, len(found))
     slopes = [torch.autograd.grad((s * weights).sum(), x)[0] for s in (found, expected)]
@@ -187,8 +188,8 @@ def test_loss_is_the_engines(choices: dict[str, Any]) -> None:
     row = without_regulariser(made.row)
     x = made.start.clone().requires_grad_(True)
     # With two observers and seven iterations the last round is visits 5 and 6.
-    terms = [step(x, x, made.labels, made.observers[k % 2], row, 0, k) for k in (5, 6)]
-    expected = sum(sum(term.values()) for term in terms) / 2
+    terms = [step(x, x, made.labels, made.observers[k % 2], row, range(1), k) for k in (5, 6)]
+    expected = sum(sum(term.values()) for term in terms)[0] / 2
     slope = torch.autograd.grad(expected, x)[0]
     found = synthesis_loss(made)(x)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)

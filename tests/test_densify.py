@@ -79,5 +79,8 @@ def test_alone_in_its_class_nothing_is_asked() -> None:
 def test_as_a_regulariser(normalise: bool) -> None:
     x, labels = views(4), torch.tensor([0, 0, 1, 1])
     settings = Regularise(method="densification", tau=3.0, normalise=normalise)
-    visit = cast(Any, SimpleNamespace(view=x, labels=labels, settings=settings))
-    assert torch.equal(densification(visit), spectrum_divergence(x, labels, 3.0, normalise))
+    visit = cast(Any, SimpleNamespace(view=x, labels=labels, groups=1, settings=settings))
+    alone = spectrum_divergence(x, labels, 3.0, normalise)
+    assert torch.equal(densification(visit), alone[None])
+    twice = cast(Any, SimpleNamespace(view=torch.cat([x, x]), labels=labels.repeat(2), groups=2, settings=settings))
+    torch.testing.assert_close(densification(twice), alone.expand(2))

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.data.augment import Normaliser, crop_boxes, shared_crop
-from edc.engine import HISTORY, Observer, Progress, step, synthesize
+from edc.engine import HISTORY, Observer, Progress, mates, step, synthesize
 from edc.errors import EdcError
 from edc.initialise import groups_of
 from edc.matching import StatisticsMatcher
@@ -62,7 +63,7 @@ def network(seed: int) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def make_observers(settings: SynthesizeRow) -> list[Observer]:
+def make_observers(settings: SynthesizeRow, precision: torch.dtype = torch.float32) -> list[Observer]:
     found = []
     for i, name in enumerate(settings.observers):
         model = network(i)
@@ -72,7 +73,7 @@ def make_observers(settings: SynthesizeRow) -> list[Observer]:
             "global": torch.rand(size, generator=draws),
             "classes": torch.rand(CLASSES, size, generator=draws),
         }
-        found.append(Observer.make(name, model, settings, 4, SHAPE, targets))
+        found.append(Observer.make(name, model, settings, 4, SHAPE, targets, precision))
     return found
 
 
@@ -93,6 +94,7 @@ def made(
     state: Progress | None = None,
     after: Callable[[Progress], None] = nothing,
     observers: list[Observer] | None = None,
+    at_once: int = 1,
 ) -> tuple[Tensor, Progress]:
     initial, labels = start()
     state = state or Progress()
@@ -105,6 +107,7 @@ def made(
         NORMALISER,
         state,
         after,
+        at_once,
     )
     return result, state
 
@@ -157,7 +160,7 @@ def test_golden_total_loss(golden: dict[str, Any]) -> None:
     observer = Observer("o0", watcher, StatisticsMatcher(watcher.hooks, settings.match, target, target[None]))
     labels = torch.zeros(2, dtype=torch.int64)
     observer.matcher.start_group(labels)
-    losses = step(images, torch.full_like(images, low), labels, observer, settings, 0, 0)
+    losses = step(images, torch.full_like(images, low), labels, observer, settings, range(1), 0)
     assert losses["cross_entropy"].item() == pytest.approx(case["ce"], abs=1e-5)
     assert losses["matching"].item() == pytest.approx(case["r_loss"] * (case["first_multiplier"] * 1 + 2 + 3), abs=1e-5)
     assert losses["regularise"].item() == pytest.approx(case["flatness_weight"] * case["kl_flat"], abs=1e-6)
@@ -187,7 +190,7 @@ def test_terms_that_are_off_are_absent() -> None:
         settings = row(observers=1, **choices)
         observer = make_observers(settings)[0]
         observer.matcher.start_group(labels)
-        return set(step(images, images.detach(), labels, observer, settings, 0, 0))
+        return set(step(images, images.detach(), labels, observer, settings, range(1), 0))
 
     assert terms(match={"method": "none"}) == {"cross_entropy"}
     assert terms() == {"cross_entropy", "matching"}
@@ -256,6 +259,53 @@ def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
     difference = (found - expected).abs()
     assert float(difference.median()) < 1e-6
     assert float((difference > 1e-4).float().mean()) < 0.01
+
+
+@pytest.mark.parametrize("regularise", ["none", "logits", "statistics", "sam", "densification"])
+def test_several_groups_at_once_give_what_one_after_the_other_gives(regularise: str) -> None:
+    """Three groups of two images, all at once; each with its own draws, statistics and history."""
+    settings = row(iterations=4, regularise={"method": regularise, "weight": 1.0})
+    one, kept = made(settings, group=2)
+    three, together = made(settings, group=2, at_once=3)
+    assert (one - start()[0]).abs().max() > 0.1
+    difference = (one - three).abs()  # see above
+    assert float(difference.median()) < 1e-6
+    assert float((difference > 1e-4).float().mean()) < 0.01
+    assert [line[:3] for line in together.history] == [line[:3] for line in kept.history]
+    np.testing.assert_allclose(together.history, kept.history, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("choices", "together"),
+    [
+        ({}, 3),
+        ({"iterations": 5}, 1),  # the second group would begin with another observer
+        ({"match": {"carry": True}}, 1),
+        ({"match": {"drop": 0.5}}, 1),
+    ],
+)
+def test_groups_that_depend_on_each_other_are_made_one_by_one(choices: dict[str, Any], together: int) -> None:
+    groups = groups_of(CLASSES, 4, 4, 1)
+    assert mates(groups, 0, row(**choices), 2, 3) == together
+    assert mates(groups, len(groups) - 1, row(**choices), 2, 3) == 1
+
+
+def test_networks_in_half_precision_find_the_same_direction() -> None:
+    """Pixels, statistics and loss stay in full precision."""
+    settings = row(match={"weight": 1.0})
+    images, labels = start()
+    gradients = []
+    for precision in (torch.float32, torch.bfloat16):
+        observer = make_observers(settings, precision)[0]
+        observer.matcher.start_group(labels)
+        pixels = images.clone().requires_grad_()
+        losses = step(pixels, images, labels, observer, settings, range(1), 0)
+        assert {loss.dtype for loss in losses.values()} == {torch.float32}
+        torch.stack(list(losses.values())).sum().backward()
+        assert pixels.grad is not None
+        gradients.append(pixels.grad.flatten())
+    assert float(F.cosine_similarity(*gradients, dim=0)) > 0.98
+    assert not torch.equal(*gradients)
 
 
 def test_same_seed_same_images() -> None:
@@ -399,7 +449,7 @@ def test_running_statistics_start_anew_in_every_group() -> None:
             fresh = make_observers(settings)[0]
             fresh.matcher.start_group(labels[index])
             pixels = images[index].clone().requires_grad_(True)
-            step(pixels, pixels.detach(), labels[index], fresh, settings, group, 0)
+            step(pixels, pixels.detach(), labels[index], fresh, settings, range(group, group + 1), 0)
             torch.testing.assert_close(running, fresh.matcher.running, rtol=1e-5, atol=1e-5)
     assert [(g, k) for g, k, _ in seen] == [(0, 1), (0, 2), (1, 1), (1, 2)]
 

@@ -28,7 +28,7 @@ def one_visit(settings: SynthesizeRow, observer: Observer | None = None) -> tupl
     images.requires_grad_(True)
     observer = observer or make_observers(settings)[0]
     observer.matcher.start_group(labels)
-    losses = step(images, images.detach() + 0.1, labels, observer, settings, 0, 0)
+    losses = step(images, images.detach() + 0.1, labels, observer, settings, range(1), 0)
     return losses, images
 
 
@@ -52,7 +52,7 @@ def test_bn_matches_running_statistics_of_bn_layers_alone() -> None:
         for m, x in zip(layers, inputs, strict=True)
     ]
     expected = 0.5 * (10 * terms[0] + terms[1])
-    torch.testing.assert_close(losses["matching"], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["matching"][0], expected, rtol=1e-4, atol=1e-5)
     (wanted,) = torch.autograd.grad(expected, images)
     (found,) = torch.autograd.grad(losses["matching"], images)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
@@ -104,9 +104,9 @@ def test_statistic_flatness_vanishes_on_images_that_rest() -> None:
     images.requires_grad_(True)
     observer = make_observers(settings)[0]
     observer.matcher.start_group(labels)
-    rest = step(images, images.detach(), labels, observer, settings, 0, 0)["regularise"]
+    rest = step(images, images.detach(), labels, observer, settings, range(1), 0)["regularise"]
     assert float(rest) == pytest.approx(0, abs=1e-4)
-    moved = step(images, images.detach() + 0.3, labels, observer, settings, 0, 0)["regularise"]
+    moved = step(images, images.detach() + 0.3, labels, observer, settings, range(1), 0)["regularise"]
     assert float(moved) > 0.1
     (gradient,) = torch.autograd.grad(moved, images)
     assert gradient.abs().sum() > 0
@@ -122,7 +122,7 @@ def test_sharpness_is_the_rise_of_the_loss_up_its_gradient() -> None:
     (gradient,) = torch.autograd.grad(plain, images)
     step_up = 0.2 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
     expected = F.cross_entropy(model(images + step_up), labels) - plain
-    torch.testing.assert_close(losses["regularise"], expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses["regularise"][0], expected, rtol=1e-4, atol=1e-6)
     assert float(expected) > 0
 
 

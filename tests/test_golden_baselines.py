@@ -38,11 +38,12 @@ from edc.engine import Observer, Progress, synthesize
 from edc.initialise import groups_of
 from edc.labels import norm_mean, plain_mean
 from edc.matching import StatisticsMatcher, skipped_hooks
+from edc.moments import grid
 from edc.nets import weight_decay_groups
 from edc.params import SynthesizeRow
 from edc.schedules import cosine_iteration, multiplier, smallest_crop
 from edc.training import student_loss
-from edc.watching import Hook, Watcher, grid
+from edc.watching import Hook, Watcher
 
 TESTS = Path(__file__).parent
 GOLDEN: dict[str, Any] = json.loads((TESTS / "golden" / "baselines.json").read_text())
@@ -597,12 +598,11 @@ def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     patch = 16 if "16x16" in case.get("note", "") else 4
     numbers = torch.arange(2 * side * side)
     layer = nn.Conv2d(1, 1, 1)
-    per_image = Watcher(layer, patch, (1, side, side), per_image=True)
-    sums = ClassSums(per_image, 1, torch.device("cpu"))
-    with torch.no_grad():
-        for b in range(2):
-            x = ((numbers * 7 + 5 * b) % 13).float().div(13).view(2, 1, side, side)
-            sums.add(per_image(x)[1], torch.zeros(2, dtype=torch.int64))
+    per_image = Watcher(layer, patch, (1, side, side))
+    sums = ClassSums(per_image.layout, 1, torch.device("cpu"))
+    for b in range(2):
+        x = ((numbers * 7 + 5 * b) % 13).float().div(13).view(2, 1, side, side)
+        sums.add(*per_image.moments(x), torch.zeros(2, dtype=torch.int64))
     per_image.close()
     everything, table = sums.result("within")
     names = ("ch_mean", "ch_var", "patch_mean", "patch_var")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 from edc import nets
 from edc.choices import Match
 from edc.matching import StatisticsMatcher, skipped_hooks, swapped_cells
+from edc.moments import grid, to_grid
+from edc.oracle import Oracle, plain_statistics
 from edc.statistics import ClassSums
-from edc.watching import BatchStatistics, Hook, Watcher, grid, image_statistics, running_statistics, to_grid
+from edc.watching import Hook, Watcher, running_statistics
 
 LOSS = {"rtol": 0, "atol": 1e-4}
 EMA = {"rtol": 0, "atol": 1e-6}
@@ -35,69 +36,6 @@ def close(found: Tensor, expected: Any, **tolerance: float) -> None:
 
 def random_normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-# ------------------------------------------------------------------------------------------------ oracle
-
-
-def plain_statistics(x: Tensor, patch: int) -> list[Tensor]:
-    """Mean and biased variance of a map per channel, and per cell where ``patch`` is not 0."""
-    variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    found = [mean, variance]
-    if patch:
-        height, width = (-(-side // patch) * patch for side in x.shape[-2:])
-        y = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
-        cells = y.unfold(2, patch, patch).unfold(3, patch, patch)
-        variance, mean = torch.var_mean(cells, dim=(0, 1, 4, 5), correction=0)
-        found += [mean.flatten(), variance.flatten()]
-    return found
-
-
-class Oracle:
-    """The matching loss as its formula is written: hooks, norms and running values one by one, in float64.
-
-    The network itself is in the precision it comes in.
-    """
-
-    def __init__(self, network: nn.Module, patch: int, settings: Match, everything: Tensor, table: Tensor) -> None:
-        self.network = copy.deepcopy(network)
-        for module in self.network.modules():
-            module._forward_pre_hooks.clear()  # a watcher's come along with the copy
-        self.patch, self.settings = patch, settings
-        self.everything, self.table = everything.double(), table.double()
-        self.inputs: dict[int, Tensor] = {}
-        self.running: dict[tuple[int, int], Tensor] = {}
-        layers = [m for m in self.network.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-        self.patches = [patch if isinstance(m, nn.Conv2d) else 0 for m in layers]
-        for i, layer in enumerate(layers):
-            layer.register_forward_pre_hook(lambda _, inputs, i=i: self.inputs.__setitem__(i, inputs[0]))
-
-    def statistics(self, x: Tensor) -> list[list[Tensor]]:
-        self.network(x)
-        return [plain_statistics(self.inputs[i].double(), patch) for i, patch in enumerate(self.patches)]
-
-    def visit(self, x: Tensor, labels: Tensor, skip: frozenset[int] = frozenset()) -> Tensor:
-        loss = torch.zeros((), dtype=torch.float64)
-        start, alpha, rho = 0, self.settings.alpha, self.settings.ema
-        for i, statistics in enumerate(self.statistics(x)):
-            targets = []
-            for s in statistics:
-                targets.append(
-                    (self.everything[start : start + len(s)], self.table[labels][:, start : start + len(s)].mean(0))
-                )
-                start += len(s)
-            if self.settings.swap_class_patch and len(targets) == 4:
-                targets[2], targets[3] = (targets[2][0], targets[3][1]), (targets[3][0], targets[2][1])
-            if i in skip:
-                continue
-            for j, (s, (of_all, of_classes)) in enumerate(zip(statistics, targets, strict=True)):
-                first = s if self.settings.ema_init == "first" else torch.zeros_like(s)
-                e = (rho * self.running.get((i, j), first) + (1 - rho) * s).detach()
-                self.running[i, j] = e
-                shifted = e + s - s.detach()
-                term = alpha * (of_all - shifted).norm() + (1 - alpha) * (of_classes - shifted).norm()
-                loss = loss + (self.settings.first_hook if i == 0 else 1.0) * term
-        return loss
 
 
 def small_network(seed: int = 0, channels: int = 3) -> nn.Module:
@@ -132,6 +70,20 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 # -------------------------------------------------------------------------------------------- statistics
 
 
+def watched(x: Tensor, patch: int) -> Watcher:
+    """A single layer that sees x: a convolution, or a batch norm where ``patch`` is 0."""
+    layer: nn.Module = nn.Conv2d(x.shape[1], 1, 1) if patch else nn.BatchNorm2d(x.shape[1])
+    return Watcher(layer.eval().requires_grad_(False), patch or 1, x.shape[1:])
+
+
+def batch_statistics(x: Tensor, patch: int) -> Tensor:
+    return watched(x, patch)(x)[1]
+
+
+def image_statistics(x: Tensor, patch: int) -> Tensor:
+    return watched(x, patch)(x, groups=len(x))[1]
+
+
 @pytest.mark.parametrize(
     ("shape", "patch"),
     [
@@ -150,7 +102,7 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 )
 def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int) -> None:
     x = (1.5 * random_normal(*shape) + 0.7).requires_grad_()
-    found = BatchStatistics.apply(x, patch)
+    found = batch_statistics(x, patch)
     cotangent = random_normal(len(found), seed=1)
     found.backward(cotangent)
 
@@ -165,7 +117,7 @@ def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int) -> No
 def test_statistics_of_channels_far_from_zero() -> None:
     """Sums of squares lose digits as the square of mean / deviation: at 10 they must still be good."""
     x = (random_normal(8, 3, 8, 8) + torch.tensor([10.0, -10.0, 3.0])[:, None, None]).requires_grad_()
-    found = BatchStatistics.apply(x, 4)
+    found = batch_statistics(x, 4)
     cotangent = random_normal(len(found), seed=1)
     found.backward(cotangent)
     y = x.detach().double().requires_grad_()
@@ -177,7 +129,7 @@ def test_statistics_of_channels_far_from_zero() -> None:
 
 def test_variance_of_a_constant_map_is_zero() -> None:
     x = torch.full((3, 2, 8, 8), 1 / 3, requires_grad=True)
-    found = BatchStatistics.apply(x, 4)
+    found = batch_statistics(x, 4)
     assert (found[2:4] >= 0).all()
     assert (found[8:] >= 0).all()
     close(found, [1 / 3] * 2 + [0] * 2 + [1 / 3] * 4 + [0] * 4, rtol=0, atol=1e-6)
@@ -196,7 +148,7 @@ def test_images_means_and_their_spread_make_the_batch(
     """Statistics of images on their own lead to those of the batch: the law the statistics pass is built on."""
     x = random_normal(n, channels, height, width, seed=seed) + 0.5
     single = image_statistics(x, patch)
-    expected = BatchStatistics.apply(x, patch)
+    expected = batch_statistics(x, patch)
     found = single.mean(0)
     start = 0
     for length in [channels, (found.numel() - 2 * channels) // 2] if patch else [channels]:
@@ -265,7 +217,7 @@ def test_watcher_collects_every_layer() -> None:
     logits, statistics = watcher(x)
     oracle = Oracle(copy.deepcopy(network).double(), 4, Match(), statistics, statistics[None])
     torch.testing.assert_close(logits.double(), oracle.network(x.double()), rtol=1e-5, atol=1e-6)
-    expected = torch.cat([s for found in oracle.statistics(x.double()) for s in found])
+    expected = torch.cat([s for found in oracle.statistics(x.double())[1] for s in found])
     torch.testing.assert_close(statistics.double(), expected, rtol=1e-5, atol=1e-5)
 
     skip = {0, 4}
@@ -278,7 +230,9 @@ def test_watcher_collects_every_layer() -> None:
 def test_watching_every_image() -> None:
     network = small_network()
     x = random_normal(3, 3, 8, 8)
-    _, single = Watcher(network, 4, (3, 8, 8), per_image=True)(x)
+    watcher = Watcher(network, 4, (3, 8, 8))
+    _, single = watcher(x, groups=3)
+    assert torch.equal(watcher.layout.vector(*watcher.moments(x)), single)
     batch = Watcher(copy.deepcopy(network), 4, (3, 8, 8))
     for image, row in zip(x, single, strict=True):
         torch.testing.assert_close(row, batch(image[None])[1], rtol=1e-5, atol=1e-6)
@@ -292,10 +246,10 @@ def test_quiet_passes_collect_nothing() -> None:
     quiet = watcher.logits(x)
     assert not quiet.requires_grad
     assert torch.equal(quiet, logits)
-    assert watcher._parts == {}
+    assert watcher._sums == {}
     watcher.close()
     network(x)
-    assert watcher._parts == {}
+    assert watcher._sums == {}
 
 
 def test_running_statistics_replace_those_of_batch_norms() -> None:
@@ -367,11 +321,11 @@ def test_golden_convolution(name: str, golden: dict[str, Any]) -> None:
     golden = golden[name]
     side, momentum = CONV_CASES[name]
     layer = nn.Conv2d(2, 1, 1)
-    per_image = Watcher(layer, 4, (2, side, side), per_image=True)
-    sums = ClassSums(per_image, 2, torch.device("cpu"))
+    per_image = Watcher(layer, 4, (2, side, side))
+    sums = ClassSums(per_image.layout, 2, torch.device("cpu"))
     with torch.no_grad():
         for offset, labels in golden["real_batches"]:
-            sums.add(per_image(wave(side, offset))[1], torch.tensor(labels))
+            sums.add(*per_image.moments(wave(side, offset)), torch.tensor(labels))
     per_image.close()
     everything, table = sums.result("within")
     assert int(sums.counts.sum()) == golden["data_number"]
@@ -422,7 +376,7 @@ def test_gradient_is_that_of_the_formula(choices: Match) -> None:
     for visit in range(3):
         x = random_normal(4, 3, 8, 8, seed=visit).requires_grad_()
         y = x.detach().double().requires_grad_()
-        found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)
+        found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)[1]
         found.backward()
         expected.backward()
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
@@ -441,7 +395,7 @@ def test_gradient_with_skipped_layers() -> None:
     for visit, skip in enumerate([{0, 4}, {2}, {0, 2}, set(), {2, 6}, set()]):
         x = random_normal(2, 3, 8, 8, seed=visit).requires_grad_()
         y = x.detach().double().requires_grad_()
-        found, expected = matcher(watcher(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))
+        found, expected = matcher(watcher(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))[1]
         found.backward()
         expected.backward()
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
@@ -476,7 +430,7 @@ def test_gradient_through_the_zoo(name: str) -> None:
     matcher.start_group(labels)
     x = random_normal(2, 3, 16, 16).requires_grad_()
     y = x.detach().clone().requires_grad_()
-    found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)
+    found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)[1]
     found.backward()
     expected.backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edc import relabel
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay
 from edc.errors import EdcError
@@ -53,12 +52,11 @@ def test_golden_mean_logits(golden: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("forward", [1, 4, 7, 25, 500])
-def test_labels_are_those_of_the_views(forward: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_are_those_of_the_views(forward: int) -> None:
     """However images are gathered into forward passes, each gets the label of its own view of its own epoch."""
-    monkeypatch.setattr(relabel, "FORWARD", forward)
     replay, nets = Replay(images(), row(), NORMALISER), observers()
     logits = np.full((5, 10, 3), np.nan, dtype=np.float16)
-    label_epochs(logits, replay, range(1, 4), row(), nets)
+    label_epochs(logits, replay, range(1, 4), row(), nets, forward)
     assert np.isnan(logits[[0, 4]]).all()
     for epoch in range(1, 4):
         for index, x in replay.epoch(epoch, 3):  # another batch than the one they were labelled in
@@ -66,17 +64,16 @@ def test_labels_are_those_of_the_views(forward: int, monkeypatch: pytest.MonkeyP
             np.testing.assert_allclose(logits[epoch, index.numpy()], expected, rtol=2e-3, atol=1e-3)
 
 
-def test_norms_are_equalised_within_the_batch_of_the_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norms_are_equalised_within_the_batch_of_the_labels() -> None:
     """Not within the forward pass, which may gather several of them."""
     replay, nets = Replay(images(), row(ensemble="norm"), NORMALISER), observers()
     nets[1].load_state_dict({name: 3 * value for name, value in nets[1].state_dict().items()})
     logits, single = (np.zeros((5, 10, 3), dtype=np.float16) for _ in range(2))
-    label_epochs(logits, replay, range(2), row(ensemble="norm"), nets)
-    monkeypatch.setattr(relabel, "FORWARD", 1)
-    label_epochs(single, replay, range(2), row(ensemble="norm"), nets)
+    label_epochs(logits, replay, range(2), row(ensemble="norm"), nets, 500)
+    label_epochs(single, replay, range(2), row(ensemble="norm"), nets, 1)
     np.testing.assert_allclose(logits, single, rtol=2e-3, atol=2e-3)
     plain = np.zeros_like(logits)
-    label_epochs(plain, replay, range(2), row(), nets)
+    label_epochs(plain, replay, range(2), row(), nets, 500)
     assert np.abs(plain[:2] - logits[:2]).max() > 0.01
 
 
@@ -84,9 +81,9 @@ def test_blocks_can_be_labelled_apart() -> None:
     replay, nets = Replay(images(), row(), NORMALISER), observers()
     whole, parts = (np.zeros((5, 10, 3), dtype=np.float16) for _ in range(2))
     for epochs in (range(2), range(2, 4), range(4, 5)):
-        label_epochs(whole, replay, epochs, row(), nets)
+        label_epochs(whole, replay, epochs, row(), nets, 500)
     for epochs in (range(2, 4), range(4, 5), range(2)):
-        label_epochs(parts, replay, epochs, row(), nets)
+        label_epochs(parts, replay, epochs, row(), nets, 500)
     assert np.array_equal(whole, parts)
     assert len(np.unique(whole.reshape(5, -1), axis=0)) == 5
 

@@ -153,7 +153,8 @@ def test_rate_reaches_every_group() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 500])
-def test_accuracy_in_percent_whatever_the_batch(batch: int) -> None:
+def test_accuracy_in_percent_whatever_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edc.passes.IMAGES", batch)
     normaliser = Normaliser((0.5,), (0.25,))
     images = torch.randint(0, 256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     model = build("convnet_w32", classes=3, image_size=8, channels=1, seed=0).train()
@@ -163,7 +164,7 @@ def test_accuracy_in_percent_whatever_the_batch(batch: int) -> None:
     dataset = Dataset.model_validate({"name": "d", "family": "d", "kind": "digits", **shape})
 
     def percent(truth: torch.Tensor) -> float:
-        return accuracy(model, Feed(ImageSet(images, truth, tuple("abc")), dataset, normaliser, "cpu"), batch)
+        return accuracy(model, Feed(ImageSet(images, truth, tuple("abc")), dataset, normaliser, "cpu"))
 
     assert percent(labels) == 100.0
     assert not model.training

@@ -113,6 +113,7 @@ class Builder:
                 self.dataset(name)
                 self.recipe(name, recipe, ipc, variant, grid)
         self.applications()
+        self.group_statistics()
         values = {
             "study": self.name,
             "machine": _dump(study.machine),
@@ -120,7 +121,6 @@ class Builder:
             **self.rows,
             "tables": {self.name: {stage: list(self.rows[stage]) for stage in TablesRow.model_fields}},
         }
-        self.group_statistics(values)
         plan: Plan = validate(Plan, values, self.where)
         check_references(plan, self.where)
         return plan
@@ -190,13 +190,27 @@ class Builder:
         self.rows["statistics"].setdefault(key, {"dataset": name, "observers": []} | _dump(choices))
         return key
 
-    @staticmethod
-    def group_statistics(values: dict[str, Any]) -> None:
-        """One pass over a dataset serves every observer that any recipe matches."""
-        for row in values["synthesize"].values():
-            if row["statistics"] is not None:
-                group = values["statistics"][row["statistics"]]["observers"]
-                group.extend(observer for observer in row["observers"] if observer not in group)
+    def group_statistics(self) -> None:
+        """One pass over a dataset serves every observer that any recipe matches, in the order of the dataset's.
+
+        Where a study matches some of them only, the pass bears their names: the same key means the same run anywhere.
+        """
+        pretrain, synthesize = self.rows["pretrain"], self.rows["synthesize"].values()
+        for key, row in list(self.rows["statistics"].items()):
+            matched = {
+                observer for images in synthesize if images["statistics"] == key for observer in images["observers"]
+            }
+            order: list[str] = read("datasets", row["dataset"], None, self.where).observers
+            # A study may name observers of its own; they come last.
+            place = {network: i for i, network in enumerate(order)}
+            row["observers"] = sorted(matched, key=lambda o: (place.get(pretrain[o]["network"], len(order)), o))
+            networks = [pretrain[observer]["network"] for observer in row["observers"]]
+            if networks != order:
+                name = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join([key, *networks]))
+                self.rows["statistics"][name] = self.rows["statistics"].pop(key)
+                for images in synthesize:
+                    if images["statistics"] == key:
+                        images["statistics"] = name
 
     def protocol(self, cell: Cell, images: str | None, protocol: str, grid: Grid) -> None:
         overridden = self.study.overrides

@@ -152,6 +152,29 @@ def track() -> None:
 
 
 @app.command()
+def bench(
+    dataset: Annotated[str, typer.Option("--dataset", help="whose sizes, observers and values")] = "cifar10",
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="only this one; may be repeated")] = None,
+    network: Annotated[list[str] | None, typer.Option("--network", help="only this one; may be repeated")] = None,
+    images: Annotated[list[int] | None, typer.Option("--images", min=1, help="of a batch; may be repeated")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, help="of the CPU")] = 2,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="for each measurement")] = 10.0,
+    recipe: Annotated[str, typer.Option("--recipe", help="whose synthesis")] = "edc_code",
+    to: Annotated[Path | None, typer.Option("--to", help="CSV; default results/bench/DEVICE-DATASET.csv")] = None,
+) -> None:
+    """Measure what stages take beside the bare passes of their networks, all in one run. Needs no data."""
+    from edc.bench import run
+
+    target = to or run.WHERE / f"{device}-{dataset}.csv"
+    found = run.bench(
+        run.cases(dataset, stage or [], network or [], images or []), device, threads, seconds, recipe, target
+    )
+    typer.echo(run.summary(found).round(2).to_string(index=False))
+    typer.echo(f"wrote {target}")
+
+
+@app.command()
 def report(
     to: Annotated[Path, typer.Option("--to", help="the page that is written")] = Path("results/report.html"),
 ) -> None:

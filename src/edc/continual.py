@@ -22,6 +22,7 @@ from edc.job import Job
 from edc.nets import build
 from edc.observers import load_observer
 from edc.params import RelabelRow
+from edc.passes import images_at_once
 from edc.progress import bar
 from edc.relabel import all_logits, ensemble, measure
 from edc.rng import generator
@@ -227,7 +228,7 @@ def accuracies(student: Student, feed: Feed, classes: int, portions: Sequence[np
     right = torch.zeros(classes, dtype=torch.int64, device=names.device)
     student.model.eval()
     with student.average.swapped() if student.average is not None else contextlib.nullcontext():
-        for x, labels in feed.plain(500, wanted):
+        for x, labels in feed.plain(images_at_once(feed.dataset.image_size), wanted):
             answers = names[student.model(x).argmax(1)]
             right += torch.bincount(labels[answers == labels], minlength=classes)
     found, count = right.tolist(), torch.bincount(feed.labels, minlength=classes).tolist()

@@ -17,9 +17,9 @@ import numpy as np
 
 from edc import STAGES
 from edc.choices import SCORED
-from edc.data import READERS
 from edc.errors import EdcError
 from edc.params import Dataset, EvaluateRow, Plan, PretrainRow, RelabelRow, StatisticsRow, SynthesizeRow
+from edc.registry import READERS
 
 FORWARD, TO_PIXELS, TRAINING = 1, 2, 3
 """Cost of a pass over an image in forward passes: alone, with the gradient of the pixels, with that of the weights."""

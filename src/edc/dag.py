@@ -17,9 +17,9 @@ import yaml
 
 from edc import STAGES, choices
 from edc.choices import StudentChoices
-from edc.data import READERS
 from edc.nets import module_of
 from edc.params import AnalysisRow, ContinualRow, Plan, PretrainRow, RelabelRow, SynthesizeRow
+from edc.registry import READERS
 from edc.reported import FIGURES, REPORTED, TABLES
 from edc.storage import fingerprint, sha256
 from edc.validation import DUMPER
@@ -29,8 +29,8 @@ SOURCE = Path("src/edc")
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
     "analysis_choices", "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering",
-    "loading", "new", "params", "plan", "progress", "report", "schema", "snake", "storage", "studies", "tracking",
-    "validation",
+    "loading", "new", "params", "plan", "progress", "registry", "report", "schema", "snake", "storage", "studies",
+    "tracking", "validation",
 }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def _by_name(plan: Plan, row: Any) -> Iterator[str]:
     networks = [getattr(row, name) for name in ("network", "student") if hasattr(row, name)]
     observers = [*getattr(row, "observers", []), *getattr(row, "scorers", [])]
     for network in networks + [plan.pretrain[key].network for key in observers]:
-        yield f"nets.{module_of(network)}"
+        yield module_of(network).removeprefix("edc.")
     if isinstance(row, AnalysisRow) and row.images is not None:
         yield from _by_name(plan, plan.synthesize[row.images])
     if isinstance(row, StudentChoices | PretrainRow):
@@ -216,7 +216,7 @@ def _by_name(plan: Plan, row: Any) -> Iterator[str]:
         yield choices.module_of(choices.REGULARISE, row.regularise.method)
     if isinstance(row, ContinualRow) and row.labels is not None:
         row = plan.relabel[row.labels]
-        yield from (f"nets.{module_of(plan.pretrain[key].network)}" for key in row.observers)
+        yield from (module_of(plan.pretrain[key].network).removeprefix("edc.") for key in row.observers)
     if isinstance(row, RelabelRow):
         yield choices.module_of(choices.ENSEMBLE, row.ensemble)
         yield choices.module_of(choices.LABELS, row.source)
@@ -254,12 +254,14 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(path: Path) -> Iterator[str]:
+@cache
+def _imports(path: Path) -> tuple[str, ...]:
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "edc":
             base = node.module.partition(".")[2]
-            yield base
-            yield from (f"{base}.{alias.name}".lstrip(".") for alias in node.names)
+            found += [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
+    return tuple(found)
 
 
 def render(plan: Plan) -> str:

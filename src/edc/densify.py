@@ -74,5 +74,7 @@ def spectrum_divergence(views: Tensor, labels: Tensor, tau: float, normalise: bo
 
 
 def densification(visit: Visit) -> Tensor:
-    """The regulariser of a synthesis iteration, see :func:`spectrum_divergence`."""
-    return spectrum_divergence(visit.view, visit.labels, visit.settings.tau, visit.settings.normalise)
+    """The regulariser of a synthesis iteration, see :func:`spectrum_divergence`: (G,)."""
+    groups = zip(visit.view.chunk(visit.groups), visit.labels.chunk(visit.groups), strict=True)
+    settings = visit.settings
+    return torch.stack([spectrum_divergence(*group, settings.tau, settings.normalise) for group in groups])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from edc.errors import EdcError
 
@@ -94,6 +97,49 @@ def keep_freed_memory() -> None:
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
+
+
+class NoCompiler(types.ModuleType):
+    """Stands for ``torch._dynamo`` until somebody really wants to compile.
+
+    PyTorch's optimisers import its compiler at their first step, only to tell it that they are not to be compiled: two
+    seconds, as much as everything else a stage loads. What they ask for is answered here; anything else brings the
+    real module.
+    """
+
+    @staticmethod
+    def graph_break(*_: object, **__: object) -> None:
+        """Nothing is being compiled."""
+
+    @staticmethod
+    def disable(function: Any, *_: object, **__: object) -> Any:
+        """Nothing is being compiled: the function as it is."""
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("__spec__", "__file__", "__loader__"):  # the import system looks whether a module is complete
+            raise AttributeError(name)
+        return getattr(bring_compiler(), name)
+
+
+def spare_compiler() -> None:
+    """Keep PyTorch's compiler from being loaded where nothing is compiled, see :class:`NoCompiler`."""
+    import torch
+
+    if "torch._dynamo" not in sys.modules:
+        stand_in = NoCompiler("torch._dynamo")
+        sys.modules["torch._dynamo"] = stand_in
+        torch._dynamo = stand_in
+
+
+def bring_compiler() -> types.ModuleType:
+    """The real ``torch._dynamo``, from now on for everybody."""
+    import torch
+
+    if isinstance(sys.modules.get("torch._dynamo"), NoCompiler):
+        del sys.modules["torch._dynamo"]
+        torch._dynamo = importlib.import_module("torch._dynamo")
+    return sys.modules["torch._dynamo"]
 
 
 def peak_memory() -> int:

@@ -45,6 +45,7 @@ class Observer:
         patch: int,
         shape: Sequence[int],
         targets: dict[str, Tensor] | None,
+        precision: torch.dtype = torch.float32,
     ) -> Observer:
         """Hook a network and check that the stored statistics fit it.
 
@@ -55,12 +56,13 @@ class Observer:
             patch: cell side the statistics were made with.
             shape: (C, H, W) of the images.
             targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.
+            precision: of the network's arithmetic.
 
         Raises:
             EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
         alone = row.match.method == "bn"
-        watcher = Watcher(network, patch, shape, kinds=("bn",) if alone else ("bn", "conv"))
+        watcher = Watcher(network, patch, shape, ("bn",) if alone else ("bn", "conv"), precision)
         if targets is None:
             if alone and not watcher.hooks:
                 raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
@@ -76,9 +78,20 @@ class Observer:
 
 @dataclass
 class Progress:
-    """How far a synthesis is; the state of its checkpoint."""
+    """How far a synthesis is; the state of its checkpoint.
+
+    Attributes:
+        group: the first group of those in work.
+        together: how many are in work; 0: none yet.
+        iteration: visits they have had.
+        done: (N, C, S, S) the set, finished up to `group`.
+        pixels, averaged, adam: of the groups in work.
+        running: the observers' running statistics.
+        history: see `HISTORY`.
+    """
 
     group: int = 0
+    together: int = 0
     iteration: int = 0
     done: Tensor = field(default_factory=lambda: torch.empty(0))
     pixels: Tensor | None = None
@@ -100,6 +113,7 @@ def synthesize(
     normaliser: Normaliser,
     state: Progress,
     after: Callable[[Progress], None],
+    at_once: int = 1,
 ) -> Tensor:
     """Optimise a condensed set, group after group.
 
@@ -114,6 +128,8 @@ def synthesize(
         normaliser: the range real pixels can have.
         state: where to go on from; updated.
         after: called with the state after every iteration; its tensors are only valid during the call.
+        at_once: most groups in work at the same time, each with statistics and draws of its own: what comes out is what
+            one after the other gives. See `mates`.
 
     Returns:
         (N, C, S, S) the last iterates.
@@ -126,9 +142,11 @@ def synthesize(
     for observer in observers:
         if observer.name in state.running:
             observer.matcher.running = state.running[observer.name].to(images.device)
-    for g in range(state.group, len(groups)):
-        index = groups[g].to(images.device)
+    while state.group < len(groups):
         resumed = state.pixels is not None
+        state.together = state.together if resumed else mates(groups, state.group, row, len(observers), at_once)
+        block = range(state.group, state.group + state.together)
+        index = torch.cat([groups[g] for g in block]).to(images.device)
         pixels = state.pixels.to(images.device) if state.pixels is not None else result[index].clone()
         pixels.requires_grad_(True)
         averaged = state.averaged.to(images.device) if state.averaged is not None else pixels.detach().clone()
@@ -137,28 +155,45 @@ def synthesize(
             adam.load_state_dict(state.adam)
         targets = labels[index]
         for observer in observers:
-            observer.matcher.start_group(targets, forget=not (resumed or row.match.carry))
+            observer.matcher.start_group(targets.view(len(block), -1), forget=not (resumed or row.match.carry))
         for k in range(state.iteration, iterations):
-            observer = observers[(g * iterations + k) % len(observers)]
+            visited = (block.start * iterations + k) % len(observers)
             adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
-            losses = step(pixels, averaged, targets, observer, row, g, k)
+            losses = step(pixels, averaged, targets, observers[visited], row, block, k)
             adam.zero_grad(set_to_none=True)
-            sum(losses.values()).backward()  # type: ignore[union-attr]
+            torch.stack(list(losses.values())).sum().backward()
             if row.regularise.method != "none":
                 average_images(averaged, pixels, row.regularise.beta)
             adam.step()
             with torch.no_grad():
                 normaliser.clamp_(pixels)
             if k % every == 0 or k == iterations - 1:
-                values = [float(losses[name].detach()) if name in losses else 0.0 for name in HISTORY[3:]]
-                state.history.append([g, k, (g * iterations + k) % len(observers), *values])
-            state.group, state.iteration, state.done = g, k + 1, result
+                absent = torch.zeros(len(block))
+                terms = [losses.get(name, absent).tolist() for name in HISTORY[3:]]
+                state.history += [[g, k, visited, *(term[i] for term in terms)] for i, g in enumerate(block)]
+            state.iteration, state.done = k + 1, result
             state.pixels, state.averaged, state.adam = pixels.detach(), averaged, adam.state_dict()
             state.running = {o.name: o.matcher.running for o in observers if o.matcher.running is not None}
             after(state)
         result[index] = pixels.detach()
-        state.group, state.iteration, state.done, state.pixels, state.averaged = g + 1, 0, result, None, None
+        state.history.sort(key=lambda entry: entry[:2])
+        state.group, state.iteration, state.done = block.stop, 0, result
+        state.pixels = state.averaged = None
     return result
+
+
+def mates(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:
+    """How many groups can be worked on from `first` on without changing what comes out.
+
+    They have to be of the same size and to see the same observer in every iteration, none may go on from another's
+    running statistics, and no hooks may be left out of one and not of the others.
+    """
+    alone = row.match.carry or row.match.drop > 0 or row.optimise.iterations % observers != 0
+    most = 1 if alone else max(1, at_once)
+    count = 1
+    while count < min(most, len(groups) - first) and len(groups[first + count]) == len(groups[first]):
+        count += 1
+    return count
 
 
 def step(
@@ -167,26 +202,34 @@ def step(
     labels: Tensor,
     observer: Observer,
     row: SynthesizeRow,
-    group: int,
+    groups: range,
     iteration: int,
 ) -> dict[str, Tensor]:
-    """The weighted loss terms of one visit.
+    """The weighted loss terms of one visit, each (G,).
 
     Args:
-        pixels: (B, C, S, S) with gradient.
-        averaged: (B, C, S, S) their moving average.
-        labels: (B,).
+        pixels: (G * B, C, S, S) with gradient.
+        averaged: (G * B, C, S, S) their moving average.
+        labels: (G * B,).
         observer: whose turn it is.
         row: every choice.
-        group, iteration: which draw of the augmentation.
+        groups, iteration: which draws of the augmentation.
     """
-    rng = generator(row.seed, "synthesize", group, iteration)
-    crop, skip = augmentation(rng, row.augment, iteration, row.optimise.iterations, pixels.shape[-1]), set()
+    crops, skip = [], set[int]()
+    for group in groups:
+        rng = generator(row.seed, "synthesize", group, iteration)
+        crops.append(augmentation(rng, row.augment, iteration, row.optimise.iterations, pixels.shape[-1]))
     if row.match.drop:
         skip = skipped_hooks(observer.watcher.hooks, row.match.drop, rng)
+
+    def crop(images: Tensor) -> Tensor:
+        if len(crops) == 1:
+            return crops[0](images)
+        return torch.cat([one(part) for one, part in zip(crops, images.chunk(len(crops)), strict=True)])
+
     view = crop(pixels)
-    logits, statistics = observer.watcher(view, skip)
-    losses = {"cross_entropy": F.cross_entropy(logits, labels)}
+    logits, statistics = observer.watcher(view, skip, len(groups))
+    losses = {"cross_entropy": F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)}
     if row.match.method != "none":
         losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
     if row.regularise.method != "none":
@@ -195,6 +238,7 @@ def step(
             pixels=pixels,
             averaged=averaged,
             labels=labels,
+            groups=len(groups),
             crop=crop,
             view=view,
             logits=logits,
@@ -203,7 +247,7 @@ def step(
             watcher=observer.watcher,
             matcher=observer.matcher,
             match_weight=row.match.weight if row.match.method != "none" else 0.0,
-            loss=torch.stack(list(losses.values())).sum(),
+            loss=torch.stack(list(losses.values())).sum(0),
         )
         term = implementation(REGULARISE, row.regularise.method)(visit)
         losses["regularise"] = row.regularise.weight * term

@@ -9,15 +9,16 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from edc.choices import Regularise
 from edc.data.augment import Normaliser
 from edc.engine import Observer, Progress, augmentation, synthesize
 from edc.matching import StatisticsMatcher, skipped_hooks
+from edc.moments import pool, to_grid
 from edc.params import SynthesizeRow
 from edc.rng import generator
-from edc.watching import Kind, Watcher, pool, to_grid
+from edc.watching import Kind, Watcher, observed
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def iterates(group: Group, row: SynthesizeRow, wanted: Sequence[int]) -> dict[in
 
 
 def plain_statistics(x: Tensor, patch: int) -> Tensor:
-    """What :class:`edc.watching.BatchStatistics` gives, in operations that can be differentiated twice."""
+    """What a watcher gives for one layer's input, in operations that can be differentiated twice."""
     square, mean = x * x, x.mean(dim=(0, 2, 3))
     parts = [mean, square.mean(dim=(0, 2, 3)) - mean * mean]
     if patch:
@@ -136,14 +137,25 @@ def plain_statistics(x: Tensor, patch: int) -> Tensor:
     return torch.cat(parts)
 
 
-class PlainWatcher(Watcher):
+class PlainWatcher:
     """A watcher whose statistics can be differentiated twice. It takes the place of another, whose hooks it removes."""
 
-    def __init__(self, other: Watcher, shape: Sequence[int]) -> None:
+    def __init__(self, other: Watcher) -> None:
         other.close()
+        self.observer = other.observer
         kinds: list[Kind] = sorted({hook.kind for hook in other.hooks})
-        super().__init__(other.observer, other.patch, shape, kinds=kinds)
-        self._measure = plain_statistics
+        self._parts: dict[int, Tensor] = {}
+        for i, (_, kind, layer) in enumerate(observed(self.observer, kinds)):
+            layer.register_forward_pre_hook(self._hook(i, other.patch if kind == "conv" else 0))
+
+    def _hook(self, i: int, patch: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: self._parts.update({i: plain_statistics(inputs[0], patch)})
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and the statistics vector (D,)."""
+        logits = self.observer(x)
+        parts, self._parts = [self._parts[i] for i in sorted(self._parts)], {}
+        return logits, torch.cat([x.new_zeros(0), *parts])
 
 
 def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
@@ -155,15 +167,15 @@ def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
 
     The group cannot be synthesised any more: its observers' hooks are replaced.
     """
-    row, shape = group.row, group.start.shape[1:]
-    watchers = [PlainWatcher(observer.watcher, shape) for observer in group.observers]
+    row = group.row
+    watchers = [PlainWatcher(observer.watcher) for observer in group.observers]
     first = max(0, row.optimise.iterations - len(watchers))
 
     def loss(pixels: Tensor) -> Tensor:
         total = pixels.new_zeros(())
         for k in range(first, first + len(watchers)):
             crop, skip = draws(group, k)
-            logits, statistics = watchers[k % len(watchers)](crop(pixels), skip)
+            logits, statistics = watchers[k % len(watchers)](crop(pixels))
             total = total + F.cross_entropy(logits, group.labels)
             if row.match.method != "none":
                 matcher = group.observers[k % len(watchers)].matcher
@@ -190,7 +202,7 @@ def distance(matcher: StatisticsMatcher, statistics: Tensor, skip: set[int]) -> 
     total = statistics.new_zeros(())
     for share, target in ((matcher.alpha, matcher.global_target), (1 - matcher.alpha, matcher.class_target)):
         if share:
-            squares = torch.zeros_like(present).index_add(0, matcher.segment, (statistics - target).square())
+            squares = torch.zeros_like(present).index_add(0, matcher.segment, (statistics - target.view(-1)).square())
             lengths = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)  # no slope where nothing is amiss
             total = total + share * (matcher.weights * present * lengths).sum()
     return total

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edc.data import READERS
 from edc.data.source import Source, restrict
 from edc.errors import EdcError, unknown_name
 from edc.foreign import Found, read_foreign
 from edc.handover import new_folder, refuse_existing
 from edc.imported import IMPORTED, source_of
 from edc.params import Dataset
+from edc.registry import READERS
 from edc.storage import replacing, sha256, write_json, write_tensors, write_text
 from edc.studies import WORKFLOW, DatasetFile, read
 from edc.validation import validate

@@ -265,7 +265,7 @@ def execute(stage: str, key: str) -> None:
     Raises:
         EdcError: anything the user can mend.
     """
-    from edc.devices import claim, keep_freed_memory
+    from edc.devices import claim, keep_freed_memory, spare_compiler
 
     plan = load_plan()
     plan.row(stage, key)
@@ -284,6 +284,7 @@ def execute(stage: str, key: str) -> None:
                 raise EdcError("machine.device = 'cuda': torch can't use the GPU of this machine; use 'auto' or 'cpu'")
             print("edc: torch can't use the GPU of this machine; going on with the CPU", file=sys.stderr)
             device = "cpu"
+        spare_compiler()
         if device == "cuda":  # on the CPU they are anyway, and asking for it loads torch's compiler
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)

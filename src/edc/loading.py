@@ -6,8 +6,9 @@ from pathlib import Path
 
 from edc import STAGES
 from edc.errors import EdcError, unknown_name
-from edc.nets import PRUNABLE, check_name
+from edc.nets import check_name
 from edc.params import Plan, StudentRow, TablesRow
+from edc.registry import PRUNABLE, READERS
 from edc.validation import read_yaml, validate
 
 
@@ -26,8 +27,6 @@ def load_plan(path: Path = Path("params.yaml")) -> Plan:
 
 def check_references(plan: Plan, where: str) -> None:
     """Every name of an upstream row, dataset or network must exist, before anything starts."""
-    from edc.data import READERS
-
     for name, dataset in plan.datasets.items():
         if dataset.kind not in READERS:
             raise unknown_name("dataset kind", dataset.kind, READERS, f"{where}: datasets.{name}")

@@ -25,6 +25,9 @@ class StatisticsMatcher:
         s~ = e + s - stopgrad(s),
 
     norms unsquared, and the total is sum_l w_l r_l with w = ``first_hook`` for the first layer and 1 for the others.
+    Several groups of images may be matched at once: then everything per group has a dimension in front, and the loss
+    is the sum over groups.
+
     Since s~ has the value e and the gradient of s, d loss / d s is known in closed form: the unit vectors
     (e - S) / ||e - S|| of every statistic. So nothing of this is differentiated by autograd.
 
@@ -60,11 +63,11 @@ class StatisticsMatcher:
         """Set the class target, the mean of the classes' rows over the group's images.
 
         Args:
-            labels: (B,) classes of the group's images.
+            labels: (B,) classes of the group's images; (G, B) of several groups.
             forget: start the running statistics anew.
         """
         if self.class_table is not None:
-            self.class_target = self.class_table[labels].mean(dim=0)
+            self.class_target = self.class_table[labels].mean(dim=-2)
         if forget:
             self.running = None
 
@@ -82,20 +85,20 @@ class StatisticsMatcher:
         return updated.nan_to_num() if skip else updated
 
     def norms(self, residual: Tensor) -> Tensor:
-        """Length of every statistic's part of a vector: (number of statistics,)."""
-        squares = torch.zeros_like(self.weights).index_add_(0, self.segment, residual * residual)
-        return squares.sqrt()
+        """Length of every statistic's part of a vector (..., D): (..., number of statistics)."""
+        squares = residual.new_zeros(*residual.shape[:-1], len(self.weights))
+        return squares.index_add_(-1, self.segment, residual * residual).sqrt_()
 
     def __call__(self, statistics: Tensor, skip: set[int] | None = None, update: bool = True) -> Tensor:
         """One visit.
 
         Args:
-            statistics: (D,) of the batch, with its graph.
+            statistics: (D,) of the batch, or (G, D), with their graph.
             skip: hooks left out of this visit.
             update: take the statistics into the running ones first.
 
         Returns:
-            The loss, a scalar whose gradient reaches the batch through ``statistics``.
+            The loss, a scalar or (G,), whose gradient reaches the batch through ``statistics``.
         """
         if update or self.running is None:
             self._value = self._update(statistics.detach(), skip)
@@ -125,11 +128,11 @@ class StatisticsMatcher:
                 continue
             residual = value - target
             norms = self.norms(residual)
-            loss = loss + share * (weights * norms).sum()
+            loss = loss + share * (weights * norms).sum(-1)
             unit = torch.where(norms > 0, share * weights / norms, 0.0)
-            direction += residual * unit[self.segment]
+            direction += residual * unit[..., self.segment]
         # Value of the loss, gradient of the closed form.
-        return loss + (statistics * direction).sum() - (statistics.detach() * direction).sum()
+        return loss + (statistics * direction).sum(-1) - (statistics.detach() * direction).sum(-1)
 
 
 def swapped_cells(hooks: Sequence[Hook]) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edc.data import READERS
 from edc.data.pictures import Centre
 from edc.data.roots import remember_root
 from edc.data.sets import Source
 from edc.errors import EdcError
 from edc.params import Dataset
+from edc.registry import READERS
 from edc.storage import write_text
 from edc.studies import WORKFLOW
 

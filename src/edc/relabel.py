@@ -16,12 +16,12 @@ from edc.errors import EdcError
 from edc.job import Job
 from edc.observers import load_observer
 from edc.params import RelabelRow, twice_chance
+from edc.passes import images_at_once
 from edc.progress import bar
 from edc.storage import RESULTS, partial_array, read_tensors, replacing
 from edc.training import accuracy
 
 SANITY_IMAGES = 2000
-FORWARD = 500  # images per forward pass of the observers
 
 
 def run(job: Job) -> None:
@@ -51,10 +51,11 @@ def observe(job: Job) -> None:
     with job.track() as tracked, bar(row.epochs, f"relabel {job.key}", start, "epoch") as progress:
         tracked.dataset(row.dataset, made["dataset_digest"])
         tracked.metrics({f"holdout_accuracy_{key}": value for key, value in measured.items()}, step=0)
-        block = max(1, FORWARD // len(images))
+        at_once = images_at_once(dataset.image_size)
+        block = max(1, at_once // len(images))
         for first in range(start, row.epochs, block):
             epochs = range(first, min(first + block, row.epochs))
-            label_epochs(logits, replay, epochs, row, list(observers.values()))
+            label_epochs(logits, replay, epochs, row, list(observers.values()), at_once)
             progress.update(len(epochs))
             if checkpoint.due():
                 logits.flush()
@@ -80,9 +81,9 @@ def observe(job: Job) -> None:
 
 
 def label_epochs(
-    logits: np.ndarray, replay: Replay, epochs: range, row: RelabelRow, observers: list[nn.Module]
+    logits: np.ndarray, replay: Replay, epochs: range, row: RelabelRow, observers: list[nn.Module], at_once: int
 ) -> None:
-    """Label a block of epochs in forward passes of about ``FORWARD`` images, whatever the students' batch is.
+    """Label a block of epochs in forward passes of about ``at_once`` images, whatever the students' batch is.
 
     Blocks and passes are cut the same way whether or not a run was interrupted, so the last bits are the same too.
     """
@@ -101,7 +102,7 @@ def label_epochs(
     for epoch in epochs:
         for index, x in replay.epoch(epoch, row.batch):
             pending.append((epoch, index.cpu().numpy(), x))
-            if sum(len(x) for _, _, x in pending) >= FORWARD:
+            if sum(len(x) for _, _, x in pending) >= at_once:
                 forward()
     if pending:
         forward()

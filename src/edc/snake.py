@@ -71,10 +71,7 @@ class Tasks:
             return
         os.utime(path, (0, 0))
         newest = max(Path(name).stat().st_mtime for name in (*task.inputs, *task.code))
-        # Snakemake counts the benchmark among a job's outputs.
-        written = [Path(name) for name in self.outputs(task)]
-        written += [path for path in [benchmark_file(task)] if path.exists()]
-        for path in written:
+        for path in map(Path, self.outputs(task)):
             if path.stat().st_mtime < newest:
                 os.utime(path)
 
@@ -105,11 +102,6 @@ class Tasks:
 def _files(run: str) -> str:
     """Fingerprint of what an upstream run wrote."""
     return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text())["files"])
-
-
-def benchmark_file(task: dag.Task) -> Path:
-    """Where Snakemake notes what a run took."""
-    return Path("benchmarks", task.stage, f"{task.key}.tsv")
 
 
 def _parameter_file(task: dag.Task) -> Path:

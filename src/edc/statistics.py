@@ -10,6 +10,7 @@ import torch
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.job import Job
+from edc.moments import Layout
 from edc.observers import load_observer
 from edc.progress import bar
 from edc.rng import generator
@@ -26,8 +27,8 @@ def run(job: Job) -> None:
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     train = job.load("train")
     observers = {key: load_observer(job, key) for key in row.observers}
-    watchers = {key: Watcher(model, row.patch, train.shape, per_image=True) for key, model in observers.items()}
-    sums = {key: ClassSums(w, dataset.classes, device) for key, w in watchers.items()}
+    watchers = {key: Watcher(model, row.patch, train.shape) for key, model in observers.items()}
+    sums = {key: ClassSums(w.layout, dataset.classes, device) for key, w in watchers.items()}
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     feed = Feed(train, dataset, normaliser, device)
     count = math.ceil(len(feed) / row.batch)
@@ -42,9 +43,8 @@ def run(job: Job) -> None:
         tracked.dataset(row.dataset, train.digest)
         batches = feed.epoch(generator(row.seed, "statistics"), row.batch, join=False, start=start)
         for i, (x, labels) in enumerate(batches, start):
-            with torch.no_grad():
-                for key, watcher in watchers.items():
-                    sums[key].add(watcher(x)[1], labels)
+            for key, watcher in watchers.items():
+                sums[key].add(*watcher.moments(x), labels)
             progress.update()
             job.keep(checkpoint, functools.partial(position, i + 1, sums))
         files = []
@@ -70,51 +70,41 @@ class ClassSums:
     per-image statistics are all that has to be measured.
 
     Args:
-        watcher: tells which parts of the vector are means and which variances.
+        layout: of the statistics.
         classes: K.
         device: of the sums.
     """
 
-    def __init__(self, watcher: Watcher, classes: int, device: torch.device) -> None:
-        mean_of = torch.full((watcher.size,), -1, dtype=torch.int64)
-        for hook in watcher.hooks:
-            start = hook.start
-            for length in hook.lengths[::2]:
-                mean_of[start + length : start + 2 * length] = torch.arange(start, start + length)
-                start += 2 * length
-        self.variances = (mean_of >= 0).nonzero().flatten().to(device)
-        self.means = mean_of[mean_of >= 0].to(device)
-        self.everything = torch.zeros(watcher.size, device=device)
-        self.table = torch.zeros(classes, watcher.size, device=device)
-        self.squares = torch.zeros(classes, len(self.means), device=device)
+    def __init__(self, layout: Layout, classes: int, device: torch.device) -> None:
+        self.layout = layout
+        self.means = torch.zeros(classes, layout.half, device=device)
+        self.variances, self.squares = torch.zeros_like(self.means), torch.zeros_like(self.means)
+        self.everything = torch.zeros(2, layout.half, device=device)
         self.counts = torch.zeros(classes, device=device)
 
-    def add(self, statistics: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take in one batch: per-image statistics (B, D) and classes (B,)."""
-        batch = statistics.mean(dim=0)
-        centred = statistics[:, self.means] - batch[self.means]
-        batch[self.variances] += (centred * centred).mean(dim=0)
-        self.everything += batch * len(labels)
-        self.table.index_add_(0, labels, statistics)
-        self.squares.index_add_(0, labels, statistics[:, self.means] ** 2)
+    def add(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in one batch: every image's means and variances (B, D / 2), and classes (B,)."""
+        mean = means.mean(dim=0)
+        spread = (means - mean).square_().mean(dim=0)
+        self.everything += torch.stack([mean, variances.mean(dim=0) + spread]) * len(labels)
+        self.means.index_add_(0, labels, means)
+        self.variances.index_add_(0, labels, variances)
+        self.squares.index_add_(0, labels, means * means)
         self.counts.index_add_(0, labels, torch.ones_like(labels, dtype=self.counts.dtype))
 
     def result(self, class_variance: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Global vector (D,) and class table (K, D); "mixture" adds the variance of the images' means to a class's."""
-        table = self.table / self.counts[:, None]
+        means, variances, squares = (
+            table / self.counts[:, None] for table in (self.means, self.variances, self.squares)
+        )
         if class_variance == "mixture":
-            between = self.squares / self.counts[:, None] - table[:, self.means] ** 2
-            table[:, self.variances] += between.clamp_min(0)
-        return self.everything / self.counts.sum(), table
+            variances += (squares - means * means).clamp_min_(0)
+        mean, variance = (self.everything / self.counts.sum()).unsqueeze(1)
+        return self.layout.vector(mean, variance)[0], self.layout.vector(means, variances)
 
     def state(self) -> dict[str, torch.Tensor]:
         """For the checkpoint."""
-        return {
-            "everything": self.everything,
-            "table": self.table,
-            "squares": self.squares,
-            "counts": self.counts,
-        }
+        return {name: getattr(self, name) for name in ("means", "variances", "squares", "everything", "counts")}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """From the checkpoint."""

@@ -14,6 +14,7 @@ from edc.figures import contact_sheet
 from edc.initialise import Start, groups_of, initial_images
 from edc.job import Job
 from edc.observers import load_observer
+from edc.passes import groups_at_once
 from edc.progress import bar
 from edc.storage import RESULTS, read_tensors
 
@@ -36,17 +37,20 @@ def run(job: Job) -> None:
                 state = Progress(**{name: kept[name] for name in vars(state)})
             total, done = (
                 len(groups) * row.optimise.iterations,
-                state.group * row.optimise.iterations + state.iteration,
+                state.group * row.optimise.iterations + state.together * state.iteration,
             )
             with bar(total, f"synthesize {job.key}", done) as progress:
 
                 def after(now: Progress) -> None:
-                    progress.update()
+                    progress.update(now.together)
                     job.keep(checkpoint, lambda: vars(now))
 
                 first = pixels.to(device)
                 first = first if first.is_floating_point() else normaliser.encode(first)
-                images = synthesize(first, labels.to(device), groups, observers, row, normaliser, state, after)
+                networks = [observer.watcher.observer for observer in observers]
+                memory = job.plan.machine.memory
+                at_once = groups_at_once(networks, first.shape[1:], len(groups[0]), device, memory)
+                images = synthesize(first, labels.to(device), groups, observers, row, normaliser, state, after, at_once)
             pixels = normaliser.decode(images).cpu()
         elif pixels.is_floating_point():
             pixels = normaliser.decode(pixels.to(device)).cpu()
@@ -83,7 +87,8 @@ def load_observers(job: Job) -> list[Observer]:
         if stored is not None:
             targets = read_tensors(RESULTS / "statistics" / row.statistics / f"{key}.safetensors")
             targets = {name: tensor.to(device) for name, tensor in targets.items()}
-        found.append(Observer.make(key, load_observer(job, key), row, patch, shape, targets))
+        precision = getattr(torch, job.plan.machine.precision)
+        found.append(Observer.make(key, load_observer(job, key), row, patch, shape, targets, precision))
     return found
 
 

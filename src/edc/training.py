@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.choices import LOSS, implementation
-from edc.nets import weight_decay_groups
+from edc.nets.groups import weight_decay_groups
+from edc.passes import images_at_once
 
 if TYPE_CHECKING:
     from edc.choices import Loss, Optimiser
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
 def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimizer:
     """AdamW or SGD; weight decay on convolution and linear weights only, or on all parameters."""
     groups: Any = model.parameters() if settings.decay_all else weight_decay_groups(model, settings.weight_decay)
+    # One pass over the parameters instead of one per operation: a quarter of the time.
+    common: Any = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(groups, betas=settings.betas, **common)
+    return torch.optim.SGD(groups, momentum=settings.momentum, **common)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
@@ -96,16 +99,15 @@ def student_loss(logits: Tensor, targets: Tensor | None, labels: Tensor, loss: L
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, feed: Feed, batch: int = 500) -> float:
+def accuracy(model: nn.Module, feed: Feed) -> float:
     """Top-1 accuracy in percent; leaves the model in eval mode.
 
     Args:
         model: on the feed's device.
         feed: the images to judge it on.
-        batch: images per forward pass.
     """
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=feed.device)
-    for x, truth in feed.plain(batch):
+    for x, truth in feed.plain(images_at_once(feed.dataset.image_size)):
         right += (model(x).argmax(1) == truth).sum()
     return 100.0 * int(right) / len(feed)

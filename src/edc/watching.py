@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from edc.moments import Layout, Source
 
 Kind = Literal["bn", "conv"]
 LAYERS: dict[Kind, type[nn.Module]] = {"bn": nn.BatchNorm2d, "conv": nn.Conv2d}
@@ -48,109 +49,74 @@ class Hook:
         return sum(self.lengths)
 
 
-def grid(height: int, width: int, patch: int) -> tuple[int, int]:
-    """A map's sides rounded up to whole cells of ``patch`` pixels."""
-    return -(-height // patch) * patch, -(-width // patch) * patch
+class Slopes:
+    """What one forward pass leaves for its backward pass: the watched tensors, and later how they are pulled.
 
-
-def to_grid(x: Tensor, patch: int) -> Tensor:
-    """Resize a map (B, C, H, W) bilinearly to whole cells; most maps already are."""
-    size = grid(x.shape[-2], x.shape[-1], patch)
-    return x if size == tuple(x.shape[-2:]) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
-
-
-def growth(small: int, large: int, like: Tensor) -> Tensor:
-    """Bilinear resizing of one axis as a matrix (small, large): its transpose resizes, it carries gradients back.
-
-    A product, because the library's own backward adds in no fixed order on a GPU.
+    Args:
+        layout: of the statistics.
+        inputs: the watched tensors, without their graph.
+        images: in each group.
     """
-    identity = torch.eye(small, device=like.device, dtype=like.dtype)
-    return F.interpolate(identity[None], size=large, mode="linear", align_corners=False)[0]
+
+    def __init__(self, layout: Layout, inputs: dict[int, Tensor], images: int) -> None:
+        self.layout, self.inputs, self.images = layout, inputs, images
+        self.means = torch.empty(0)
+        self.values: Tensor | None = None
+
+    def receive(self, gradient: Tensor | None) -> None:
+        """Take the gradient (G, D) of the statistics; None: nothing depends on them."""
+        self.values = None if gradient is None else self.layout.slopes(gradient, self.means, self.images)
+
+    def pull(self, number: int, x: Tensor, version: int, gradient: Tensor) -> Tensor | None:
+        """The gradient of a watched tensor with the statistics' part; None: nothing is added."""
+        if self.values is None or self.inputs.get(number) is not x:  # a layer that ran twice counts once
+            return None
+        if x._version != version:
+            raise RuntimeError("a watched tensor was changed in place after it was measured")
+        return self.layout.sources[number].pull(x, gradient, self.values[:, self.layout.spans[number]])
 
 
-def pool(pixels: Tensor, patch: int) -> Tensor:
-    """Mean over cells of a map of pixels: (..., H, W) to (..., H/P, W/P)."""
-    h, w = pixels.shape[-2:]
-    return pixels.reshape(*pixels.shape[:-2], h // patch, patch, w // patch, patch).mean(dim=(-3, -1))
+class Statistics(torch.autograd.Function):
+    """Ties the statistics to the logits, upstream of which all watched tensors lie.
 
-
-def spread(cells: Tensor, patch: int) -> Tensor:
-    """Give every pixel its cell's value: (H/P, W/P) to (H, W)."""
-    return cells.repeat_interleave(patch, 0).repeat_interleave(patch, 1)
-
-
-class BatchStatistics(torch.autograd.Function):
-    """Statistics of a layer's input over the whole batch, with a gradient that reads the input once.
-
-    Mean and raw second moment are plain sums, many times faster than a general variance, and the gradient is affine in
-    the input: dL/dx = x * (a_c + b_u) + (c_c + d_u) for channel c and cell u.
+    So the statistics' gradient is known, and turned into slopes for all layers at once, before the backward pass
+    reaches the first watched tensor; each then takes its part where its gradient passes by anyway.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, patch: int) -> Tensor:
-        """Statistics of x (B, C, H, W): ``[mean C | var C]``, and behind it the cells' unless ``patch`` is 0."""
-        x = x.to(torch.float32)
-        square = x * x
-        mean = x.mean(dim=(0, 2, 3))
-        parts = [mean, (square.mean(dim=(0, 2, 3)) - mean * mean).clamp_min_(0)]
-        y = to_grid(x, patch) if patch else x
-        cell_mean = x.new_zeros(0)
-        if patch:
-            # Averaging over images and channels first leaves one small map to cut into cells.
-            square = square if y is x else y * y
-            cell_mean = pool(y.flatten(0, 1).mean(0), patch)
-            cell_var = (pool(square.flatten(0, 1).mean(0), patch) - cell_mean * cell_mean).clamp_min_(0)
-            parts += [cell_mean.flatten(), cell_var.flatten()]
-        ctx.save_for_backward(x, y, mean, cell_mean)
-        ctx.patch = patch
-        return torch.cat(parts)
+    def forward(ctx: Any, logits: Tensor, statistics: Tensor, slopes: Slopes) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and statistics (G, D) as they are."""
+        ctx.slopes, ctx.shape = slopes, logits.shape
+        ctx.set_materialize_grads(False)
+        return logits.view_as(logits), statistics.view_as(statistics)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Gradient (B, C, H, W) from that of the statistics."""
-        x, y, mean, cell_mean = ctx.saved_tensors
-        channels, n = len(mean), x.numel() // len(mean)
-        to_mean, to_var = grad[:channels] / n, grad[channels : 2 * channels] * (2 / n)
-        scale = to_var[:, None, None]
-        shift = (to_mean - to_var * mean)[:, None, None]
-        resized = None
-        if ctx.patch:
-            m = y.numel() // cell_mean.numel()
-            cells = grad[2 * channels :].view(2, *cell_mean.shape)
-            cell_scale = cells[1] * (2 / m)
-            cell_shift = cells[0] / m - cell_scale * cell_mean
-            by_pixel = spread(cell_scale, ctx.patch), spread(cell_shift, ctx.patch)
-            if y.shape == x.shape:
-                scale, shift = scale + by_pixel[0], shift + by_pixel[1]
-            else:
-                grown = torch.addcmul(by_pixel[1], y, by_pixel[0])
-                rows, columns = (growth(x.shape[i], y.shape[i], x) for i in (-2, -1))
-                resized = rows @ grown @ columns.T
-        result = torch.addcmul(shift, x, scale)
-        return (result if resized is None else result.add_(resized)), None
+    def backward(ctx: Any, to_logits: Tensor | None, to_statistics: Tensor | None) -> tuple[Tensor | None, None, None]:
+        """The logits' gradient as it is; that of the statistics waits for the watched tensors."""
+        ctx.slopes.receive(to_statistics)
+        if to_logits is None and to_statistics is not None:
+            to_logits = to_statistics.new_zeros(ctx.shape)  # or the backward pass would end here
+        return to_logits, None, None
 
 
-def image_statistics(x: Tensor, patch: int) -> Tensor:
-    """The same statistics for every image on its own: (B, D of the layer); no gradient."""
-    mean, square = x.mean(dim=(2, 3)), x * x
-    parts = [mean, (square.mean(dim=(2, 3)) - mean * mean).clamp_min_(0)]
-    if patch:
-        y = to_grid(x, patch)
-        cell_mean = pool(y.mean(1), patch)
-        cell_var = pool((square if y is x else y * y).mean(1), patch) - cell_mean * cell_mean
-        parts += [cell_mean.flatten(1), cell_var.clamp_min_(0).flatten(1)]
-    return torch.cat(parts, dim=1)
+def observed(observer: nn.Module, kinds: Sequence[Kind]) -> list[tuple[str, Kind, nn.Module]]:
+    """Layers that are looked at, in the order of registration."""
+    wanted = tuple(LAYERS[kind] for kind in kinds)
+    layers = [(name, module) for name, module in observer.named_modules() if isinstance(module, wanted)]
+    return [(name, "bn" if isinstance(module, nn.BatchNorm2d) else "conv", module) for name, module in layers]
 
 
 class Watcher:
     """Collects an observer's statistics during its forward pass.
 
+    Layers that see the same tensor share one measurement.
+
     Args:
         observer: the network, in eval mode.
         patch: side of the cells, pixels of the feature map.
         shape: (C, H, W) of the images; one forward pass with zeros finds the maps' sizes.
-        per_image: statistics of every image instead of the batch.
         kinds: which layers are looked at.
+        precision: the network's own arithmetic; statistics and logits are float32 always.
 
     Attributes:
         hooks: the observed layers.
@@ -162,79 +128,122 @@ class Watcher:
         observer: nn.Module,
         patch: int,
         shape: Sequence[int],
-        per_image: bool = False,
         kinds: Sequence[Kind] = ("bn", "conv"),
+        precision: torch.dtype = torch.float32,
     ) -> None:
-        self.observer, self.patch = observer, patch
-        self._measure = image_statistics if per_image else BatchStatistics.apply
-        self._per_image = per_image
-        self._parts: dict[int, Tensor] = {}
-        self._skip: set[int] = set()
-        self._active = True
-        wanted = tuple(LAYERS[kind] for kind in kinds)
-        layers = [(n, m) for n, m in observer.named_modules() if isinstance(m, wanted)]
-        found: list[Kind] = ["bn" if isinstance(m, nn.BatchNorm2d) else "conv" for _, m in layers]
-        shapes: dict[int, tuple[int, ...]] = {}
-        self._handles = []
-        for i, ((_, module), kind) in enumerate(zip(layers, found, strict=True)):
-            cell = patch if kind == "conv" else 0
-            self._handles.append(module.register_forward_pre_hook(self._hook(i, cell, shapes)))
+        self.observer, self.patch, self.precision = observer, patch, precision
+        layers = observed(observer, kinds)
+        device = next(observer.parameters()).device
+        self._active, self._groups, self._wanted = False, 1, set[int]()
+        self._sums: dict[int, tuple[Tensor, Tensor]] = {}
+        seen = _inputs(observer, [module for _, _, module in layers], torch.zeros(2, *shape, device=device))
+        tensors: dict[tuple[int, int], int] = {}
+        self._sources = [tensors.setdefault((id(x), version), len(tensors)) for x, version in seen]
+        convolved = {source for source, (_, kind, _) in zip(self._sources, layers, strict=True) if kind == "conv"}
+        sources = [
+            Source(x.shape[1], x.shape[2], x.shape[3], number in convolved, patch)
+            for number, (x, _) in dict(zip(self._sources, seen, strict=True)).items()
+        ]
         self.hooks: list[Hook] = []
         self.size = 0
-        with torch.no_grad():
-            device = next(observer.parameters()).device
-            observer(torch.zeros(2, *shape, device=device))
-        for i, ((name, _), kind) in enumerate(zip(layers, found, strict=True)):
-            _, channels, height, width = shapes[i]
-            rows, columns = grid(height, width, patch)
-            cells = (rows // patch) * (columns // patch) if kind == "conv" else 0
-            self.hooks.append(Hook(name, kind, self.size, channels, cells))
+        for (name, kind, _), number in zip(layers, self._sources, strict=True):
+            cells = sources[number].cells if kind == "conv" else 0
+            self.hooks.append(Hook(name, kind, self.size, sources[number].channels, cells))
             self.size += self.hooks[-1].size
+        parts = [(number, hook.kind == "conv") for number, hook in zip(self._sources, self.hooks, strict=True)]
+        self.layout = Layout(sources, parts, device)
+        self._slopes = Slopes(self.layout, {}, 0)
+        self._handles = [
+            layers[self._sources.index(number)][2].register_forward_pre_hook(self._hook(number))
+            for number in range(len(sources))
+        ]
 
-    def _hook(
-        self, i: int, cell: int, shapes: dict[int, tuple[int, ...]]
-    ) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def _hook(self, number: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if self._active and i not in self._skip:
-                shapes.setdefault(i, tuple(inputs[0].shape))
-                self._parts[i] = self._measure(inputs[0], cell)
+            if self._active and number in self._wanted:
+                self._measure(number, inputs[0])
 
         return collect
 
-    def __call__(self, x: Tensor, skip: set[int] | None = None) -> tuple[Tensor, Tensor]:
+    def _measure(self, number: int, x: Tensor) -> None:
+        values = x.detach()
+        self._sums[number] = self.layout.sources[number].sums(values, self._groups)
+        if torch.is_grad_enabled() and x.requires_grad:
+            slopes, version = self._slopes, values._version
+            slopes.inputs[number] = values
+            x.register_hook(lambda gradient: slopes.pull(number, values, version, gradient))
+
+    def __call__(self, x: Tensor, skip: set[int] | None = None, groups: int | None = None) -> tuple[Tensor, Tensor]:
         """Forward pass with statistics.
 
         Args:
             x: (B, C, H, W), normalised.
-            skip: hooks to leave out this time; their part of the vector is zero.
+            skip: hooks that are not looked at this time; their part of the vector means nothing.
+            groups: the images are so many groups of equal size, one after the other, with statistics of their own.
 
         Returns:
-            logits (B, K) and the statistics vector (D,), or (B, D) when per image.
+            logits (B, K) and the statistics vector (D,), or (groups, D).
         """
-        self._parts, self._skip = {}, skip or set()
-        logits = self.observer(x)
-        if not self.hooks:
-            return logits, x.new_zeros((len(x), 0) if self._per_image else 0)
-        absent = (len(x),) if self._per_image else ()
-        parts = [
-            self._parts[i] if i in self._parts else x.new_zeros(*absent, hook.size) for i, hook in enumerate(self.hooks)
-        ]
-        self._parts = {}
-        return logits, torch.cat(parts, dim=-1)
+        logits, means, variances, slopes = self._pass(x, skip, groups or 1)
+        statistics = self.layout.vector(means, variances)
+        if logits.requires_grad:
+            slopes.means = means
+            logits, statistics = Statistics.apply(logits, statistics, slopes)
+        return logits, statistics if groups is not None else statistics[0]
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances of every image on its own, each (B, D / 2) in :class:`Layout`'s order; no gradient."""
+        with torch.no_grad():
+            _, means, variances, _ = self._pass(x, None, len(x))
+        return means, variances
+
+    def _pass(self, x: Tensor, skip: set[int] | None, groups: int) -> tuple[Tensor, Tensor, Tensor, Slopes]:
+        self._groups, self._sums = groups, {}
+        self._wanted = {number for i, number in enumerate(self._sources) if not skip or i not in skip}
+        self._slopes = slopes = Slopes(self.layout, {}, len(x) // groups)
+        self._active = True
+        try:
+            # The hook on a leaf would outlive this pass.
+            logits = self._forward(x.view_as(x) if x.is_leaf else x)
+        finally:
+            self._active = False
+            sums, self._sums, self._slopes = self._sums, {}, Slopes(self.layout, {}, 0)
+        means, variances = self.layout.moments(sums, groups, slopes.images)
+        return logits, means, variances, slopes
 
     def logits(self, x: Tensor) -> Tensor:
         """Forward pass without statistics and without gradient: (B, K)."""
-        self._active = False
-        try:
-            with torch.no_grad():
-                return self.observer(x)
-        finally:
-            self._active = True
+        with torch.no_grad():
+            return self._forward(x)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        found: Tensor
+        if self.precision == torch.float32:
+            found = self.observer(x)
+            return found
+        with torch.autocast(x.device.type, self.precision):
+            found = self.observer(x)
+        return found.to(torch.float32)
 
     def close(self) -> None:
         """Take the hooks off the network."""
         for handle in self._handles:
             handle.remove()
+
+
+def _inputs(observer: nn.Module, layers: Sequence[nn.Module], x: Tensor) -> list[tuple[Tensor, int]]:
+    """What each layer is given in a forward pass, and how often that tensor had been changed in place by then."""
+    found: dict[int, tuple[Tensor, int]] = {}
+
+    def note(i: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: found.update({i: (inputs[0], inputs[0]._version)})
+
+    handles = [layer.register_forward_pre_hook(note(i)) for i, layer in enumerate(layers)]
+    with torch.no_grad():
+        observer(x)
+    for handle in handles:
+        handle.remove()
+    return [found[i] for i in range(len(layers))]
 
 
 def running_statistics(observer: nn.Module, hooks: Sequence[Hook], vector: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edc.data import READERS
 from edc.nets import check_name
 from edc.params import Dataset
+from edc.registry import READERS
 from edc.schedules import multiplier
 from edc.studies import DatasetFile, names, read
 

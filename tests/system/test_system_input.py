@@ -113,7 +113,7 @@ PARAMS_EDITS = {
         [f"{EVALUATE}.labels = 'tiny-random-ipc1-edc'", "labels of 'tiny-random-ipc1'"],
     ),
     "images of another size": ({f"{EVALUATE}.ipc": 2}, [f"{EVALUATE}.ipc = 2", "'tiny-edc-ipc1'"]),
-    "epochs without labels": ({f"{EVALUATE}.epochs": 7}, [EVALUATE, "7 epochs", "labels for 6"]),
+    "epochs without labels": ({f"{EVALUATE}.epochs": 7}, [EVALUATE, "epochs = 7", "labels for 6 epochs"]),
     "dataset": ({f"{EVALUATE}.dataset": "tinny"}, [EVALUATE, "'tinny'", "'tiny'"]),
     "row": ({"tables.tiny": 3}, ["tables.tiny = 3"]),
     "list": ({"evaluate": []}, ["evaluate = []"]),

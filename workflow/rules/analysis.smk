@@ -11,8 +11,6 @@ for task in TASKS.of("analysis"):
             command=task.command,
         log:
             f"logs/analysis/{task.key}.log",
-        benchmark:
-            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

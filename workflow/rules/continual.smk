@@ -11,8 +11,6 @@ for task in TASKS.of("continual"):
             command=task.command,
         log:
             f"logs/continual/{task.key}.log",
-        benchmark:
-            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

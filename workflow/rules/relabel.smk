@@ -11,8 +11,6 @@ for task in TASKS.of("relabel"):
             command=task.command,
         log:
             f"logs/relabel/{task.key}.log",
-        benchmark:
-            benchmark_file(task)
         threads: TASKS.plan.machine.threads
         resources:
             gpu=task.gpu,

@@ -3,12 +3,3 @@
 
 Nothing is imported here, so that asking for a root or a class hash does not load torch.
 """
-
-READERS: dict[str, str] = {
-    "digits": "edc.data.digits:read",
-    "folder": "edc.data.folder:read",
-    "parquet": "edc.data.parquet:read",
-    "tiny_imagenet": "edc.data.tiny_imagenet:read",
-    "torchvision": "edc.data.torchvision_sets:read",
-}
-"""The reader of each kind, imported when it is first used."""

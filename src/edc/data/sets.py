@@ -15,13 +15,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-from edc.data import READERS
 from edc.data.images import Images, ImageSet
 from edc.data.pictures import Centre, Pixels, Rows
 from edc.data.roots import DataConfig
 from edc.data.source import Part, Source, check, check_same_classes, class_hash, restrict
 from edc.data.streamed import Pool, StreamedSet
 from edc.errors import EdcError, unknown_name
+from edc.registry import READERS
 
 __all__ = [
     "Images", "ImageSet", "Part", "Pixels", "Rows", "Source", "StreamedSet",

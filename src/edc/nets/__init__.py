@@ -10,45 +10,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 from edc.errors import EdcError, unknown_name
 from edc.nets.groups import weight_decay_groups
+from edc.registry import NETWORKS
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["PRUNABLE", "build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
+__all__ = ["build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
 
-# Name -> "module:function" below this package, imported when a network is built.
-_ZOO = {
-    "convnet_d1": "convnet:convnet_d1",
-    "convnet_d2": "convnet:convnet_d2",
-    "convnet_w128": "convnet:convnet_w128",
-    "convnet_w32": "convnet:convnet_w32",
-    "mobilenet_v2_half": "mobilenet:mobilenet_v2_half",
-    "resnet101": "resnet:resnet101",
-    "resnet18": "resnet:resnet18",
-    "resnet50": "resnet:resnet50",
-    "shufflenet_v2_05": "shufflenet:shufflenet_v2_05",
-    "vgg11_bn": "vgg:vgg11_bn",
-    "wrn_16_2": "wrn:wrn_16_2",
-}
-PRUNABLE = ("vgg11_bn",)
-"""Networks whose channels can be removed: plain sequences, where nothing but the next layer reads a layer."""
 _LIBRARIES = ("torchvision", "timm")
 
 
 def networks() -> list[str]:
     """Sorted names of the small-image zoo, without the libraries' networks. Does not import torch."""
-    return sorted(_ZOO)
+    return sorted(NETWORKS)
 
 
 def module_of(network: str) -> str:
     """The module of this package that builds a network."""
-    return "external" if ":" in network else _ZOO[network].split(":")[0]
+    return "edc.nets.external" if ":" in network else NETWORKS[network].split(":")[0]
 
 
 def check_name(network: str) -> None:
@@ -59,8 +44,8 @@ def check_name(network: str) -> None:
     """
     library, colon, _ = network.partition(":")
     if not colon or library not in _LIBRARIES:
-        if network not in _ZOO:
-            raise unknown_name("network", network, _ZOO)
+        if network not in NETWORKS:
+            raise unknown_name("network", network, NETWORKS)
         return
     from edc.nets import external
 
@@ -117,8 +102,7 @@ def build(
 
             model = external.build(library, name, classes, image_size, channels, pretrained, load)
         else:
-            module, function = _ZOO[network].split(":")
-            model = getattr(import_module(f"edc.nets.{module}"), function)(classes, image_size, channels)
+            model = resolve_name(NETWORKS[network])(classes, image_size, channels)
     if load and weights is not None and not pretrained:
         from edc.nets.weights import load_weights, read_weights
 

@@ -1,0 +1,331 @@
+"""What is measured of each stage: the stage's own code on random images, the bare pass of its network, a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.bench.timing import Work
+from edc.builder import Builder
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
+from edc.data.images import ImageSet
+from edc.data.replay import Replay, batches_of
+from edc.engine import Observer, Progress, synthesize
+from edc.evaluate import soft_targets
+from edc.nets import build
+from edc.oracle import Oracle, plain_statistics
+from edc.params import Dataset, Plan
+from edc.passes import activations
+from edc.pretrain import train_epoch
+from edc.relabel import label_epochs
+from edc.rng import generator
+from edc.statistics import ClassSums
+from edc.students import Student
+from edc.studies import StudyFile
+from edc.training import make_optimiser
+from edc.watching import LAYERS, Watcher
+
+TRAINED = 100
+"""Images of the condensed set a student is trained on: IPC 10 of ten classes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Attributes:
+        stage: whose code.
+        dataset: whose images, observers and values: a file below workflow/datasets.
+        network: observer or student.
+        images: of a batch or a group.
+        seeds: of a student.
+    """
+
+    stage: str
+    dataset: str
+    network: str
+    images: int
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """What is timed.
+
+    Attributes:
+        stage: the stage's own code.
+        bare: the network's passes alone.
+        reference: the same as the stage, layer by layer; None where there is none.
+        units: how many of `unit` one call does.
+        unit: what a time is given for.
+        passes: forward passes of one image in a call of `bare`, a backward pass counted as one or two.
+        floor: bytes of weights, activations and data.
+    """
+
+    stage: Work
+    bare: Work
+    reference: Work | None
+    units: int
+    unit: str
+    passes: int
+    floor: int
+
+
+class Bench:
+    """Everything the pieces share.
+
+    Args:
+        case: what is measured.
+        device: where.
+        recipe: whose synthesis.
+    """
+
+    def __init__(self, case: Case, device: torch.device, recipe: str) -> None:
+        self.case, self.device = case, device
+        study = StudyFile.model_validate(
+            {"description": "bench", "datasets": [case.dataset], "recipes": [recipe], "protocols": ["edc"], "ipc": [10]}
+            | {"students": [case.network], "seeds": list(range(case.seeds))}
+        )
+        self.plan: Plan = Builder("bench", study).build()
+        self.dataset: Dataset = self.plan.datasets[case.dataset]
+        self.shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
+        self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, device)
+        self.patch = next(iter(self.plan.statistics.values())).patch
+
+    def network(self) -> nn.Module:
+        """With random weights, in eval mode, frozen."""
+        dataset = self.dataset
+        size, channels = dataset.image_size, dataset.channels
+        model = build(self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
+        return model.eval().requires_grad_(False).to(self.device)
+
+    def pixels(self, n: int) -> Tensor:
+        """Random pictures, uint8 (n, C, S, S)."""
+        return torch.randint(0, 256, (n, *self.shape), dtype=torch.uint8).to(self.device)
+
+    def labels(self, n: int) -> Tensor:
+        """Classes in turn, (n,)."""
+        return (torch.arange(n) % self.dataset.classes).to(self.device)
+
+    def image_set(self, n: int) -> ImageSet:
+        """Random pictures as a dataset."""
+        return ImageSet(self.pixels(n), self.labels(n), tuple(f"c{i}" for i in range(self.dataset.classes)))
+
+    def weights(self, model: nn.Module) -> int:
+        """Bytes of a network."""
+        return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+
+    def pieces(self) -> Pieces:
+        """What is timed."""
+        return STAGES[self.case.stage](self)
+
+
+def pretrain(bench: Bench) -> Pieces:
+    """Epochs over eight batches: shuffle, crop, flip, normalise, train."""
+    row, n, device = next(iter(bench.plan.pretrain.values())), bench.case.images, bench.device
+    row = row.model_copy(update={"batch": n})
+    images = bench.image_set(8 * n)
+    feed = Feed(images, bench.dataset, bench.normaliser, device)
+    models = [bench.network().train().requires_grad_(True) for _ in range(2)]
+    optimisers = [make_optimiser(model, row.optimiser) for model in models]
+    job = cast(Any, SimpleNamespace(row=row))
+    epochs = iter(range(10**9))
+    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
+
+    def bare() -> None:
+        for _ in range(8):
+            loss = F.cross_entropy(models[1](x), y)
+            optimisers[1].zero_grad()
+            loss.backward()
+            optimisers[1].step()
+
+    floor = 4 * bench.weights(models[0]) + _training(bench, n) + images.images.numel()
+    return Pieces(
+        stage=lambda: train_epoch(models[0], optimisers[0], feed, job, next(epochs)),
+        bare=bare,
+        reference=None,
+        units=8,
+        unit="step",
+        passes=3 * 8 * n,
+        floor=floor,
+    )
+
+
+def statistics(bench: Bench) -> Pieces:
+    """The statistics pass over one batch, from shuffling to the class tables."""
+    model, n, classes = bench.network(), bench.case.images, bench.dataset.classes
+    bare_model, plain = bench.network(), bench.network()
+    watcher = Watcher(model, bench.patch, bench.shape)
+    sums = ClassSums(watcher.layout, classes, bench.device)
+    images = bench.image_set(16 * n)
+    feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
+    batches = _endless(feed, n)
+    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
+    inputs: list[tuple[Tensor, int]] = []
+    for layer in plain.modules():
+        if isinstance(layer, tuple(LAYERS.values())):
+            cell = bench.patch if isinstance(layer, nn.Conv2d) else 0
+            layer.register_forward_pre_hook(lambda _, given, cell=cell: inputs.append((given[0], cell)))
+    tables: dict[tuple[int, int], Tensor] = {}
+
+    def stage() -> None:
+        batch, labels = next(batches)
+        sums.add(*watcher.moments(batch), labels)
+
+    def reference() -> None:
+        """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
+        with torch.no_grad():
+            plain(x)
+        for i, (seen, cell) in enumerate(inputs):
+            plain_statistics(seen, cell)
+            for j, found in enumerate(zip(*(plain_statistics(image[None], cell) for image in seen), strict=True)):
+                values = torch.stack(found)
+                table = tables.setdefault((i, j), values.new_zeros(classes, values.shape[1]))
+                table.index_add_(0, y, values)
+        inputs.clear()
+
+    floor = bench.weights(model) + _largest(model, bench, n) + images.images.numel() + 4 * sums.means.numel() * 4
+    bare = torch.no_grad()(lambda: bare_model(x))
+    return Pieces(stage, bare, reference, n, "image", n, floor + 8 * n * watcher.layout.half)
+
+
+def visits(bench: Bench) -> Pieces:
+    """One iteration of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once."""
+    row, n = next(iter(bench.plan.synthesize.values())), bench.case.images
+    # Groups that hand their running statistics on could not be worked on together.
+    match, optimise = row.match.model_copy(update={"carry": False}), row.optimise.model_copy(update={"iterations": 1})
+    row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
+    model, bare_model = bench.network(), bench.network()
+    size = Watcher(bench.network(), bench.patch, bench.shape).size
+    draws = torch.Generator().manual_seed(0)
+    targets = {
+        "global": torch.rand(size, generator=draws).to(bench.device),
+        "classes": torch.rand(bench.dataset.classes, size, generator=draws).to(bench.device),
+    }
+    observer = Observer.make("it", model, row, bench.patch, bench.shape, targets)
+    images, labels = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
+    group = row.optimise.group
+    groups = list(torch.arange(n).split(group if group and n % group == 0 else n))
+    oracle = Oracle(bare_model, bench.patch, row.match, targets["global"], targets["classes"], torch.float32)
+    x = images.clone().requires_grad_()
+    adam = torch.optim.Adam([x], lr=row.optimise.lr, betas=row.optimise.betas)
+
+    def stage() -> None:
+        synthesize(images, labels, groups, [observer], row, bench.normaliser, Progress(), lambda _: None, len(groups))
+
+    def bare() -> None:
+        x.grad = None
+        F.cross_entropy(bare_model(x), labels).backward()
+
+    def reference() -> None:
+        adam.zero_grad()
+        logits, loss = oracle.visit(x, labels)
+        (F.cross_entropy(logits, labels) + row.match.weight * loss).backward()
+        adam.step()
+        with torch.no_grad():
+            bench.normaliser.clamp_(x)
+
+    floor = bench.weights(model) + activations(model, bench.shape, n) + 5 * images.numel() * 4
+    return Pieces(stage, bare, reference, 1, "iteration", 2 * n, floor + 4 * targets["classes"].numel())
+
+
+def relabel(bench: Bench) -> Pieces:
+    """Augmented views of a condensed set, labelled by one observer."""
+    row = next(iter(bench.plan.relabel.values()))
+    row = row.model_copy(update={"batch": min(row.batch, TRAINED)})
+    model, n = bench.network(), bench.case.images
+    replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
+    epochs = max(1, n // TRAINED)
+    logits = np.zeros((epochs, TRAINED, bench.dataset.classes), np.float16)
+    x = bench.normaliser.encode(bench.pixels(epochs * TRAINED))
+    floor = bench.weights(model) + _largest(model, bench, epochs * TRAINED) + 2 * x.numel() * 4
+    return Pieces(
+        stage=lambda: label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED),
+        bare=torch.no_grad()(lambda: model(x)),
+        reference=None,
+        units=epochs * TRAINED,
+        unit="image",
+        passes=epochs * TRAINED,
+        floor=floor,
+    )
+
+
+def evaluate(bench: Bench) -> Pieces:
+    """One epoch of students: replayed augmentation, stored labels, optimiser, averaged weights."""
+    row, batch, device = next(iter(bench.plan.evaluate.values())), bench.case.images, bench.device
+    row = row.model_copy(update={"batch": batch})
+    replay = Replay(bench.pixels(TRAINED), next(iter(bench.plan.relabel.values())), bench.normaliser)
+    targets = np.zeros((1, TRAINED, bench.dataset.classes), np.float16)
+    classes = bench.labels(TRAINED)
+    students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
+    model = bench.network().train().requires_grad_(True)
+    settings = row.optimiser
+    optimiser = torch.optim.AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
+    x, y = bench.normaliser.encode(bench.pixels(batch)), bench.labels(batch)
+    goal = torch.zeros(batch, bench.dataset.classes, device=device)
+    steps = len(batches_of(torch.arange(TRAINED), batch))
+
+    def stage() -> None:
+        for student in students:
+            student.begin_epoch(0)
+        for index, view in replay.epoch(0, batch):
+            labels = soft_targets(targets, "soft", 0, index)
+            for student in students:
+                student.step(view, labels, classes[index])
+
+    def bare() -> None:
+        for _ in range(steps * bench.case.seeds):
+            logits = model(x)
+            loss = F.mse_loss(logits, goal) + row.loss.ce_weight * F.cross_entropy(logits, y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+
+    # Weights, their gradients, two moments, an average.
+    floor = bench.case.seeds * 5 * bench.weights(model) + _training(bench, batch) + TRAINED * x[0].numel()
+    passes = 3 * TRAINED * bench.case.seeds
+    return Pieces(stage, bare, None, steps, "step", passes, floor)
+
+
+STAGES: dict[str, Callable[[Bench], Pieces]] = {
+    "pretrain": pretrain,
+    "statistics": statistics,
+    "synthesize": visits,
+    "relabel": relabel,
+    "evaluate": evaluate,
+}
+
+
+def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+    epoch = 0
+    while True:
+        yield from feed.epoch(generator(0, "bench", epoch), batch, join=False)
+        epoch += 1
+
+
+def _training(bench: Bench, images: int) -> int:
+    """Bytes a training step keeps for its backward pass."""
+    return activations(bench.network().requires_grad_(True), bench.shape, images)
+
+
+def _largest(model: nn.Module, bench: Bench, images: int) -> int:
+    """Bytes of the two largest neighbouring maps: what a pass without gradient has to hold."""
+    sizes: list[int] = []
+    hooks = [
+        module.register_forward_hook(lambda _, __, out: sizes.append(out.numel() * 4))
+        for module in model.modules()
+        if not list(module.children())
+    ]
+    with torch.no_grad():
+        model(torch.zeros(2, *bench.shape, device=bench.device))
+    for hook in hooks:
+        hook.remove()
+    return max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)) * images // 2

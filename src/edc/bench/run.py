@@ -1,0 +1,154 @@
+"""The measurements of ``edc bench``: one process each, one table of all."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from edc.bench.cases import STAGES, Bench, Case
+from edc.bench.timing import forget_peak, kernels, matrix_rate, memory, ratio, side_by_side
+from edc.errors import EdcError, unknown_name
+from edc.nets import check_name
+from edc.progress import bar
+from edc.storage import replacing
+from edc.studies import DatasetFile, read
+
+WHERE = Path("results/bench")
+COLUMNS = (
+    "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio", "reference", "reference_ratio",
+    "peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
+)  # fmt: skip
+ALL = "all"
+"""Stands for the sum over networks."""
+
+IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
+"""Of a batch or a group, where nothing else is asked for."""
+
+STUDENTS = ("resnet18", "convnet_w128")
+"""Observers that stand for all students: a large and a small one."""
+
+
+def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: Sequence[int]) -> list[Case]:
+    """What is measured.
+
+    Raises:
+        EdcError: an unknown stage, network or dataset.
+    """
+    file: DatasetFile = read("datasets", dataset, None, "--dataset")
+    found = []
+    for stage in stages or STAGES:
+        if stage not in STAGES:
+            raise unknown_name("stage", stage, STAGES, "--stage")
+        # Students stand for all: a small and a large one.
+        usual = (
+            file.observers if stage != "evaluate" else [n for n in file.observers if n in STUDENTS] or file.observers
+        )
+        for network in networks or usual:
+            check_name(network)
+            for n in images or IMAGES[stage]:
+                found += [
+                    Case(stage, dataset, network, n, seeds) for seeds in ((1, 3) if stage == "evaluate" else (1,))
+                ]
+    return found
+
+
+def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) -> dict[str, Any]:
+    """One line of the table, measured in this process."""
+    import torch
+
+    from edc.devices import keep_freed_memory, spare_compiler
+
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    spare_compiler()
+    where = torch.device(device)
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.cuda.reset_peak_memory_stats()
+    begun = memory("VmRSS")
+    bench = Bench(case, where, recipe)
+    pieces = bench.pieces()
+    forget_peak()
+    pieces.stage()
+    held = torch.cuda.max_memory_allocated() if device == "cuda" else memory("VmHWM") - begun
+    works = {"stage": pieces.stage, "bare": pieces.bare}
+    if pieces.reference is not None:
+        works["reference"] = pieces.reference
+    times = side_by_side(works, where, seconds)
+    each = {name: 1000 * statistics.median(found) / pieces.units for name, found in times.items()}
+    line: dict[str, Any] = dict.fromkeys(COLUMNS)
+    line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
+    line |= {"ratio": ratio(times, "stage", "bare"), "peak_mb": held / 2**20, "floor_mb": pieces.floor / 2**20}
+    if pieces.reference is not None:
+        line |= {"reference": each["reference"], "reference_ratio": ratio(times, "reference", "bare")}
+    if device == "cuda":
+        from edc.nets.flops import arithmetic
+
+        dataset = bench.dataset
+        macs = arithmetic(case.network, dataset.classes, dataset.image_size, dataset.channels).macs
+        rate = 2 * macs * pieces.passes / statistics.median(times["stage"])
+        line |= {"kernels": kernels(pieces.stage), "bare_kernels": kernels(pieces.bare)}
+        line |= {"share_of_matrix_rate": rate / matrix_rate(where)}
+    return line
+
+
+def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recipe: str, to: Path) -> pd.DataFrame:
+    """Measure cases one after the other, each in a process of its own, and write the table after each.
+
+    A table that stands there already is gone on with: what it holds is not measured again.
+
+    Raises:
+        EdcError: a measurement failed.
+    """
+    done = pd.read_csv(to).to_dict("records") if to.exists() else []
+    key = ("stage", "network", "images", "seeds")
+    have = {tuple(line[name] for name in key) for line in done}
+    left = [case for case in todo if tuple(asdict(case)[name] for name in key) not in have]
+    with bar(len(todo), "bench", len(todo) - len(left), "case") as progress:
+        for case in left:
+            arguments = json.dumps([asdict(case), device, threads, seconds, recipe])
+            command = [sys.executable, "-m", "edc.bench.run", arguments]
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            made = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
+            if made.returncode:
+                raise EdcError(f"bench: {case.stage} of {case.network} at {case.images} images failed; see above")
+            done.append(json.loads(made.stdout.splitlines()[-1]))
+            write(pd.DataFrame(done, columns=COLUMNS), to)
+            progress.update()
+    return pd.DataFrame(done, columns=COLUMNS)
+
+
+def write(table: pd.DataFrame, to: Path) -> None:
+    """The measurements as CSV."""
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(to) as temporary:
+        table.round(4).to_csv(temporary, index=False)
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Sums over the networks for each stage and size: the ratio of the sums, and the largest of a single network."""
+    found = []
+    for (stage, images, seeds), part in table.groupby(["stage", "images", "seeds"], sort=False):
+        whole = part["bare"].sum()
+        reference = part["reference"].sum() / whole if part["reference"].notna().all() else None
+        found.append(
+            {"stage": stage, "images": images, "seeds": seeds, "networks": len(part), "unit": part["unit"].iloc[0]}
+            | {"milliseconds": part["milliseconds"].sum(), "bare": whole, "ratio": part["milliseconds"].sum() / whole}
+            | {"largest_ratio": part["ratio"].max(), "reference_ratio": reference}
+            | {"peak_mb": part["peak_mb"].max(), "peak_to_floor": (part["peak_mb"] / part["floor_mb"]).max()}
+        )
+    return pd.DataFrame(found)
+
+
+if __name__ == "__main__":
+    case, *rest = json.loads(sys.argv[1])
+    print(json.dumps(measure(Case(**case), *rest)))

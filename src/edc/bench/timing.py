@@ -1,0 +1,77 @@
+"""Times and memory of pieces of work, measured side by side."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+Work = Callable[[], object]
+
+ROUNDS = 5
+"""Least number of rounds, whatever they take."""
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what a GPU was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def side_by_side(pieces: dict[str, Work], device: torch.device, seconds: float) -> dict[str, list[float]]:
+    """Seconds of each piece of work in each round; a round does every piece once, so that noise meets all of them.
+
+    Args:
+        pieces: by name.
+        device: where they work.
+        seconds: rounds go on for so long.
+    """
+    for work in pieces.values():
+        work()
+        work()
+    finish(device)
+    found: dict[str, list[float]] = {name: [] for name in pieces}
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < seconds or len(next(iter(found.values()))) < ROUNDS:
+        for name, work in pieces.items():
+            start = time.perf_counter()
+            work()
+            finish(device)
+            found[name].append(time.perf_counter() - start)
+    return found
+
+
+def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
+    """Median over rounds of the ratio of two pieces."""
+    return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
+
+
+def memory(status: str) -> int:
+    """Bytes of this process: "VmRSS" now, "VmHWM" at most since the start or since :func:`forget_peak`."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{status}:")))
+
+
+def forget_peak() -> None:
+    """Let "VmHWM" begin anew."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def kernels(work: Work) -> int:
+    """Number of GPU kernels a piece of work launches."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        work()
+        torch.cuda.synchronize()
+    return sum(event.count for event in found.key_averages())
+
+
+def matrix_rate(device: torch.device) -> float:
+    """FLOP/s of a large float32 matrix product, the most a network could reach."""
+    a = torch.randn(8192, 8192, device=device)
+    times = side_by_side({"product": lambda: a @ a}, device, 1.0)["product"]
+    return float(2 * 8192**3 / statistics.median(times))

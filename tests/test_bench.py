@@ -1,0 +1,155 @@
+"""The benchmark: what it measures runs, adds up, and is not measured twice. Nothing is asserted about times."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from edc.bench import projection
+from edc.bench.cases import STAGES, Bench, Case
+from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
+from edc.bench.timing import side_by_side
+from edc.devices import peak_memory
+from edc.errors import EdcError
+from edc.passes import activations, groups_at_once
+from edc.watching import Watcher
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_is_measured(stage: str) -> None:
+    case = Case(stage, "digits", "wrn_16_2", 10)
+    line = measure(case, "cpu", torch.get_num_threads(), 0, "edc_code")
+    assert list(line)[: len(COLUMNS)] == list(COLUMNS)
+    assert {name: line[name] for name in asdict(case)} == asdict(case)
+    assert all(line[name] > 0 for name in ("milliseconds", "bare", "ratio", "peak_mb", "floor_mb"))
+    assert (line["reference"] is not None) == (stage in ("statistics", "synthesize"))
+    json.dumps(line)
+
+
+def test_the_stage_measured_does_the_work() -> None:
+    """Its pictures change, its student learns: not an empty shell."""
+    made = Bench(Case("evaluate", "digits", "convnet_d1", 25, 2), torch.device("cpu"), "edc")
+    pieces = made.pieces()
+    assert pieces.units == 4
+    draws = torch.get_rng_state()
+    pieces.stage()
+    assert not torch.equal(draws, torch.get_rng_state())  # every step of a student reseeds
+
+
+def test_what_is_measured_where_nothing_is_asked_for() -> None:
+    found = cases("cifar10", [], [], [])
+    assert {case.stage for case in found} == set(STAGES)
+    observers = {case.network for case in found if case.stage == "synthesize"}
+    assert len(observers) == 8
+    assert {case.images for case in found if case.stage == "synthesize"} == set(IMAGES["synthesize"])
+    assert {(c.network, c.seeds) for c in found if c.stage == "evaluate"} == {
+        (network, seeds) for network in ("resnet18", "convnet_w128") for seeds in (1, 3)
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("cifar10", ["synthesise"], [], []), "--stage"),
+        (("cifar10", [], ["resnet"], []), "'resnet'"),
+        (("cifar", [], [], []), "--dataset"),
+    ],
+)
+def test_unknown_names(arguments: tuple[str, list[str], list[str], list[int]], said: str) -> None:
+    with pytest.raises(EdcError, match=said):
+        cases(*arguments)
+
+
+def test_what_is_measured_stays_measured(tmp_path: Path) -> None:
+    to = tmp_path / "bench.csv"
+    todo = [Case("relabel", "digits", "convnet_d1", 100), Case("relabel", "digits", "convnet_d2", 100)]
+    first = bench(todo[:1], "cpu", 1, 0, "edc_code", to)
+    both = bench(todo, "cpu", 1, 0, "edc_code", to)
+    assert both["network"].tolist() == ["convnet_d1", "convnet_d2"]
+    assert both["milliseconds"].iloc[0] == pytest.approx(first["milliseconds"].iloc[0], abs=1e-4)
+    assert pd.read_csv(to)["network"].tolist() == ["convnet_d1", "convnet_d2"]
+
+
+def line(network: str, milliseconds: float, bare: float, **others: object) -> dict[str, object]:
+    plain = {"stage": "synthesize", "images": 10, "seeds": 1, "unit": "iteration", "ratio": milliseconds / bare}
+    return dict.fromkeys(COLUMNS) | plain | {"network": network, "milliseconds": milliseconds, "bare": bare} | others
+
+
+def test_networks_are_summed() -> None:
+    memory = {"peak_mb": 3.0, "floor_mb": 2.0}
+    table = pd.DataFrame([line("a", 3, 2, reference=8, **memory), line("b", 30, 10, reference=40, **memory)])
+    found = summary(table).iloc[0]
+    assert (found["networks"], found["milliseconds"], found["bare"]) == (2, 33, 12)
+    assert found["ratio"] == pytest.approx(33 / 12)
+    assert found["largest_ratio"] == 3
+    assert found["reference_ratio"] == pytest.approx(4)
+    assert found["peak_to_floor"] == pytest.approx(1.5)
+
+
+def test_projection_to_whole_jobs(tmp_path: Path) -> None:
+    """Two observers at 20 and 30 ms for 80 pictures: 3,200 a second, 20 million visits in 1.74 hours."""
+    large = [line("a", 20, 1, images=80), line("b", 30, 1, images=80)]
+    large += [line(name, 0.05, 1, stage="relabel", images=500) for name in "ab"]
+    small = [line("resnet18", 12, 1, stage="evaluate", images=25, seeds=3)]
+    for name, lines in (("imagenet1k", large), ("cifar10", small)):
+        pd.DataFrame(lines).to_csv(tmp_path / f"cuda-{name}.csv", index=False)
+    found = projection.synthesis(pd.DataFrame(large)).iloc[0]
+    assert found["per_second"] == pytest.approx(3200)
+    assert found["hours"] == pytest.approx(2e7 / 3200 / 3600)
+    said = projection.report(tmp_path)
+    assert "10,000 images a second" in said
+    assert "48 s" in said
+
+
+def test_pieces_take_turns() -> None:
+    calls: list[str] = []
+    times = side_by_side({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, torch.device("cpu"), 0)
+    assert calls[4:8] == ["a", "b", "a", "b"]
+    assert len(times["a"]) == len(times["b"]) == 5
+
+
+# -------------------------------------------------------------------------------------------- memory and start-up
+
+
+def test_activations_are_what_the_backward_pass_keeps() -> None:
+    """Per image a ReLU's output of 4 x 8 x 8 values; a convolution with frozen weights keeps nothing of its input."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU()).eval().requires_grad_(False)
+    assert activations(model, (1, 8, 8), 6) % (6 * 4 * 4 * 64) == 0
+    assert 1 <= activations(model, (1, 8, 8), 6) / (6 * 4 * 4 * 64) <= 2
+    assert groups_at_once([model], (1, 8, 8), 6, torch.device("cpu"), 1.0) == 1
+
+
+def test_peak_memory_is_this_process_own() -> None:
+    before = peak_memory()
+    held = torch.ones(64 * 2**20)
+    assert peak_memory() - before > 0.5 * held.numel() * 4
+    assert math.isfinite(float(held[0]))
+
+
+def test_watching_leaves_nothing_behind() -> None:
+    """Many visits hold no more memory than one: no graph survives its backward pass."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 3, 1))
+    watcher = Watcher(model.eval().requires_grad_(False), 4, (3, 64, 64))
+    x = torch.randn(16, 3, 64, 64, requires_grad=True)
+
+    def visit() -> None:
+        logits, statistics = watcher(x)
+        (logits.mean() + statistics.sum()).backward()
+
+    for _ in range(3):
+        visit()
+    before = peak_memory()
+    for _ in range(30):
+        visit()
+    assert peak_memory() - before < 10 * 16 * 64 * 64**2 * 4

@@ -86,6 +86,7 @@ def note(recipe: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(6)
 def test_the_example_runs(handed):
     blocks = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "python"]
     assert len(blocks) == 1

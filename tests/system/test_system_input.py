@@ -6,20 +6,16 @@ import os
 import re
 import resource
 import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from unittest import mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from checkout import Checkout, refusal
+from checkout import Checkout
 from PIL import Image
 from samples import PETS, PETS_STUDY
 
 from edc import STAGES
-from edc.cli import main
 
 STUDY_FILE = "workflow/studies/tiny.yaml"
 RECIPE = "workflow/recipes/edc.yaml"
@@ -128,24 +124,6 @@ PARAMS_EDITS = {
 def pets_project(pets, tmp_path) -> Checkout:
     """A planned checkout of the folder study to work in."""
     return pets.copy(tmp_path / "project")
-
-
-@pytest.fixture
-def refused(monkeypatch, capsys) -> Callable[..., str]:
-    """What ``Checkout.refused`` does, in this process: a new one spends seconds on imports before it says its line."""
-
-    def give(checkout: Checkout, *command: str, **environment: str) -> str:
-        files, seen = checkout.files(), checkout.environment(**environment)
-        with monkeypatch.context() as patch, mock.patch.dict(os.environ, seen, clear=True):
-            patch.chdir(checkout.root)
-            patch.setattr(sys, "argv", list(command))
-            capsys.readouterr()
-            with pytest.raises(SystemExit) as end:
-                main()
-        assert checkout.files() == files, "something was written"
-        return refusal(end.value.code, *capsys.readouterr())
-
-    return give
 
 
 @pytest.fixture(params=[False, True], ids=["resident", "streamed"])

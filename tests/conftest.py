@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,16 @@ import pytest
 def golden() -> dict[str, Any]:
     """Numbers the published code computes from small inputs."""
     return json.loads((Path(__file__).parent / "golden" / "edc.json").read_text())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest starts first, so that no process has to wait for another one at the end or in between."""
+
+    def rank(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("early")
+        return mark.args[0] if mark else math.inf
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

@@ -425,6 +425,7 @@ def test_nothing_to_compare_is_refused(workshop: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.early(9)
 def test_stage(workshop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Files, numbers, the same bytes again, and the same bytes after a kill between any two parts."""
     write_plan(make_plan("tiny"))

@@ -107,6 +107,7 @@ def manifest(reader: Reader, stage: str, key: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(5)
 def test_the_page_on_extending_does_what_it_says(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "tests" / "system"))
     from checkout import Checkout

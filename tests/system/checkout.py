@@ -20,6 +20,9 @@ import yaml
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FOREIGN = ("EDC_", "MLFLOW_", "DVC_", "SNAKEMAKE_", "GIT_", "CUDA_", "OMP_", "PYTEST_", "PYTHON")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Those in C, where they are, take a tenth of the seconds: plans are long."""
 LIMIT = 600
 """Seconds after which a command is taken to hang."""
 
@@ -105,13 +108,8 @@ class Checkout:
         """Run a command that must refuse its input as every command does; the line it says."""
         files = self.files()
         done = self.run(*command, before=before, **environment)
-        lines = done.stderr.splitlines()
-        assert lines, f"exit code {done.returncode}, nothing on stderr\n{done.stdout}"
-        assert len(lines) == 1, f"exit code {done.returncode}, {len(lines)} lines on stderr, the last: {lines[-1]}"
-        assert lines[0].startswith("edc: ")
-        assert done.returncode == 2, f"exit code {done.returncode}: {lines[0]}"
         assert self.files() == files, "something was written"
-        return lines[0]
+        return refusal(done.returncode, done.stdout, done.stderr)
 
     # Files
 
@@ -133,18 +131,18 @@ class Checkout:
         """Write a YAML file, or text as it is."""
         target = self.path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = values if isinstance(values, str) else yaml.safe_dump(values, sort_keys=False)
+        text = values if isinstance(values, str) else yaml.dump(values, Dumper=DUMPER, sort_keys=False)
         target.write_text(text, encoding="utf-8")
         return target
 
     def plan(self) -> dict[str, Any]:
         """``params.yaml``."""
-        values: dict[str, Any] = yaml.safe_load(self.path("params.yaml").read_text(encoding="utf-8"))
+        values: dict[str, Any] = load(self.path("params.yaml"))
         return values
 
     def edit(self, file: str, changes: dict[str, object]) -> None:
         """Change values of a YAML file, each named by its keys joined with dots."""
-        values = yaml.safe_load(self.path(file).read_text(encoding="utf-8"))
+        values = load(self.path(file))
         for name, value in changes.items():
             *way, last = name.split(".")
             section = values
@@ -157,7 +155,7 @@ class Checkout:
 
     def stages(self) -> dict[str, dict[str, Any]]:
         """The stages of ``dvc.yaml``, with their outputs as plain paths."""
-        stages: dict[str, dict[str, Any]] = yaml.safe_load(self.path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        stages: dict[str, dict[str, Any]] = load(self.path("dvc.yaml"))["stages"]
         for stage in stages.values():
             stage["outs"] = [path for out in stage["outs"] for path in ([out] if isinstance(out, str) else out)]
         return stages
@@ -185,6 +183,21 @@ class Checkout:
         jobs = set(re.findall(r"^rule (\S+):$", said, re.MULTILINE)) - {"all"}
         assert jobs or "Nothing to be done" in said, said
         return {"dvc": self.with_downstream(json.loads(dvc.result().stdout)), "snakemake": jobs}
+
+
+def load(path: Path) -> Any:
+    """The values of a YAML file."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
+
+
+def refusal(code: object, out: str, err: str) -> str:
+    """The line a command said that refused its input; every command does so in the same way."""
+    lines = err.splitlines()
+    assert lines, f"exit code {code}, nothing on stderr\n{out}"
+    assert len(lines) == 1, f"exit code {code}, {len(lines)} lines on stderr, the last: {lines[-1]}"
+    assert lines[0].startswith("edc: ")
+    assert code == 2, f"exit code {code}: {lines[0]}"
+    return lines[0]
 
 
 def digests(folder: Path, skip: Iterable[str] = ()) -> dict[str, str]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-from checkout import Checkout
+from checkout import Checkout, refusal
 from filelock import FileLock
 from PIL import Image
 from samples import DATASET, PETS, PETS_STUDY, STUDY
+
+from edc.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +90,24 @@ def project(planned, tmp_path) -> Checkout:
 def done(by_dvc, tmp_path) -> Checkout:
     """A checkout to work in where DVC has run everything."""
     return by_dvc.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys) -> Callable[..., str]:
+    """What ``Checkout.refused`` does, in this process: a new one spends seconds on imports before it says its line."""
+
+    def give(checkout: Checkout, *command: str, **environment: str) -> str:
+        files, seen = checkout.files(), checkout.environment(**environment)
+        with monkeypatch.context() as patch, mock.patch.dict(os.environ, seen, clear=True):
+            patch.chdir(checkout.root)
+            patch.setattr(sys, "argv", list(command))
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert checkout.files() == files, "something was written"
+        return refusal(end.value.code, *capsys.readouterr())
+
+    return give
 
 
 @pytest.fixture(scope="session")

@@ -51,19 +51,17 @@ STUDY: dict[str, Any] = {
     "variants": {"ema=no": {"protocol": {"student": {"ema": None}}}},
     "grids": [
         {},
-        {"recipes": ["rded", "sre2l", "full"], "protocols": ["default"]},
+        {"recipes": ["rded", "full"], "protocols": ["default"]},
         {"recipes": ["edc"], "protocols": ["edc"], "variants": ["ema=no"]},
     ],
     "overrides": {
         "recipes": {
             "edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}},
-            "sre2l": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 4}}}}},
         },
         "protocols": {
             "edc": {"families": {"digits": {"student": STUDENT}}},
             "hard_label": {"families": {"digits": {"student": STUDENT}}},
             "rded": {"families": {"digits": {"student": STUDENT}}, "ipc": {1: {"student": {"batch": 5}}}},
-            "sre2l": {"families": {"digits": {"student": STUDENT}}},
             "real_data": {"families": {"digits": {"student": STUDENT}}},
         },
     },

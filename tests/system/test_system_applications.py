@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from checkout import Checkout
-from samples import DATASET, STUDENT, STUDY
+from samples import STUDENT, STUDY
 
 APPLIED: dict[str, Any] = {"ipc": [1], "protocols": ["edc"], "seeds": [0, 1]}
 GRIDS = [{"recipes": ["random"], "protocols": ["edc"]}]
@@ -34,17 +34,14 @@ TWO: dict[str, Any] = STUDY | {
 }  # fmt: skip
 CONTINUAL, CEILING = "tiny-random-ipc1-convnet_w32-edc", "tiny-full-all-convnet_w32-real_data"
 SLIMMING = "tiny-random-ipc1-vgg11_bn-edc"
-LONG = {"continual": {"epochs": 40}, "slimming": {}}
-"""What gives a run enough to do to be killed."""
 
 
 @pytest.fixture(scope="session")
-def applied(once: Callable[..., Path], planned: Checkout) -> Checkout:
-    """The tiny study with both applications after ``dvc repro``; only to be read."""
+def applied(once: Callable[..., Path], by_dvc: Checkout) -> Checkout:
+    """The tiny study with both applications after ``dvc repro``, its observers taken over; only to be read."""
 
     def make(folder: Path) -> None:
-        made = planned.copy(folder / "project")
-        made.write("workflow/datasets/tiny.yaml", DATASET)
+        made = by_dvc.copy(folder / "project")
         made.write("workflow/studies/applied.yaml", TWO)
         made.ok("edc", "plan", "applied")
         made.ok("dvc", "repro")
@@ -57,6 +54,7 @@ def rows(checkout: Checkout, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(7)
 def test_a_runner_makes_both_tables_and_plots(applied: Checkout) -> None:
     steps = [(row["recipe"], row["ipc"], row["step"], row["classes"]) for row in rows(applied, "continual")]
     assert steps == [
@@ -84,24 +82,10 @@ def test_both_runners_have_nothing_left_to_do(applied: Checkout, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["continual", "slimming"])
-def test_a_forced_second_run_changes_no_byte(applied: Checkout, tmp_path: Path, stage: str) -> None:
+def test_a_second_run_that_is_killed_goes_on_and_ends_the_same(applied: Checkout, tmp_path: Path, stage: str) -> None:
     key = {"continual": CONTINUAL, "slimming": SLIMMING}[stage]
     project = applied.copy(tmp_path / "project")
-    before = project.outputs(stage, key)
     shutil.rmtree(project.path("results", stage, key))
-    project.ok("edc", stage, "--run", key)
-    assert project.outputs(stage, key) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["continual", "slimming"])
-def test_a_killed_run_goes_on_and_ends_the_same(applied: Checkout, tmp_path: Path, stage: str) -> None:
-    key = {"continual": CONTINUAL, "slimming": SLIMMING}[stage]
-    project = applied.copy(tmp_path / "project")
-    project.edit("params.yaml", {f"{stage}.{key}.{name}": value for name, value in LONG[stage].items()})
-    shutil.rmtree(project.path("results", stage, key))
-    whole = project.copy(tmp_path / "whole")
-    whole.ok("edc", stage, "--run", key)
     path = project.path(".edc/checkpoints", stage, f"{key}.pt")
     process = project.start("edc", stage, "--run", key, EDC_CHECKPOINT_SECONDS="0")
     saved: set[int] = set()
@@ -115,7 +99,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(applied: Checkout, tmp_path: Pat
     assert "manifest.json" not in project.outputs(stage, key)
     said = project.run("edc", stage, "--run", key)
     assert (said.returncode, said.stderr) == (0, f"edc: {stage} {key} goes on from its checkpoint\n")
-    assert project.outputs(stage, key) == whole.outputs(stage, key)
+    assert project.outputs(stage, key) == applied.outputs(stage, key)
 
 
 @pytest.mark.slow

@@ -86,6 +86,7 @@ def note(recipe: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(6)
 def test_the_example_runs(handed):
     blocks = [text for language, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")) if language == "python"]
     assert len(blocks) == 1
@@ -131,7 +132,7 @@ def test_round_trips_give_the_same_accuracy(done):
 
 
 @pytest.mark.slow
-def test_other_views_than_the_labels_are_refused(done):
+def test_other_views_than_the_labels_are_refused(done, refused):
     own = note(done.path("workflow", "recipes", "theirs.yaml"))
     own["families"]["digits"]["ipc"][10]["student"] |= {n: v for n, v in STUDENT.items() if n != "batch"}
     own["families"]["digits"]["ipc"][10]["relabel"]["crop_scale"] = [0.4, 1.0]
@@ -148,47 +149,47 @@ def test_other_views_than_the_labels_are_refused(done):
     for stage, key in (("synthesize", "digits-theirs-ipc10"), ("relabel", "digits-theirs-ipc10-theirs_fixed")):
         done.ok("edc", stage, "--run", key)
     done.ok("edc", "evaluate", "--run", "digits-theirs-ipc10-convnet_w32-theirs_fixed")
-    said = done.refused("edc", "relabel", "--run", "digits-edc-ipc10-theirs_fixed")
+    said = refused(done, "edc", "relabel", "--run", "digits-edc-ipc10-theirs_fixed")
     assert "the images 'digits-edc-ipc10' are not imported; expected 'observers'" in said
 
     shutil.rmtree(done.path("results", "relabel", "digits-theirs-ipc10-theirs_fixed"))
     done.write("workflow/studies/back.yaml", STUDY | {"recipes": ["theirs"], "protocols": ["theirs_soft"]})
     done.edit("workflow/studies/back.yaml", {"overrides": {"datasets": STUDY["overrides"]["datasets"]}})
     done.ok("edc", "plan", "back")
-    said = done.refused("edc", "relabel", "--run", "digits-theirs-ipc10-theirs_soft")
+    said = refused(done, "edc", "relabel", "--run", "digits-theirs-ipc10-theirs_soft")
     assert "crop_scale = [0.5, 1.0], the row has [0.4, 1.0]" in said
     assert "evaluate.digits-theirs-ipc10-convnet_w32-theirs_soft needs labels per epoch" in said
 
     done.edit("workflow/studies/back.yaml", {"ipc": [5], "protocols": ["edc"]})
     done.ok("edc", "plan", "back")
-    said = done.refused("edc", "synthesize", "--run", "digits-theirs-ipc5")
+    said = refused(done, "edc", "synthesize", "--run", "digits-theirs-ipc5")
     assert "10 images per class; ipc = 5 was asked for" in said
 
 
 @pytest.mark.slow
-def test_bad_input_is_one_line_and_nothing_is_written(done):
+def test_bad_input_is_one_line_and_nothing_is_written(done, refused):
     bring, give = ("edc", "import", "more", "--dataset", "digits"), ("edc", "export", RUN, "--format")
     shutil.copytree(done.path("handed/pictures"), done.path("plain"))
     for name in ("manifest.json", "classes.json", "labels.safetensors"):
         done.path("plain", name).unlink()
     done.path("plain", "9").rename(done.path("nine"))
-    assert "plain: 9 classes; expected 10" in done.refused(*bring, "--data", "plain")
+    assert "plain: 9 classes; expected 10" in refused(done, *bring, "--data", "plain")
     done.path("nine").rename(done.path("plain", "9"))
     done.edit("workflow/datasets/digits.yaml", {"data.image_size": 16})
-    said = done.refused(*bring, "--data", "plain")
+    said = refused(done, *bring, "--data", "plain")
     assert "8x8 pixels; expected 16x16" in said
     assert "nothing is resized" in said
     done.edit("workflow/datasets/digits.yaml", {"data.image_size": 8})
     damaged = done.path("handed/tensors/condensed.safetensors")
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert "condensed.safetensors: damaged" in done.refused(*bring, "--data", "handed/tensors")
-    assert "recipes/theirs.yaml: exists already" in done.refused(
-        "edc", "import", "theirs", "--data", "handed/parquet", "--dataset", "digits"
+    assert "condensed.safetensors: damaged" in refused(done, *bring, "--data", "handed/tensors")
+    assert "recipes/theirs.yaml: exists already" in refused(
+        done, "edc", "import", "theirs", "--data", "handed/parquet", "--dataset", "digits"
     )
-    assert "handed/parquet: exists already" in done.refused(*give, "parquet", "--to", "handed/parquet")
-    assert "unknown format 'hdf'" in done.refused(*give, "hdf", "--to", "out")
-    assert "unknown finished synthesize run" in done.refused(
-        "edc", "export", f"{RUN}0", "--format", "torch", "--to", "out"
+    assert "handed/parquet: exists already" in refused(done, *give, "parquet", "--to", "handed/parquet")
+    assert "unknown format 'hdf'" in refused(done, *give, "hdf", "--to", "out")
+    assert "unknown finished synthesize run" in refused(
+        done, "edc", "export", f"{RUN}0", "--format", "torch", "--to", "out"
     )
 
 

@@ -126,6 +126,7 @@ def nearest(pixels: torch.Tensor) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.early(3)
 def test_every_stage_knows_the_classes_in_the_order_of_the_dataset_file(ran):
     runs = [name.split("-", 1) for name in ran.stages() if not name.startswith("tables")]
     assert {stage: sum(s == stage for s, _ in runs) for stage, _ in runs} == {

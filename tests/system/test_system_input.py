@@ -159,10 +159,10 @@ def plan_of(checkout: Checkout, name: str, dataset: dict) -> None:
 
 
 @pytest.mark.parametrize("edit", WORKFLOW_EDITS)
-def test_a_mistake_in_a_workflow_file(project, edit):
+def test_a_mistake_in_a_workflow_file(project, refused, edit):
     file, changes, words = WORKFLOW_EDITS[edit]
     project.edit(file, changes)
-    line = project.refused("edc", "plan", "tiny")
+    line = refused(project, "edc", "plan", "tiny")
     assert all(word in line for word in words), line
 
 
@@ -180,9 +180,9 @@ def test_an_unknown_study(project):
     ],
     ids=["broken", "list", "empty", "number"],
 )
-def test_a_recipe_that_is_no_mapping(project, text, words):
+def test_a_recipe_that_is_no_mapping(project, refused, text, words):
     project.write(RECIPE, text)
-    line = project.refused("edc", "plan", "tiny")
+    line = refused(project, "edc", "plan", "tiny")
     assert all(word in line for word in words), line
 
 
@@ -209,19 +209,19 @@ def test_a_data_folder_that_is_not_there(pets_project):
 
 
 @pytest.mark.parametrize("edit", PARAMS_EDITS)
-def test_a_mistake_in_the_plan(project, edit):
+def test_a_mistake_in_the_plan(project, refused, edit):
     changes, words = PARAMS_EDITS[edit]
     project.edit("params.yaml", changes)
-    line = project.refused("edc", "tables", "--run", "tiny")
+    line = refused(project, "edc", "tables", "--run", "tiny")
     assert line.startswith("edc: params.yaml: ")
     assert all(word in line for word in words), line
 
 
 @pytest.mark.parametrize("text", ["study: [tiny\n", "study: tiny\n\tmachine: 3\n", "- tiny\n"])
-def test_a_plan_that_is_no_yaml(project, text):
+def test_a_plan_that_is_no_yaml(project, refused, text):
     project.write("params.yaml", text)
-    assert project.refused("edc", "tables", "--run", "tiny").startswith("edc: params.yaml")
-    assert project.refused("edc", "plan", "--sync").startswith("edc: params.yaml")
+    assert refused(project, "edc", "tables", "--run", "tiny").startswith("edc: params.yaml")
+    assert refused(project, "edc", "plan", "--sync").startswith("edc: params.yaml")
 
 
 def test_no_plan(project):
@@ -231,10 +231,10 @@ def test_no_plan(project):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_an_unknown_run(project, stage):
+def test_an_unknown_run(project, refused, stage):
     known = next(iter(project.plan()[stage]), None)
     asked = known[:-1] if known else "tiny"
-    line = project.refused("edc", stage, "--run", asked)
+    line = refused(project, "edc", stage, "--run", asked)
     assert f"unknown {stage} run {asked!r}" in line
     assert known is None or f"did you mean {known!r}?" in line
 
@@ -242,28 +242,28 @@ def test_an_unknown_run(project, stage):
 # Data
 
 
-def test_no_data_root(pets_project):
+def test_no_data_root(pets_project, refused):
     plan_of(pets_project, "birds", PETS | {"data": PETS["data"] | {"kind": "parquet", "root": None}})
-    line = pets_project.refused("edc", "pretrain", "--run", "birds-convnet_d1")
+    line = refused(pets_project, "edc", "pretrain", "--run", "birds-convnet_d1")
     assert "dataset birds: no folder given" in line
     assert "EDC_DATA_BIRDS" in line
     assert "--data" in line
 
 
 @pytest.mark.parametrize("made", [False, True], ids=["missing", "empty"])
-def test_a_data_root_without_data(pets_project, tmp_path, made):
+def test_a_data_root_without_data(pets_project, refused, tmp_path, made):
     root = tmp_path / "elsewhere"
     if made:
         root.mkdir()
-    line = pets_project.refused(*PETS_PRETRAIN, EDC_DATA_PETS=str(root))
+    line = refused(pets_project, *PETS_PRETRAIN, EDC_DATA_PETS=str(root))
     assert "EDC_DATA_PETS" in line
     assert f"{root} {'is empty' if made else 'does not exist'}" in line
 
 
-def test_a_class_without_images(either):
+def test_a_class_without_images(either, refused):
     for path in either.path("data/train/bee").iterdir():
         path.unlink()
-    assert "data/train: class 'bee' has no image" in either.refused(*PETS_PRETRAIN)
+    assert "data/train: class 'bee' has no image" in refused(either, *PETS_PRETRAIN)
 
 
 def test_an_unreadable_image(either):
@@ -274,25 +274,25 @@ def test_an_unreadable_image(either):
     assert "unreadable_limit" in line
 
 
-def test_class_folders_that_differ_between_train_and_test(either):
+def test_class_folders_that_differ_between_train_and_test(either, refused):
     either.path("data/test/bee").rename(either.path("data/test/wasp"))
-    line = either.refused(*PETS_PRETRAIN)
+    line = refused(either, *PETS_PRETRAIN)
     assert "data/test: class 1 is 'cat'; expected 'bee'" in line
 
 
-def test_a_class_that_is_missing_in_val(either):
+def test_a_class_that_is_missing_in_val(either, refused):
     either.path("data/test").rename(either.path("data/val"))
     shutil.rmtree(either.path("data/val/bee"))
-    line = either.refused(*PETS_PRETRAIN)
+    line = refused(either, *PETS_PRETRAIN)
     assert "data/val: class 1 is 'cat'; expected 'bee' as in data/train" in line
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_named_class_that_is_missing(either, part):
+def test_a_named_class_that_is_missing(either, refused, part):
     either.path("data/test").rename(either.path("data/val"))
     either.edit("params.yaml", {"datasets.pets.class_names": ["cat", "ant", "bee"]})
     either.path("data", part, "bee").rename(either.path("data", part, "beee"))
-    line = either.refused(*PETS_PRETRAIN)
+    line = refused(either, *PETS_PRETRAIN)
     assert f"data/{part}: no class folder 'bee', which class_names asks for; did you mean 'beee'?" in line
 
 
@@ -304,23 +304,23 @@ def test_a_named_class_that_is_missing(either, part):
     ],
     ids=["too few", "twice"],
 )
-def test_class_names_that_are_no_list_of_the_classes(either, names, words):
+def test_class_names_that_are_no_list_of_the_classes(either, refused, names, words):
     either.edit("params.yaml", {"datasets.pets.class_names": names})
-    line = either.refused(*PETS_PRETRAIN)
+    line = refused(either, *PETS_PRETRAIN)
     assert all(word in line for word in words), line
 
 
-def test_a_number_of_classes_that_differs(either):
+def test_a_number_of_classes_that_differs(either, refused):
     either.edit("params.yaml", {"datasets.pets.classes": 4})
-    assert "3 classes; expected 4" in either.refused(*PETS_PRETRAIN)
+    assert "3 classes; expected 4" in refused(either, *PETS_PRETRAIN)
 
 
-def test_parquet_without_the_expected_columns(pets_project):
+def test_parquet_without_the_expected_columns(pets_project, refused):
     plan_of(pets_project, "birds", PETS | {"data": PETS["data"] | {"kind": "parquet", "root": "birds"}})
     pets_project.path("birds").mkdir()
     for part in ("train", "test"):
         pq.write_table(pa.table({"picture": [b""], "label": [0]}), pets_project.path("birds", f"{part}-0.parquet"))
-    line = pets_project.refused("edc", "pretrain", "--run", "birds-convnet_d1")
+    line = refused(pets_project, "edc", "pretrain", "--run", "birds-convnet_d1")
     assert "birds/train-0.parquet: no column 'img'; expected 'img' and 'label', found picture, label" in line
 
 
@@ -330,10 +330,10 @@ BEFORE_LABELS = [("statistics", "pets-p4"), ("relabel", "pets-random-ipc1-edc")]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "key"), BEFORE_LABELS)
-def test_a_class_renamed_after_an_earlier_stage_ran(begun, stage, key):
+def test_a_class_renamed_after_an_earlier_stage_ran(begun, refused, stage, key):
     for part in ("train", "test"):
         begun.path("data", part, "ant").rename(begun.path("data", part, "wasp"))
-    line = begun.refused("edc", stage, "--run", key)
+    line = refused(begun, "edc", stage, "--run", key)
     assert "disagree on the classes" in line
     assert "'ant'" in line
     assert "'bee'" in line
@@ -341,11 +341,11 @@ def test_a_class_renamed_after_an_earlier_stage_ran(begun, stage, key):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stage", "key"), BEFORE_LABELS)
-def test_classes_in_another_order_than_the_observer_was_trained_on(begun, stage, key):
+def test_classes_in_another_order_than_the_observer_was_trained_on(begun, refused, stage, key):
     begun.edit("params.yaml", {"datasets.pets.class_names": ["cat", "ant", "bee"]})
     if stage == "relabel":  # the images themselves are of the new order, the observer's weights are not
         begun.ok("edc", "synthesize", "--run", "pets-random-ipc1")
-    line = begun.refused("edc", stage, "--run", key)
+    line = refused(begun, "edc", stage, "--run", key)
     assert re.search(r"disagree on the classes: class 0 is '(cat|ant)' in the first, '(cat|ant)' in the second", line)
     assert "results/pretrain/pets-convnet_d1" in line
     assert not begun.path("results", stage).exists()
@@ -360,20 +360,20 @@ def test_classes_in_another_order_than_the_observer_was_trained_on(begun, stage,
     ],
     ids=["statistics", "relabel"],
 )
-def test_class_folders_exchanged_after_an_earlier_stage_ran(begun, run, said):
+def test_class_folders_exchanged_after_an_earlier_stage_ran(begun, refused, run, said):
     train = begun.path("data/train")
     for old, new in (("ant", "tmp"), ("bee", "ant"), ("tmp", "bee")):
         (train / old).rename(train / new)
     stage, key = run
-    assert said in begun.refused("edc", stage, "--run", key)
+    assert said in refused(begun, "edc", stage, "--run", key)
     assert not begun.path("results", stage).exists()
 
 
 @pytest.mark.slow
-def test_images_changed_after_an_earlier_stage_ran(begun):
+def test_images_changed_after_an_earlier_stage_ran(begun, refused):
     for picture in begun.path("data/train/ant").iterdir():
         Image.new("RGB", (8, 8)).save(picture)
-    assert "different training images" in begun.refused("edc", "statistics", "--run", "pets-p4")
+    assert "different training images" in refused(begun, "edc", "statistics", "--run", "pets-p4")
 
 
 @pytest.mark.slow
@@ -424,36 +424,36 @@ WEIGHTS = next(iter(READERS))
     [*((name, cut) for name in READERS), (WEIGHTS, change), (WEIGHTS, Path.unlink)],
     ids=[*(name.split("/")[-1] for name in READERS), "changed", "missing"],
 )
-def test_a_damaged_result_of_an_earlier_stage(done, name, damage):
+def test_a_damaged_result_of_an_earlier_stage(done, refused, name, damage):
     damage(done.path("results", name))
     stage, key, _ = name.split("/")
     reader, run = READERS[name]
-    line = done.refused("edc", reader, "--run", run)
+    line = refused(done, "edc", reader, "--run", run)
     assert line.startswith(f"edc: results/{name}: ")
     assert f"`edc {stage} --run {key}`" in line
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", '{"stage": "pretrain"}', "[]"], ids=["cut", "keys", "list"])
-def test_a_damaged_manifest(done, text):
+def test_a_damaged_manifest(done, refused, text):
     done.path("results/pretrain/tiny-convnet_w32/manifest.json").write_text(text)
-    line = done.refused("edc", "statistics", "--run", "tiny-p4")
+    line = refused(done, "edc", "statistics", "--run", "tiny-p4")
     assert line.startswith("edc: results/pretrain/tiny-convnet_w32/manifest.json: ")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["{", "{}", '{"params": {"evaluate": []}, "scores": {}}'])
-def test_a_damaged_manifest_below_the_tables(done, text):
+def test_a_damaged_manifest_below_the_tables(done, refused, text):
     name = "results/evaluate/tiny-edc-ipc1-convnet_d2-edc/manifest.json"
     done.path(name).write_text(text)
-    assert done.refused("edc", "tables", "--run", "tiny").startswith(f"edc: {name}: ")
+    assert refused(done, "edc", "tables", "--run", "tiny").startswith(f"edc: {name}: ")
 
 
 @pytest.mark.slow
-def test_a_stage_before_the_one_it_builds_on(project):
-    line = project.refused("edc", "statistics", "--run", "tiny-p4")
+def test_a_stage_before_the_one_it_builds_on(project, refused):
+    line = refused(project, "edc", "statistics", "--run", "tiny-p4")
     assert "results/pretrain/tiny-convnet_w32/manifest.json: no such file" in line
-    line = project.refused("edc", "tables", "--run", "tiny")
+    line = refused(project, "edc", "tables", "--run", "tiny")
     assert "results/evaluate/tiny-edc-ipc1-convnet_d2-edc/manifest.json: no such file" in line
 
 
@@ -547,5 +547,5 @@ def test_results_that_may_not_be_written(project):
     ],
     ids=["taken", "unfit", "missing", "no dataset"],
 )
-def test_new_refuses(pets_project, words, said):
-    assert said in pets_project.refused("edc", "new", *words)
+def test_new_refuses(pets_project, refused, words, said):
+    assert said in refused(pets_project, "edc", "new", *words)

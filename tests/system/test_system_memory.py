@@ -42,6 +42,7 @@ def peak(checkout: Checkout, root: Path, streamed: bool) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.early(4)
 def test_peak_memory_does_not_grow_with_the_number_of_pictures(project, tmp_path):
     data = {"kind": "folder", "image_size": SIDE, "classes": 2, "streamed": True, "crop_scale": [0.08, 1.0]}
     data |= {"mean": [0.5] * 3, "std": [0.25] * 3, "holdout": 0.0}

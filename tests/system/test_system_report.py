@@ -201,6 +201,7 @@ def test_tracked_runs_are_linked_by_their_ids(report: Path, tmp_path: Path) -> N
     assert content.count('href="http://127.0.0.1:5000/#/experiments/') > 5
 
 
+@pytest.mark.early(2)
 def test_snakemake_reports_the_pictures_and_tables_too(by_snakemake: Checkout, tmp_path: Path) -> None:
     checkout = by_snakemake.copy(tmp_path / "project")
     checkout.ok("snakemake", "--report", "report.html")

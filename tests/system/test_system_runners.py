@@ -9,8 +9,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import yaml
-from checkout import REPOSITORY, Checkout
+from checkout import REPOSITORY, Checkout, load
 from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from samples import STUDY
@@ -39,7 +38,7 @@ def stage_name(row: str) -> str:
 
 def lock(checkout: Checkout) -> object:
     """``dvc.lock`` as values: runners differ in the order of its entries."""
-    return yaml.safe_load(checkout.path("dvc.lock").read_text())
+    return load(checkout.path("dvc.lock"))
 
 
 def table(checkout: Checkout, name: str) -> list[dict[str, str]]:
@@ -49,18 +48,18 @@ def table(checkout: Checkout, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(1)
 def test_dvc_makes_the_tables(by_dvc):
     rows = {row["recipe"]: row for row in table(by_dvc, "table1")}
     assert {recipe: (row["protocol"], row["ipc"], row["seeds"]) for recipe, row in rows.items()} == {
         "edc": ("edc", "1", "2"),
         "random": ("edc", "1", "2"),
         "rded": ("rded", "1", "2"),
-        "sre2l": ("sre2l", "1", "2"),
         "full": ("real_data", "0", "2"),
     }
-    assert list(rows) == ["full", "edc", "random", "rded", "sre2l"]
+    assert list(rows) == ["full", "edc", "random", "rded"]
     found = {(recipe, name) for recipe, row in rows.items() for name in ("last_mean", "hard_mean") if row[name]}
-    own = {("edc", "last_mean"), ("random", "last_mean"), ("rded", "last_mean"), ("sre2l", "last_mean")}
+    own = {("edc", "last_mean"), ("random", "last_mean"), ("rded", "last_mean")}
     assert found == own | {("edc", "hard_mean"), ("random", "hard_mean"), ("full", "hard_mean")}
     assert all(0 < float(rows[recipe][name]) <= 100 for recipe, name in found)
     assert rows["edc"]["random_mean"] == rows["random"]["last_mean"]
@@ -83,7 +82,6 @@ def test_variants_crossings_and_scores_stand_in_tables_of_their_own(by_dvc):
         ("random", "edc", "soft"),
         ("random", "hard_label", "hard"),
         ("rded", "rded", "soft"),
-        ("sre2l", "sre2l", "soft"),
     ]
     scores = {row["recipe"]: row for row in table(by_dvc, "scores")}
     full = next(row for row in table(by_dvc, "table1") if row["recipe"] == "full")
@@ -130,10 +128,13 @@ def test_when_a_runner_has_finished_both_have_nothing_to_do(ran):
 
 
 @pytest.mark.slow
+@pytest.mark.early(10)
 def test_a_forced_second_run_leaves_the_lock_as_it_was(done):
+    # One run of each stage; that the others are the same again is seen where the other runner made them.
     before = done.path("dvc.lock").read_bytes()
-    said = done.ok("dvc", "repro", "--force")
-    assert said.count("> edc ") == len(done.stages())
+    names = {name.partition("-")[0]: name for name in done.stages()}
+    said = done.ok("dvc", "repro", "--force", "--single-item", *names.values())
+    assert said.count("> edc ") == len(names) == 6
     assert done.path("dvc.lock").read_bytes() == before
 
 
@@ -186,7 +187,7 @@ def test_another_study_runs_only_what_is_new(ran):
     ran.write("workflow/studies/wide.yaml", STUDY | {"students": ["convnet_d2", "convnet_d1"]})
     ran.ok("edc", "plan", "wide")
     new = {name for name in ran.stages() if name.startswith("evaluate-") and "-convnet_d1-" in name}
-    assert len(new) == 8
+    assert len(new) == 7
     assert ran.stale() == dict.fromkeys(RUNNERS, new | {"tables-wide"})
     ran.ok("edc", "plan", "tiny")
     assert ran.stale() == NOTHING
@@ -217,7 +218,7 @@ def test_what_snakemake_shows_is_what_dvc_would_run(project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("study", SHIPPED)
+@pytest.mark.parametrize("study", ["cifar10_small_applications", "digits", "imagenet21k"])
 def test_both_runners_show_what_a_shipped_study_would_run_where_no_data_are(shipped, tmp_path, study):
     project = shipped(study).copy(tmp_path / "project")
     with ThreadPoolExecutor() as pool:

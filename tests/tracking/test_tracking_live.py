@@ -132,6 +132,7 @@ def server(port: int, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
+@pytest.mark.early(8)
 def test_real_server_that_goes_away_and_comes_back(database, monkeypatch: pytest.MonkeyPatch):
     port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")

@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from edc import STAGES, choices
-from edc.cost import KNOWN, REGULARISERS, Cost, Images, Study, count_images, report, statistics_size
+from edc.cost import REGULARISERS, Cost, Study, report, statistics_size
 from edc.errors import EdcError
 from edc.nets.flops import arithmetic
 from edc.params import Dataset, Plan
+from edc.sizes import KNOWN, Images, count_images
 
 # Images, batch, epochs -> optimiser steps, image passes: what the published protocols amount to.
 GOLDEN = Path(__file__).parent / "golden" / "baselines.json"
@@ -236,6 +237,26 @@ def test_the_published_bill_of_imagenet() -> None:
     assert 2 * study.stage("relabel").macs == pytest.approx(17e15, rel=0.02)
     assert 2 * study.stage("synthesize").macs == pytest.approx(52e15, rel=0.02)
     assert study.stage("relabel").kept == 2 * 10_000 * 1_000 * 301
+
+
+def test_continual_learning_counts_what_is_remembered() -> None:
+    """Two steps of 50 and 100 of 100 images, two orders, three seeds: batches of 50, five epochs, two observers."""
+    row = student(steps=2, orders=[0, 1], seeds=[0, 1, 2], epochs=5)
+    labels = {"dataset": "c", "images": "x", "observers": ["d1", "d2"], "flip": True, "epochs": 5, "batch": 50}
+    made = plan(synthesize={"x": condensed()}, relabel={"y": labels}, continual={"k": row})
+    cost = Study(made).stage("continual")
+    assert cost.steps == 2 * 3 * 5 * (1 + 2)
+    training = 3 * (3 * 5 * (50 + 100) + (5_000 + 10_000)) * D1
+    assert cost.macs == 2 * (training + 5 * (50 + 100) * (D1 + D2))
+
+
+def test_slimming_counts_the_training_and_every_mending() -> None:
+    row = student(student="vgg11_bn", sparsity=0.01, ratios=[0, 0.3, 0.7], finetune=4, seeds=[0, 1], epochs=10)
+    labels = {"dataset": "c", "images": "x", "observers": ["d1"], "flip": True, "epochs": 10, "batch": 50}
+    cost = Study(plan(synthesize={"x": condensed()}, relabel={"y": labels}, slimming={"k": row})).stage("slimming")
+    epochs, looks = 2 * (10 + 2 * 4), 2 * 5 * 10_000
+    assert cost.steps == epochs * 2
+    assert cost.macs == (3 * epochs * 100 + looks) * arithmetic("vgg11_bn", 10, 32).macs
 
 
 def test_report() -> None:

@@ -22,7 +22,7 @@ def watcher(side: int = 6) -> Watcher:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1))
-    return Watcher(network.eval(), 4, (2, side, side), per_image=True)
+    return Watcher(network.eval(), 4, (2, side, side))
 
 
 def parts(hook: Hook) -> list[tuple[slice, slice]]:
@@ -35,10 +35,9 @@ def parts(hook: Hook) -> list[tuple[slice, slice]]:
 
 
 def collected(watch: Watcher, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
-    sums = ClassSums(watch, classes, CPU)
+    sums = ClassSums(watch.layout, classes, CPU)
     for x, labels in batches:
-        with torch.no_grad():
-            sums.add(watch(x)[1], labels)
+        sums.add(*watch.moments(x), labels)
     return sums
 
 
@@ -59,7 +58,7 @@ def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> No
     batches = random_batches([3, *sizes], 3, seed)
     _, table = collected(watch, batches, 3).result("within")
     for c in range(3):
-        rows = [watch(x[i : i + 1])[1][0] for x, labels in batches for i in range(len(x)) if int(labels[i]) == c]
+        rows = [watch(x[i : i + 1])[1] for x, labels in batches for i in range(len(x)) if int(labels[i]) == c]
         expected = torch.stack(rows).double().mean(0)
         torch.testing.assert_close(table[c].double(), expected, rtol=1e-4, atol=1e-5)
 
@@ -115,8 +114,7 @@ def test_sums_go_on_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
     after = collected(watch, batches[1:], 3)  # whatever they hold, what is loaded replaces it
     after.load(torch.load(tmp_path / "sums.pt", weights_only=True))
     for x, labels in batches[stop:]:
-        with torch.no_grad():
-            after.add(watch(x)[1], labels)
+        after.add(*watch.moments(x), labels)
     for a, b in zip(after.result("mixture"), expected, strict=True):
         assert torch.equal(a, b)
 
@@ -127,11 +125,11 @@ def test_a_second_pass_does_not_add_to_the_first(tmp_path: Path, golden: dict[st
     path = tmp_path / "observer.safetensors"
     write_tensors(path, {"global": torch.tensor([case["preexisting"]["dd_mean"], case["preexisting"]["dd_var"]])})
     layer = nn.BatchNorm2d(1).eval()  # one hook whose vector is [mean | variance]
-    watch = Watcher(layer, 4, (1, 1, 2), per_image=True)
+    watch = Watcher(layer, 4, (1, 1, 2))
     for _ in range(2):
-        sums = ClassSums(watch, 1, CPU)
+        sums = ClassSums(watch.layout, 1, CPU)
         with torch.no_grad():
-            sums.add(watch(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2))[1], torch.tensor([0]))
+            sums.add(*watch.moments(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)), torch.tensor([0]))
         everything, _ = sums.result("within")
         write_tensors(path, {"global": everything})
         found = read_tensors(path)["global"]

@@ -7,38 +7,30 @@ layers, augmentation and optimisers are left out: the sum is a floor, and hours 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from pkgutil import resolve_name
-
-import numpy as np
 
 from edc import STAGES
 from edc.choices import SCORED
 from edc.errors import EdcError
-from edc.params import Dataset, EvaluateRow, Plan, PretrainRow, RelabelRow, StatisticsRow, SynthesizeRow
-from edc.registry import READERS
+from edc.params import (
+    ContinualRow,
+    EvaluateRow,
+    Plan,
+    PretrainRow,
+    RelabelRow,
+    SlimmingRow,
+    StatisticsRow,
+    SynthesizeRow,
+)
+from edc.sizes import count_images
 
 FORWARD, TO_PIXELS, TRAINING = 1, 2, 3
 """Cost of a pass over an image in forward passes: alone, with the gradient of the pixels, with that of the weights."""
 
 REGULARISERS = {"none": 0, "logits": FORWARD, "statistics": FORWARD, "sam": FORWARD + 2, "densification": 0}
 """What each adds to a visit, in forward passes: the averaged images, or a step away and back through both losses."""
-
-KNOWN = {
-    "cifar10": (10, 50_000, 10_000),
-    "cifar100": (100, 50_000, 10_000),
-    "tiny_imagenet": (200, 100_000, 10_000),
-    "imagenet10": (10, 13_000, 500),
-    "imagenet1k": (1_000, 1_281_167, 50_000),
-    "imagenet21k": (10_450, 11_060_223, 522_500),
-}
-"""Family -> classes, training and test images (ImageNet-21K-P of Ridnik et al. 2021); ImageNet-10 varies a little."""
-
-LISTED = 200_000
-"""Datasets known to be larger are not listed: that may take minutes."""
 
 
 @dataclass(frozen=True)
@@ -63,64 +55,6 @@ class Cost:
     def hours(self, rate: float) -> float:
         """Hours at ``rate`` TFLOP/s."""
         return 2 * self.macs / (rate * 1e12) / 3600
-
-
-@dataclass(frozen=True)
-class Images:
-    """How many images a dataset has: to train on, held out of these, to test on; counted from the data or known."""
-
-    train: int
-    holdout: int
-    test: int
-    counted: bool
-
-
-def count_images(dataset: Dataset) -> Images:
-    """The sizes of a dataset's splits, from its labels where it lies here, else from what is known of its family.
-
-    Raises:
-        EdcError: there are no data here, and nothing is known of them.
-    """
-    classes, *known = KNOWN.get(dataset.family, (0, 0, 0))
-    if classes != dataset.classes:
-        known = []
-    parts: list[Counter[int]] = []
-    try:
-        if sum(known) <= LISTED:
-            parts = [_listed(dataset, part) for part in ("train", "test")]
-    except EdcError as error:
-        if not known:
-            raise EdcError(f"{error}; the cost needs the number of images") from None
-    counted = bool(parts)
-    parts = parts or [_even(total, dataset.classes) for total in known]
-    train, holdout = (_cut(parts[0], dataset, split) for split in ("train", "holdout"))
-    most = dataset.test_per_class
-    test = sum(count * (size if most is None else min(size, most)) for size, count in parts[1].items())
-    return Images(train, holdout, test, counted)
-
-
-def _listed(dataset: Dataset, part: str) -> Counter[int]:
-    """How many classes have how many images, from the labels; nothing is decoded."""
-    from edc.data.source import restrict
-
-    source = restrict(resolve_name(READERS[dataset.kind])(dataset, part), dataset.class_names)
-    return Counter(np.bincount(source.labels, minlength=dataset.classes).tolist())
-
-
-def _even(total: int, classes: int) -> Counter[int]:
-    size, rest = divmod(total, classes)
-    return Counter({size: classes - rest, size + 1: rest})
-
-
-def _cut(sizes: Counter[int], dataset: Dataset, split: str) -> int:
-    """Images of `train` or `holdout`, by the rule that cuts them; it depends on a class's size alone."""
-    from edc.data.sets import training_rows
-
-    def rows(size: int) -> int:
-        labels = np.zeros(size, np.int64)
-        return len(training_rows(labels, split, dataset.holdout, dataset.split_seed, dataset.train_per_class))  # type: ignore[arg-type]
-
-    return sum(count * rows(size) for size, count in sizes.items() if count and size)
 
 
 class Study:
@@ -221,6 +155,38 @@ class Study:
             macs=len(row.seeds) * passes * self.forward(row.dataset, [row.student]),
         )
 
+    def continual(self, row: ContinualRow) -> Cost:
+        """In every order and step the observers label what is remembered, and every seed trains and is tested."""
+        from edc.data.replay import batch_count
+
+        of = self.images[row.dataset]
+        images = of.train if row.images is None else images_of(self.plan, self.plan.synthesize[row.images])
+        student, label = self.forward(row.dataset, [row.student]), 0
+        if row.labels is not None:
+            label = self.forward(row.dataset, self.networks(self.plan.relabel[row.labels].observers))
+        steps = macs = 0
+        for step in range(1, row.steps + 1):
+            memory, seeds = images * step // row.steps, len(row.seeds)
+            steps += seeds * row.epochs * batch_count(memory, row.batch)
+            looks = seeds * (TRAINING * row.epochs * memory + FORWARD * (of.test * step // row.steps))
+            macs += looks * student + FORWARD * row.epochs * memory * label
+        return Cost(steps=len(row.orders) * steps, macs=len(row.orders) * macs)
+
+    def slimming(self, row: SlimmingRow) -> Cost:
+        """Training, then mending after every cut; smaller networks are priced as the whole one, so at most so much."""
+        from edc.data.replay import batch_count
+
+        images = self.images[row.dataset].train
+        if row.images is not None:
+            images = images_of(self.plan, self.plan.synthesize[row.images])
+        cuts = len({ratio for ratio in row.ratios if ratio > 0})
+        epochs = len(row.seeds) * (row.epochs + cuts * row.finetune)
+        looks = len(row.seeds) * (1 + 2 * cuts) * self.images[row.dataset].test
+        passes = TRAINING * epochs * images + FORWARD * looks
+        return Cost(
+            steps=epochs * batch_count(images, row.batch), macs=passes * self.forward(row.dataset, [row.student])
+        )
+
 
 def images_of(plan: Plan, row: SynthesizeRow) -> int:
     """Images of a condensed set."""
@@ -263,6 +229,8 @@ def report(plan: Plan, rate: float, device: str) -> str:
         origin = "counted" if images.counted else "known sizes, no data were read"
         lines.append(f"{name}: {train} images to train on, {held} held out, {test} to test ({origin})")
     lines.append("steps: of pixels in synthesize, else of weights, all seeds; files: the large ones, uncompressed")
+    if plan.analysis:
+        lines.append("analysis is not priced: minutes beside the rest")
     lines.append(
         f"hours: on {device} at an assumed {rate:g} TFLOP/s; small images and batches reach less, so at least so many"
     )

@@ -29,8 +29,8 @@ SOURCE = Path("src/edc")
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
     "analysis_choices", "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering",
-    "loading", "new", "params", "plan", "progress", "registry", "report", "schema", "snake", "storage", "studies",
-    "tracking", "validation",
+    "loading", "new", "params", "plan", "progress", "registry", "report", "schema", "sizes", "snake", "storage",
+    "studies", "tracking", "validation",
 }  # fmt: skip
 
 

@@ -33,6 +33,8 @@ from edc.studies import StudyFile
 from edc.training import make_optimiser
 from edc.watching import LAYERS, Watcher
 
+ALL = "all"
+"""Stands for every observer of a dataset."""
 TRAINED = 100
 """Images of the condensed set a student is trained on: IPC 10 of ten classes."""
 
@@ -44,7 +46,8 @@ class Case:
     Attributes:
         stage: whose code.
         dataset: whose images, observers and values: a file below workflow/datasets.
-        network: observer or student.
+        network: observer or student; `ALL`: all of the dataset's observers on one decoding of the data, as the
+            statistics pass takes them.
         images: of a batch or a group.
         seeds: of a student.
     """
@@ -92,19 +95,23 @@ class Bench:
         self.case, self.device = case, device
         study = StudyFile.model_validate(
             {"description": "bench", "datasets": [case.dataset], "recipes": [recipe], "protocols": ["edc"], "ipc": [10]}
-            | {"students": [case.network], "seeds": list(range(case.seeds))}
+            | {"students": ["convnet_d1" if case.network == ALL else case.network], "seeds": list(range(case.seeds))}
         )
         self.plan: Plan = Builder("bench", study).build()
+        self.names = [case.network]
+        if case.network == ALL:
+            observers = next(iter(self.plan.statistics.values())).observers
+            self.names = [self.plan.pretrain[observer].network for observer in observers]
         self.dataset: Dataset = self.plan.datasets[case.dataset]
         self.shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
         self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, device)
         self.patch = next(iter(self.plan.statistics.values())).patch
 
-    def network(self) -> nn.Module:
+    def network(self, name: str | None = None) -> nn.Module:
         """With random weights, in eval mode, frozen."""
         dataset = self.dataset
         size, channels = dataset.image_size, dataset.channels
-        model = build(self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
+        model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
         return model.eval().requires_grad_(False).to(self.device)
 
     def pixels(self, n: int) -> Tensor:
@@ -129,10 +136,10 @@ class Bench:
 
 
 def pretrain(bench: Bench) -> Pieces:
-    """Epochs over eight batches: shuffle, crop, flip, normalise, train."""
+    """Epochs over two batches: shuffle, crop, flip, normalise, train."""
     row, n, device = next(iter(bench.plan.pretrain.values())), bench.case.images, bench.device
     row = row.model_copy(update={"batch": n})
-    images = bench.image_set(8 * n)
+    images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
     models = [bench.network().train().requires_grad_(True) for _ in range(2)]
     optimisers = [make_optimiser(model, row.optimiser) for model in models]
@@ -141,7 +148,7 @@ def pretrain(bench: Bench) -> Pieces:
     x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
 
     def bare() -> None:
-        for _ in range(8):
+        for _ in range(2):
             loss = F.cross_entropy(models[1](x), y)
             optimisers[1].zero_grad()
             loss.backward()
@@ -152,25 +159,25 @@ def pretrain(bench: Bench) -> Pieces:
         stage=lambda: train_epoch(models[0], optimisers[0], feed, job, next(epochs)),
         bare=bare,
         reference=None,
-        units=8,
+        units=2,
         unit="step",
-        passes=3 * 8 * n,
+        passes=3 * 2 * n,
         floor=floor,
     )
 
 
 def statistics(bench: Bench) -> Pieces:
     """The statistics pass over one batch, from shuffling to the class tables."""
-    model, n, classes = bench.network(), bench.case.images, bench.dataset.classes
-    bare_model, plain = bench.network(), bench.network()
-    watcher = Watcher(model, bench.patch, bench.shape)
-    sums = ClassSums(watcher.layout, classes, bench.device)
+    n, classes = bench.case.images, bench.dataset.classes
+    bare_models, plain = ([bench.network(name) for name in bench.names] for _ in range(2))
+    watchers = [Watcher(bench.network(name), bench.patch, bench.shape) for name in bench.names]
+    sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
     images = bench.image_set(16 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
     batches = _endless(feed, n)
     x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
     inputs: list[tuple[Tensor, int]] = []
-    for layer in plain.modules():
+    for layer in (layer for model in plain for layer in model.modules()):
         if isinstance(layer, tuple(LAYERS.values())):
             cell = bench.patch if isinstance(layer, nn.Conv2d) else 0
             layer.register_forward_pre_hook(lambda _, given, cell=cell: inputs.append((given[0], cell)))
@@ -178,12 +185,19 @@ def statistics(bench: Bench) -> Pieces:
 
     def stage() -> None:
         batch, labels = next(batches)
-        sums.add(*watcher.moments(batch), labels)
+        for watcher, held in zip(watchers, sums, strict=True):
+            held.add(*watcher.moments(batch), labels)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for model in bare_models:
+            model(x)
 
     def reference() -> None:
         """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
         with torch.no_grad():
-            plain(x)
+            for model in plain:
+                model(x)
         for i, (seen, cell) in enumerate(inputs):
             plain_statistics(seen, cell)
             for j, found in enumerate(zip(*(plain_statistics(image[None], cell) for image in seen), strict=True)):
@@ -192,16 +206,19 @@ def statistics(bench: Bench) -> Pieces:
                 table.index_add_(0, y, values)
         inputs.clear()
 
-    floor = bench.weights(model) + _largest(model, bench, n) + images.images.numel() + 4 * sums.means.numel() * 4
-    bare = torch.no_grad()(lambda: bare_model(x))
-    return Pieces(stage, bare, reference, n, "image", n, floor + 8 * n * watcher.layout.half)
+    halves = [watcher.layout.half for watcher in watchers]
+    floor = sum(bench.weights(model) for model in bare_models) + max(_largest(m, bench, n) for m in bare_models)
+    # Three class tables for each observer, and the statistics of the batch's images.
+    floor += images.images.numel() + 4 * (3 * classes * sum(halves) + 2 * n * max(halves))
+    return Pieces(stage, bare, reference, n, "image", n, floor)
 
 
-def visits(bench: Bench) -> Pieces:
-    """One iteration of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once."""
+def synthesis(bench: Bench) -> Pieces:
+    """Iterations of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once."""
     row, n = next(iter(bench.plan.synthesize.values())), bench.case.images
     # Groups that hand their running statistics on could not be worked on together.
-    match, optimise = row.match.model_copy(update={"carry": False}), row.optimise.model_copy(update={"iterations": 1})
+    match, visits = row.match.model_copy(update={"carry": False}), max(1, 100 // n)
+    optimise = row.optimise.model_copy(update={"iterations": visits})
     row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
     model, bare_model = bench.network(), bench.network()
     size = Watcher(bench.network(), bench.patch, bench.shape).size
@@ -234,7 +251,15 @@ def visits(bench: Bench) -> Pieces:
             bench.normaliser.clamp_(x)
 
     floor = bench.weights(model) + activations(model, bench.shape, n) + 5 * images.numel() * 4
-    return Pieces(stage, bare, reference, 1, "iteration", 2 * n, floor + 4 * targets["classes"].numel())
+    return Pieces(
+        stage=stage,
+        bare=_repeated(bare, visits),
+        reference=_repeated(reference, visits),
+        units=visits,
+        unit="iteration",
+        passes=2 * n * visits,
+        floor=floor + 4 * targets["classes"].numel(),
+    )
 
 
 def relabel(bench: Bench) -> Pieces:
@@ -298,10 +323,18 @@ def evaluate(bench: Bench) -> Pieces:
 STAGES: dict[str, Callable[[Bench], Pieces]] = {
     "pretrain": pretrain,
     "statistics": statistics,
-    "synthesize": visits,
+    "synthesize": synthesis,
     "relabel": relabel,
     "evaluate": evaluate,
 }
+
+
+def _repeated(work: Work, times: int) -> Work:
+    def several() -> None:
+        for _ in range(times):
+            work()
+
+    return several
 
 
 def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

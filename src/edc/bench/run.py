@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
-from edc.bench.cases import STAGES, Bench, Case
-from edc.bench.timing import forget_peak, kernels, matrix_rate, memory, ratio, side_by_side
+from edc.bench.cases import ALL, STAGES, Bench, Case
+from edc.bench.timing import kernels, matrix_rate, memory, peak, ratio, side_by_side
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.progress import bar
@@ -25,11 +25,8 @@ from edc.studies import DatasetFile, read
 WHERE = Path("results/bench")
 COLUMNS = (
     "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio", "reference", "reference_ratio",
-    "peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
+    "peak_mb", "bare_peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
 )  # fmt: skip
-ALL = "all"
-"""Stands for the sum over networks."""
-
 IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
 """Of a batch or a group, where nothing else is asked for."""
 
@@ -52,8 +49,9 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
         usual = (
             file.observers if stage != "evaluate" else [n for n in file.observers if n in STUDENTS] or file.observers
         )
-        for network in networks or usual:
-            check_name(network)
+        for network in networks or ([*usual, ALL] if stage == "statistics" else usual):
+            if network != ALL:
+                check_name(network)
             for n in images or IMAGES[stage]:
                 found += [
                     Case(stage, dataset, network, n, seeds) for seeds in ((1, 3) if stage == "evaluate" else (1,))
@@ -68,18 +66,16 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     from edc.devices import keep_freed_memory, spare_compiler
 
     torch.set_num_threads(threads)
-    keep_freed_memory()
     spare_compiler()
     where = torch.device(device)
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False
-        torch.cuda.reset_peak_memory_stats()
     begun = memory("VmRSS")
     bench = Bench(case, where, recipe)
     pieces = bench.pieces()
-    forget_peak()
-    pieces.stage()
-    held = torch.cuda.max_memory_allocated() if device == "cuda" else memory("VmHWM") - begun
+    # Before freed memory is kept, and the smaller need first.
+    peaks = [peak(work, where, begun) / 2**20 for work in (pieces.bare, pieces.stage)]
+    keep_freed_memory()
     works = {"stage": pieces.stage, "bare": pieces.bare}
     if pieces.reference is not None:
         works["reference"] = pieces.reference
@@ -87,7 +83,8 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     each = {name: 1000 * statistics.median(found) / pieces.units for name, found in times.items()}
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
-    line |= {"ratio": ratio(times, "stage", "bare"), "peak_mb": held / 2**20, "floor_mb": pieces.floor / 2**20}
+    line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[0], "peak_mb": peaks[1]}
+    line |= {"floor_mb": pieces.floor / 2**20}
     if pieces.reference is not None:
         line |= {"reference": each["reference"], "reference_ratio": ratio(times, "reference", "bare")}
     if device == "cuda":
@@ -135,16 +132,22 @@ def write(table: pd.DataFrame, to: Path) -> None:
 
 
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Sums over the networks for each stage and size: the ratio of the sums, and the largest of a single network."""
+    """Sums over the networks for each stage and size: the ratio of the sums, and the largest of a single network.
+
+    Where all networks were measured together, that is their sum.
+    """
     found = []
-    for (stage, images, seeds), part in table.groupby(["stage", "images", "seeds"], sort=False):
+    for (stage, images, seeds), lines in table.groupby(["stage", "images", "seeds"], sort=False):
+        single, together = lines[lines["network"] != ALL], lines[lines["network"] == ALL]
+        part = together if len(together) else single
         whole = part["bare"].sum()
         reference = part["reference"].sum() / whole if part["reference"].notna().all() else None
         found.append(
-            {"stage": stage, "images": images, "seeds": seeds, "networks": len(part), "unit": part["unit"].iloc[0]}
+            {"stage": stage, "images": images, "seeds": seeds, "networks": len(single), "unit": part["unit"].iloc[0]}
             | {"milliseconds": part["milliseconds"].sum(), "bare": whole, "ratio": part["milliseconds"].sum() / whole}
-            | {"largest_ratio": part["ratio"].max(), "reference_ratio": reference}
-            | {"peak_mb": part["peak_mb"].max(), "peak_to_floor": (part["peak_mb"] / part["floor_mb"]).max()}
+            | {"largest_ratio": lines["ratio"].max(), "reference_ratio": reference}
+            | {"peak_mb": lines["peak_mb"].max(), "peak_to_floor": (lines["peak_mb"] / lines["floor_mb"]).max()}
+            | {"peak_to_bare": (lines["peak_mb"] / lines["bare_peak_mb"]).max()}
         )
     return pd.DataFrame(found)
 

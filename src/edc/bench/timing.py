@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import torch
 
 Work = Callable[[], object]
 
-ROUNDS = 5
+ROUNDS = 3
 """Least number of rounds, whatever they take."""
 
 
@@ -30,7 +31,6 @@ def side_by_side(pieces: dict[str, Work], device: torch.device, seconds: float) 
         seconds: rounds go on for so long.
     """
     for work in pieces.values():
-        work()
         work()
     finish(device)
     found: dict[str, list[float]] = {name: [] for name in pieces}
@@ -58,6 +58,18 @@ def memory(status: str) -> int:
 def forget_peak() -> None:
     """Let "VmHWM" begin anew."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak(work: Work, device: torch.device, begun: int) -> int:
+    """Bytes a piece of work takes at most above ``begun``, all that is held for it included."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)
+    forget_peak()
+    work()
+    return max(0, memory("VmHWM") - begun)
 
 
 def kernels(work: Work) -> int:

@@ -230,7 +230,7 @@ def report(plan: Plan, rate: float, device: str) -> str:
         lines.append(f"{name}: {train} images to train on, {held} held out, {test} to test ({origin})")
     lines.append("steps: of pixels in synthesize, else of weights, all seeds; files: the large ones, uncompressed")
     if plan.analysis:
-        lines.append("analysis is not priced: minutes beside the rest")
+        lines.append("not priced: analysis, minutes beside the rest")
     lines.append(
         f"hours: on {device} at an assumed {rate:g} TFLOP/s; small images and batches reach less, so at least so many"
     )

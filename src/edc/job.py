@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -285,6 +286,8 @@ def execute(stage: str, key: str) -> None:
             print("edc: torch can't use the GPU of this machine; going on with the CPU", file=sys.stderr)
             device = "cpu"
         spare_compiler()
+        # Learning curves give up constrained layout for speed and live with matplotlib's own margins.
+        warnings.filterwarnings("ignore", message="This figure was using a layout engine")
         if device == "cuda":  # on the CPU they are anyway, and asking for it loads torch's compiler
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)

@@ -6,18 +6,22 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from edc.bench import projection
-from edc.bench.cases import ALL, STAGES, Bench, Case
+from edc.bench.cases import ALL, Bench, Case
+from edc.bench.pieces import STAGES
 from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
 from edc.bench.timing import side_by_side
 from edc.devices import peak_memory
 from edc.errors import EdcError
 from edc.passes import activations, groups_at_once
+from edc.students import Student
 from edc.watching import Watcher
 
 
@@ -38,14 +42,24 @@ def test_every_stage_is_measured(stage: str) -> None:
     json.dumps(line)
 
 
-def test_the_stage_measured_does_the_work() -> None:
-    """Its pictures change, its student learns: not an empty shell."""
-    made = Bench(Case("evaluate", "digits", "convnet_d1", 25, 2), torch.device("cpu"), "edc")
-    pieces = made.pieces()
+def test_the_stage_measured_does_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every student it trains has learned something afterwards: not an empty shell."""
+    made: list[Student] = []
+
+    class Noted(Student):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr("edc.bench.pieces.Student", Noted)
+    bench = Bench(Case("evaluate", "digits", "convnet_d1", 25, 2), torch.device("cpu"), "edc")
+    pieces = STAGES["evaluate"](bench)
+    before = [parameters_to_vector(student.model.parameters()).detach().clone() for student in made]
     assert pieces.units == 4
-    draws = torch.get_rng_state()
     pieces.stage()
-    assert not torch.equal(draws, torch.get_rng_state())  # every step of a student reseeds
+    assert len(made) == 2
+    for student, old in zip(made, before, strict=True):
+        assert not torch.equal(parameters_to_vector(student.model.parameters()), old)
 
 
 def test_what_is_measured_where_nothing_is_asked_for() -> None:
@@ -65,6 +79,7 @@ def test_what_is_measured_where_nothing_is_asked_for() -> None:
         (("cifar10", ["synthesise"], [], []), "--stage"),
         (("cifar10", [], ["resnet"], []), "'resnet'"),
         (("cifar", [], [], []), "--dataset"),
+        (("cifar10", ["evaluate"], [ALL], []), "'all'"),
     ],
 )
 def test_unknown_names(arguments: tuple[str, list[str], list[str], list[int]], said: str) -> None:
@@ -80,10 +95,21 @@ def test_what_is_measured_stays_measured(tmp_path: Path) -> None:
     assert both["network"].tolist() == ["convnet_d1", "convnet_d2"]
     assert both["milliseconds"].iloc[0] == pytest.approx(first["milliseconds"].iloc[0], abs=1e-4)
     assert pd.read_csv(to)["network"].tolist() == ["convnet_d1", "convnet_d2"]
+    other = bench(todo[:1], "cpu", 1, 0, "edc", to)
+    assert other["recipe"].tolist() == ["edc_code", "edc_code", "edc"]
+    assert set(other["threads"]) == {1}
+    assert other[["device", "torch", "commit", "dirty"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("device", ["gpu", *(["cuda"] if not torch.cuda.is_available() else [])])
+def test_a_device_that_is_not_here(device: str, tmp_path: Path) -> None:
+    with pytest.raises(EdcError, match="--device"):
+        bench([], device, 1, 0, "edc", tmp_path / "bench.csv")
 
 
 def line(network: str, milliseconds: float, bare: float, **others: object) -> dict[str, object]:
     plain = {"stage": "synthesize", "images": 10, "seeds": 1, "unit": "iteration", "ratio": milliseconds / bare}
+    plain |= {"recipe": "edc_code", "threads": 2}
     return dict.fromkeys(COLUMNS) | plain | {"network": network, "milliseconds": milliseconds, "bare": bare} | others
 
 

@@ -55,8 +55,7 @@ class Builder:
         identity = repr(sorted((name, value) for name, value in row.items() if name not in ignore))
         if found := self.shared[stage].get(identity):
             return found
-        # Other signs, as in torchvision:resnet18 and timm:resnet18.a1_in1k, mean something to DVC.
-        key = re.sub(r"[^A-Za-z0-9_-]", "_", key)
+        key = _key(key)
         rows, candidate, count = self.rows[stage], key, 1
         while candidate in rows:
             count += 1
@@ -206,7 +205,7 @@ class Builder:
             row["observers"] = sorted(matched, key=lambda o: (place.get(pretrain[o]["network"], len(order)), o))
             networks = [pretrain[observer]["network"] for observer in row["observers"]]
             if networks != order:
-                name = re.sub(r"[^A-Za-z0-9_-]", "_", "-".join([key, *networks]))
+                name = _key("-".join([key, *networks]))
                 self.rows["statistics"][name] = self.rows["statistics"].pop(key)
                 for images in synthesize:
                     if images["statistics"] == key:
@@ -305,6 +304,11 @@ class Cell:
 
 def _crossed(grid: Grid) -> tuple[list[Any], ...]:
     return tuple(getattr(grid, name) or [] for name in ("datasets", "recipes", "ipc", "variants"))
+
+
+def _key(name: str) -> str:
+    """A name as a key: other signs, as in torchvision:resnet18 and timm:resnet18.a1_in1k, mean something to DVC."""
+    return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 
 def _dump(model: Model) -> dict[str, Any]:

@@ -142,15 +142,26 @@ def bring_compiler() -> types.ModuleType:
     return sys.modules["torch._dynamo"]
 
 
+def memory(record: str) -> int:
+    """Bytes of this process in the kernel's records: "VmRSS" now, "VmHWM" at most.
+
+    Raises:
+        OSError: the kernel keeps no such record.
+    """
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{record}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no {record} in /proc/self/status")
+
+
 def peak_memory() -> int:
     """Bytes of memory this process has held at most.
 
     Asked of the kernel's record of this program: ``getrusage`` starts from the peak of whatever process started it.
     """
     try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:"))) * 1024
-    except (OSError, StopIteration):
+        return memory("VmHWM")
+    except OSError:
         import resource
 
         found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

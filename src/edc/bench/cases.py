@@ -1,42 +1,22 @@
-"""What is measured of each stage: the stage's own code on random images, the bare pass of its network, a reference."""
+"""One measurement: what is asked for, and random images and networks to take it on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, cast
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.bench.timing import Work
 from edc.builder import Builder
 from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.data.images import ImageSet
-from edc.data.replay import Replay, batches_of
-from edc.engine import Observer, Progress, synthesize
-from edc.evaluate import soft_targets
 from edc.nets import build
-from edc.oracle import Oracle, plain_statistics
 from edc.params import Dataset, Plan
-from edc.passes import activations
-from edc.pretrain import train_epoch
-from edc.relabel import label_epochs
-from edc.rng import generator
-from edc.statistics import ClassSums
-from edc.students import Student
 from edc.studies import StudyFile
-from edc.training import make_optimiser
-from edc.watching import LAYERS, Watcher
 
 ALL = "all"
 """Stands for every observer of a dataset."""
-TRAINED = 100
-"""Images of the condensed set a student is trained on: IPC 10 of ten classes."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +78,7 @@ class Bench:
             | {"students": ["convnet_d1" if case.network == ALL else case.network], "seeds": list(range(case.seeds))}
         )
         self.plan: Plan = Builder("bench", study).build()
+        # The networks of the case, by name.
         self.names = [case.network]
         if case.network == ALL:
             observers = next(iter(self.plan.statistics.values())).observers
@@ -129,236 +110,3 @@ class Bench:
     def weights(self, model: nn.Module) -> int:
         """Bytes of a network."""
         return sum(t.numel() * t.element_size() for t in model.state_dict().values())
-
-    def pieces(self) -> Pieces:
-        """What is timed."""
-        return STAGES[self.case.stage](self)
-
-
-def pretrain(bench: Bench) -> Pieces:
-    """Epochs over two batches: shuffle, crop, flip, normalise, train."""
-    row, n, device = next(iter(bench.plan.pretrain.values())), bench.case.images, bench.device
-    row = row.model_copy(update={"batch": n})
-    images = bench.image_set(2 * n)
-    feed = Feed(images, bench.dataset, bench.normaliser, device)
-    models = [bench.network().train().requires_grad_(True) for _ in range(2)]
-    optimisers = [make_optimiser(model, row.optimiser) for model in models]
-    job = cast(Any, SimpleNamespace(row=row))
-    epochs = iter(range(10**9))
-    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
-
-    def bare() -> None:
-        for _ in range(2):
-            loss = F.cross_entropy(models[1](x), y)
-            optimisers[1].zero_grad()
-            loss.backward()
-            optimisers[1].step()
-
-    floor = 4 * bench.weights(models[0]) + _training(bench, n) + images.images.numel()
-    return Pieces(
-        stage=lambda: train_epoch(models[0], optimisers[0], feed, job, next(epochs)),
-        bare=bare,
-        reference=None,
-        units=2,
-        unit="step",
-        passes=3 * 2 * n,
-        floor=floor,
-    )
-
-
-def statistics(bench: Bench) -> Pieces:
-    """The statistics pass over one batch, from shuffling to the class tables."""
-    n, classes = bench.case.images, bench.dataset.classes
-    bare_models, plain = ([bench.network(name) for name in bench.names] for _ in range(2))
-    watchers = [Watcher(bench.network(name), bench.patch, bench.shape) for name in bench.names]
-    sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
-    images = bench.image_set(16 * n)
-    feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
-    batches = _endless(feed, n)
-    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
-    inputs: list[tuple[Tensor, int]] = []
-    for layer in (layer for model in plain for layer in model.modules()):
-        if isinstance(layer, tuple(LAYERS.values())):
-            cell = bench.patch if isinstance(layer, nn.Conv2d) else 0
-            layer.register_forward_pre_hook(lambda _, given, cell=cell: inputs.append((given[0], cell)))
-    tables: dict[tuple[int, int], Tensor] = {}
-
-    def stage() -> None:
-        batch, labels = next(batches)
-        for watcher, held in zip(watchers, sums, strict=True):
-            held.add(*watcher.moments(batch), labels)
-
-    @torch.no_grad()
-    def bare() -> None:
-        for model in bare_models:
-            model(x)
-
-    def reference() -> None:
-        """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
-        with torch.no_grad():
-            for model in plain:
-                model(x)
-        for i, (seen, cell) in enumerate(inputs):
-            plain_statistics(seen, cell)
-            for j, found in enumerate(zip(*(plain_statistics(image[None], cell) for image in seen), strict=True)):
-                values = torch.stack(found)
-                table = tables.setdefault((i, j), values.new_zeros(classes, values.shape[1]))
-                table.index_add_(0, y, values)
-        inputs.clear()
-
-    halves = [watcher.layout.half for watcher in watchers]
-    floor = sum(bench.weights(model) for model in bare_models) + max(_largest(m, bench, n) for m in bare_models)
-    # Three class tables for each observer, and the statistics of the batch's images.
-    floor += images.images.numel() + 4 * (3 * classes * sum(halves) + 2 * n * max(halves))
-    return Pieces(stage, bare, reference, n, "image", n, floor)
-
-
-def synthesis(bench: Bench) -> Pieces:
-    """Iterations of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once."""
-    row, n = next(iter(bench.plan.synthesize.values())), bench.case.images
-    # Groups that hand their running statistics on could not be worked on together.
-    match, visits = row.match.model_copy(update={"carry": False}), max(1, 100 // n)
-    optimise = row.optimise.model_copy(update={"iterations": visits})
-    row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
-    model, bare_model = bench.network(), bench.network()
-    size = Watcher(bench.network(), bench.patch, bench.shape).size
-    draws = torch.Generator().manual_seed(0)
-    targets = {
-        "global": torch.rand(size, generator=draws).to(bench.device),
-        "classes": torch.rand(bench.dataset.classes, size, generator=draws).to(bench.device),
-    }
-    observer = Observer.make("it", model, row, bench.patch, bench.shape, targets)
-    images, labels = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
-    group = row.optimise.group
-    groups = list(torch.arange(n).split(group if group and n % group == 0 else n))
-    oracle = Oracle(bare_model, bench.patch, row.match, targets["global"], targets["classes"], torch.float32)
-    x = images.clone().requires_grad_()
-    adam = torch.optim.Adam([x], lr=row.optimise.lr, betas=row.optimise.betas)
-
-    def stage() -> None:
-        synthesize(images, labels, groups, [observer], row, bench.normaliser, Progress(), lambda _: None, len(groups))
-
-    def bare() -> None:
-        x.grad = None
-        F.cross_entropy(bare_model(x), labels).backward()
-
-    def reference() -> None:
-        adam.zero_grad()
-        logits, loss = oracle.visit(x, labels)
-        (F.cross_entropy(logits, labels) + row.match.weight * loss).backward()
-        adam.step()
-        with torch.no_grad():
-            bench.normaliser.clamp_(x)
-
-    floor = bench.weights(model) + activations(model, bench.shape, n) + 5 * images.numel() * 4
-    return Pieces(
-        stage=stage,
-        bare=_repeated(bare, visits),
-        reference=_repeated(reference, visits),
-        units=visits,
-        unit="iteration",
-        passes=2 * n * visits,
-        floor=floor + 4 * targets["classes"].numel(),
-    )
-
-
-def relabel(bench: Bench) -> Pieces:
-    """Augmented views of a condensed set, labelled by one observer."""
-    row = next(iter(bench.plan.relabel.values()))
-    row = row.model_copy(update={"batch": min(row.batch, TRAINED)})
-    model, n = bench.network(), bench.case.images
-    replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
-    epochs = max(1, n // TRAINED)
-    logits = np.zeros((epochs, TRAINED, bench.dataset.classes), np.float16)
-    x = bench.normaliser.encode(bench.pixels(epochs * TRAINED))
-    floor = bench.weights(model) + _largest(model, bench, epochs * TRAINED) + 2 * x.numel() * 4
-    return Pieces(
-        stage=lambda: label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED),
-        bare=torch.no_grad()(lambda: model(x)),
-        reference=None,
-        units=epochs * TRAINED,
-        unit="image",
-        passes=epochs * TRAINED,
-        floor=floor,
-    )
-
-
-def evaluate(bench: Bench) -> Pieces:
-    """One epoch of students: replayed augmentation, stored labels, optimiser, averaged weights."""
-    row, batch, device = next(iter(bench.plan.evaluate.values())), bench.case.images, bench.device
-    row = row.model_copy(update={"batch": batch})
-    replay = Replay(bench.pixels(TRAINED), next(iter(bench.plan.relabel.values())), bench.normaliser)
-    targets = np.zeros((1, TRAINED, bench.dataset.classes), np.float16)
-    classes = bench.labels(TRAINED)
-    students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
-    model = bench.network().train().requires_grad_(True)
-    settings = row.optimiser
-    optimiser = torch.optim.AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
-    x, y = bench.normaliser.encode(bench.pixels(batch)), bench.labels(batch)
-    goal = torch.zeros(batch, bench.dataset.classes, device=device)
-    steps = len(batches_of(torch.arange(TRAINED), batch))
-
-    def stage() -> None:
-        for student in students:
-            student.begin_epoch(0)
-        for index, view in replay.epoch(0, batch):
-            labels = soft_targets(targets, "soft", 0, index)
-            for student in students:
-                student.step(view, labels, classes[index])
-
-    def bare() -> None:
-        for _ in range(steps * bench.case.seeds):
-            logits = model(x)
-            loss = F.mse_loss(logits, goal) + row.loss.ce_weight * F.cross_entropy(logits, y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-
-    # Weights, their gradients, two moments, an average.
-    floor = bench.case.seeds * 5 * bench.weights(model) + _training(bench, batch) + TRAINED * x[0].numel()
-    passes = 3 * TRAINED * bench.case.seeds
-    return Pieces(stage, bare, None, steps, "step", passes, floor)
-
-
-STAGES: dict[str, Callable[[Bench], Pieces]] = {
-    "pretrain": pretrain,
-    "statistics": statistics,
-    "synthesize": synthesis,
-    "relabel": relabel,
-    "evaluate": evaluate,
-}
-
-
-def _repeated(work: Work, times: int) -> Work:
-    def several() -> None:
-        for _ in range(times):
-            work()
-
-    return several
-
-
-def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    epoch = 0
-    while True:
-        yield from feed.epoch(generator(0, "bench", epoch), batch, join=False)
-        epoch += 1
-
-
-def _training(bench: Bench, images: int) -> int:
-    """Bytes a training step keeps for its backward pass."""
-    return activations(bench.network().requires_grad_(True), bench.shape, images)
-
-
-def _largest(model: nn.Module, bench: Bench, images: int) -> int:
-    """Bytes of the two largest neighbouring maps: what a pass without gradient has to hold."""
-    sizes: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda _, __, out: sizes.append(out.numel() * 4))
-        for module in model.modules()
-        if not list(module.children())
-    ]
-    with torch.no_grad():
-        model(torch.zeros(2, *bench.shape, device=bench.device))
-    for hook in hooks:
-        hook.remove()
-    return max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)) * images // 2

@@ -13,20 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from edc.bench.cases import ALL, STAGES, Bench, Case
-from edc.bench.timing import kernels, matrix_rate, memory, peak, ratio, side_by_side
+from edc.bench.cases import ALL, Bench, Case
+from edc.bench.pieces import STAGES
+from edc.bench.timing import kernels, matrix_rate, peak, ratio, side_by_side
+from edc.devices import keep_freed_memory, memory, spare_compiler
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.progress import bar
 from edc.storage import replacing
 from edc.studies import DatasetFile, read
+from edc.tracking.provenance import provenance
 
 WHERE = Path("results/bench")
 COLUMNS = (
     "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio", "reference", "reference_ratio",
     "peak_mb", "bare_peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
+    "recipe", "threads", "device", "torch", "commit", "dirty",
 )  # fmt: skip
+KEY = ("stage", "network", "images", "seeds", "recipe", "threads")
+"""Lines with the same of these are the same measurement."""
 IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
 """Of a batch or a group, where nothing else is asked for."""
 
@@ -45,26 +52,20 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
     for stage in stages or STAGES:
         if stage not in STAGES:
             raise unknown_name("stage", stage, STAGES, "--stage")
-        # Students stand for all: a small and a large one.
-        usual = (
-            file.observers if stage != "evaluate" else [n for n in file.observers if n in STUDENTS] or file.observers
-        )
-        for network in networks or ([*usual, ALL] if stage == "statistics" else usual):
-            if network != ALL:
+        usual, together = file.observers, [1]
+        if stage == "statistics":
+            usual = [*usual, ALL]
+        if stage == "evaluate":
+            usual, together = [name for name in usual if name in STUDENTS] or usual, [1, 3]
+        for network in networks or usual:
+            if (stage, network) != ("statistics", ALL):  # one pass takes them all
                 check_name(network)
-            for n in images or IMAGES[stage]:
-                found += [
-                    Case(stage, dataset, network, n, seeds) for seeds in ((1, 3) if stage == "evaluate" else (1,))
-                ]
+            found += [Case(stage, dataset, network, n, seeds) for n in images or IMAGES[stage] for seeds in together]
     return found
 
 
 def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) -> dict[str, Any]:
     """One line of the table, measured in this process."""
-    import torch
-
-    from edc.devices import keep_freed_memory, spare_compiler
-
     torch.set_num_threads(threads)
     spare_compiler()
     where = torch.device(device)
@@ -72,7 +73,7 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
         torch.backends.cudnn.allow_tf32 = False
     begun = memory("VmRSS")
     bench = Bench(case, where, recipe)
-    pieces = bench.pieces()
+    pieces = STAGES[case.stage](bench)
     # Before freed memory is kept, and the smaller need first.
     peaks = [peak(work, where, begun) / 2**20 for work in (pieces.bare, pieces.stage)]
     keep_freed_memory()
@@ -84,14 +85,17 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
     line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[0], "peak_mb": peaks[1]}
-    line |= {"floor_mb": pieces.floor / 2**20}
+    line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "torch": str(torch.__version__)}
+    line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    code = provenance()
+    line |= {"commit": code["edc.commit"], "dirty": code["edc.dirty"]}
     if pieces.reference is not None:
         line |= {"reference": each["reference"], "reference_ratio": ratio(times, "reference", "bare")}
     if device == "cuda":
         from edc.nets.flops import arithmetic
 
-        dataset = bench.dataset
-        macs = arithmetic(case.network, dataset.classes, dataset.image_size, dataset.channels).macs
+        of = bench.dataset
+        macs = sum(arithmetic(name, of.classes, of.image_size, of.channels).macs for name in bench.names)
         rate = 2 * macs * pieces.passes / statistics.median(times["stage"])
         line |= {"kernels": kernels(pieces.stage), "bare_kernels": kernels(pieces.bare)}
         line |= {"share_of_matrix_rate": rate / matrix_rate(where)}
@@ -104,12 +108,16 @@ def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recip
     A table that stands there already is gone on with: what it holds is not measured again.
 
     Raises:
-        EdcError: a measurement failed.
+        EdcError: there is no such device, or a measurement failed.
     """
+    if device not in ("cpu", "cuda"):
+        raise unknown_name("device", device, ("cpu", "cuda"), "--device")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EdcError("--device cuda: torch can't use a GPU here")
     done = pd.read_csv(to).to_dict("records") if to.exists() else []
-    key = ("stage", "network", "images", "seeds")
-    have = {tuple(line[name] for name in key) for line in done}
-    left = [case for case in todo if tuple(asdict(case)[name] for name in key) not in have]
+    have = {tuple(line[name] for name in KEY) for line in done}
+    common = {"recipe": recipe, "threads": threads}
+    left = [case for case in todo if tuple((asdict(case) | common)[name] for name in KEY) not in have]
     with bar(len(todo), "bench", len(todo) - len(left), "case") as progress:
         for case in left:
             arguments = json.dumps([asdict(case), device, threads, seconds, recipe])
@@ -137,7 +145,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Where all networks were measured together, that is their sum.
     """
     found = []
-    for (stage, images, seeds), lines in table.groupby(["stage", "images", "seeds"], sort=False):
+    for (stage, images, seeds, *_), lines in table.groupby(
+        ["stage", "images", "seeds", "recipe", "threads"], sort=False
+    ):
         single, together = lines[lines["network"] != ALL], lines[lines["network"] == ALL]
         part = together if len(together) else single
         whole = part["bare"].sum()

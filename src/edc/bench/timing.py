@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from edc.devices import peak_memory
+
 Work = Callable[[], object]
 
 ROUNDS = 3
@@ -49,14 +51,8 @@ def ratio(times: dict[str, list[float]], one: str, other: str) -> float:
     return statistics.median(a / b for a, b in zip(times[one], times[other], strict=True))
 
 
-def memory(status: str) -> int:
-    """Bytes of this process: "VmRSS" now, "VmHWM" at most since the start or since :func:`forget_peak`."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith(f"{status}:")))
-
-
 def forget_peak() -> None:
-    """Let "VmHWM" begin anew."""
+    """Let the kernel's record of this process's peak begin anew."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -69,7 +65,7 @@ def peak(work: Work, device: torch.device, begun: int) -> int:
     ctypes.CDLL(None).malloc_trim(0)
     forget_peak()
     work()
-    return max(0, memory("VmHWM") - begun)
+    return max(0, peak_memory() - begun)
 
 
 def kernels(work: Work) -> int:

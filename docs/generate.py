@@ -17,11 +17,13 @@ from edc.bench.run import WHERE, summary
 from edc.builder import Builder
 from edc.choices import SynthesisChoices
 from edc.cost import report
+from edc.evaluations import finished
 from edc.params import EvaluateRow, Plan, SynthesizeRow
 from edc.plan import list_studies, make_plan
+from edc.storage import RESULTS, read_json
 from edc.studies import StudyFile, names, read
 
-PAGES = ("README.md", "docs/design-space.md", "docs/speed.md")
+PAGES = ("README.md", "docs/cifar10.md", "docs/design-space.md", "docs/speed.md")
 MARKED = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 STUDENT = {"imagenet1k": "torchvision:resnet18", "cifar10": "resnet18"}
 IPC = 10
@@ -192,6 +194,43 @@ def networks(name: str) -> Iterator[str]:
         yield line(network, *("-" if pd.isna(ratio) else f"{ratio:.2f}" for ratio in wide.loc[network]))
 
 
+def choices(family: str) -> Iterator[str]:
+    """Every finished evaluation on held-out images of one family of datasets."""
+    found = [(path, read_json(path)) for path in finished("evaluate", "holdout")]
+    found = [(path, made) for path, made in found if made["params"]["dataset"]["family"] == family]
+    if not found:
+        yield "No evaluation on held-out images has finished here."
+        return
+    head = ("dataset", "epochs of observers", "their accuracy", "recipe", "IPC", "variant", "protocol", "student")
+    yield from grid(*head, "seeds", "last (best)", "agreement", "seconds", "device")
+    for path, made in sorted(found, key=lambda one: judged_order(one[1]["params"]["evaluate"])):
+        row, scores, ran = made["params"]["evaluate"], made["scores"], read_json(path.with_name("run.json"))
+        epochs, accuracy, agreement = labelled(row["labels"])
+        spread = "" if scores["last_std"] is None else f" ± {scores['last_std']:.1f}"
+        cells = (row["recipe"], row["ipc"] or "all", row["variant"] or "-", row["protocol"], row["student"])
+        reached = f"{scores['last_mean']:.1f}{spread} ({scores['best_mean']:.1f})"
+        seconds, device = f"{ran['seconds']:.0f}", ran["device"]
+        yield line(row["dataset"], epochs, accuracy, *cells, len(row["seeds"]), reached, agreement, seconds, device)
+
+
+def judged_order(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Variants below what they vary."""
+    return row["dataset"], row["recipe"], row["protocol"], row["ipc"], row["student"], row["variant"]
+
+
+def labelled(key: str | None) -> tuple[str, str, str]:
+    """Of stored labels: the observers' epochs, their mean accuracy on held-out images, agreement with the classes."""
+    if key is None:
+        return "-", "-", "-"
+    made = read_json(RESULTS / "relabel" / key / "manifest.json")
+    observers = [
+        read_json(RESULTS / "pretrain" / name / "manifest.json") for name in made["params"]["relabel"]["observers"]
+    ]
+    epochs = sorted({observer["params"]["pretrain"]["epochs"] for observer in observers})
+    held = [observer["holdout_accuracy"] for observer in observers]
+    return ", ".join(map(str, epochs)), f"{sum(held) / len(held):.1f}", f"{made['agreement']:.1f}"
+
+
 def line(*cells: object) -> str:
     """One row of a Markdown table."""
     return "| " + " | ".join(str(cell) for cell in cells) + " |"
@@ -209,6 +248,7 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "studies": studies,
     "cost": cost,
     "bench": bench,
+    "choices": choices,
     "networks": networks,
 }
 

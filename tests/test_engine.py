@@ -63,15 +63,17 @@ def network(seed: int) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def make_observers(settings: SynthesizeRow, precision: torch.dtype = torch.float32) -> list[Observer]:
+def make_observers(
+    settings: SynthesizeRow, precision: torch.dtype = torch.float32, device: str = "cpu"
+) -> list[Observer]:
     found = []
     for i, name in enumerate(settings.observers):
-        model = network(i)
+        model = network(i).to(device)
         size = Watcher(model, 4, SHAPE).size
         draws = torch.Generator().manual_seed(10 + i)
         targets = {
-            "global": torch.rand(size, generator=draws),
-            "classes": torch.rand(CLASSES, size, generator=draws),
+            "global": torch.rand(size, generator=draws).to(device),
+            "classes": torch.rand(CLASSES, size, generator=draws).to(device),
         }
         found.append(Observer.make(name, model, settings, 4, SHAPE, targets, precision))
     return found
@@ -404,11 +406,7 @@ def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
     device = torch.device("cuda")
 
     def run(state: Progress, after: Callable[[Progress], None]) -> Tensor:
-        observers = make_observers(settings)
-        for observer in observers:
-            observer.watcher.observer.to(device)
-            for name in ("global_target", "class_table", "class_target", "segment", "weights", "owner"):
-                setattr(observer.matcher, name, getattr(observer.matcher, name).to(device))
+        observers = make_observers(settings, device="cuda")
         groups = groups_of(CLASSES, 2, 0, 1)
         normaliser = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), device)
         return synthesize(images.to(device), labels.to(device), groups, observers, settings, normaliser, state, after)

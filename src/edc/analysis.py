@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from edc.choices import Schedule
+from edc.cohort import Cohort
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.evaluate import Condensed
@@ -202,12 +203,12 @@ class Bench:
                 kept[epochs] = {name: value.detach().cpu().clone() for name, value in state.items()}
 
         keep(0)
+        cohort = Cohort(students)
         for epoch in range(row.epochs):
             for student in students:
                 student.begin_epoch(epoch)
             for batch in self.source.epoch(epoch):
-                for student in students:
-                    student.step(*batch)
+                cohort.step(*batch)
             for student in students:
                 student.history.append([epoch, student.rate, student.end_epoch(), None])
             keep(epoch + 1)

@@ -113,12 +113,14 @@ class Builder:
                 self.recipe(name, recipe, ipc, variant, grid)
         self.applications()
         self.group_statistics()
+        named = {stage: list(self.rows[stage]) for stage in TablesRow.model_fields}
         values = {
             "study": self.name,
             "machine": _dump(study.machine),
             "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
             **self.rows,
-            "tables": {self.name: {stage: list(self.rows[stage]) for stage in TablesRow.model_fields}},
+            # What is judged on held-out images stands in no table.
+            "tables": {} if study.judge == "holdout" else {self.name: named},
         }
         plan: Plan = validate(Plan, values, self.where)
         check_references(plan, self.where)
@@ -214,10 +216,12 @@ class Builder:
     def protocol(self, cell: Cell, images: str | None, protocol: str, grid: Grid) -> None:
         overridden = self.study.overrides
         changed = cell.recipe in overridden.get("recipes", {}) or protocol in overridden.get("protocols", {})
+        judge = self.study.judge
+        suffix = cell.suffix if judge == "test" else f"{cell.suffix}-{judge}"
         for network in grid.students or []:
             row = self.student(cell, images, protocol, network, grid.seeds or [])
-            row |= {"variant": cell.variant, "changed": changed}
-            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{cell.suffix}", row)
+            row |= {"variant": cell.variant, "changed": changed, "judge": judge}
+            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{suffix}", row)
 
     def student(self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]) -> dict[str, Any]:
         """The values of a student in training, its labels among the rows: see ``StudentRow``."""

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from edc.errors import EdcError
-from edc.storage import RESULTS, fingerprint, read_json
+from edc.evaluations import finished
+from edc.storage import fingerprint, read_json
 
 OPENING = {
     "folder": """\
@@ -118,7 +119,7 @@ To be filled in by who shares this set. Its images derive from {name}, so the te
 def accuracy(run: str, made: dict[str, Any]) -> str:
     """What students that learned from these very images reached on the real test set, as Markdown."""
     rows = []
-    for path in sorted((RESULTS / "evaluate").glob("*/manifest.json")):
+    for path in finished("evaluate"):
         try:
             found = read_json(path)
             if found["inputs"].get(f"synthesize/{run}") != fingerprint(made["files"]):

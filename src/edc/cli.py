@@ -5,9 +5,7 @@ Nothing heavy is imported before a command needs it, so help answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +23,11 @@ app = typer.Typer(
 )
 
 RunKey = Annotated[str, typer.Option("--run", help="key of the run: a row of the stage in params.yaml", metavar="KEY")]
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="runs of these names (STAGE-KEY with * and ?); may be repeated", metavar="GLOB"),
+]
 
 
 def _stage_command(stage: str) -> None:
@@ -117,6 +120,44 @@ def plan(
     typer.echo("wrote params.yaml and dvc.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
 
 
+@app.command("run")
+def run_plan(
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0, help="end after these; go on another time")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at once")] = 1,
+    only: Only = None,
+) -> None:
+    """Run what is not up to date without a runner: for a machine that has neither DVC nor Snakemake."""
+    from edc.loading import load_plan
+    from edc.pieces import run
+
+    raise typer.Exit(run(load_plan(), only or [], minutes, jobs))
+
+
+@app.command()
+def pack(
+    to: Annotated[Path, typer.Argument(help="a folder", metavar="FOLDER")],
+    part_mb: Annotated[float, typer.Option("--part-mb", min=0.1, help="what no part exceeds")] = 15,
+    largest_mb: Annotated[float, typer.Option("--largest-mb", min=0, help="larger cached outputs stay behind")] = 4,
+    only: Only = None,
+) -> None:
+    """Pack what finished runs left, to be taken in elsewhere by `edc unpack`; weights and long labels stay behind."""
+    from edc.loading import load_plan
+    from edc.packing import pack
+
+    for path in pack(load_plan(), to, only or [], part_mb, largest_mb):
+        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
+
+
+@app.command()
+def unpack(files: Annotated[list[Path], typer.Argument(help="all parts of one pack", metavar="FILE...")]) -> None:
+    """Take in runs packed elsewhere, and tell DVC and MLflow of them as if they had run here."""
+    from edc.unpacking import take_in
+
+    raise typer.Exit(take_in(files))
+
+
 @app.command()
 def new(
     name: Annotated[str, typer.Argument(help="of the dataset and its study: lower-case letters, digits, underscores")],
@@ -136,19 +177,9 @@ def new(
 @app.command()
 def track() -> None:
     """Bring to MLflow what stages recorded, and finished results it lacks (MLFLOW_TRACKING_URI or sqlite:///mlflow.db)."""
-    from edc.tracking import drain
+    from edc.filing import bring
 
-    if os.environ.get("EDC_TRACKING") == "off":
-        typer.echo("tracking is off (EDC_TRACKING=off)")
-        return
-    summary = drain(wait=120)
-    if not summary.error and Path("params.yaml").exists():
-        from edc.filing import file_results
-        from edc.loading import load_plan
-
-        problem = file_results(load_plan())
-        summary = drain(wait=120) if problem is None else replace(summary, error=problem)
-    typer.echo(summary)
+    typer.echo(bring())
 
 
 @app.command()

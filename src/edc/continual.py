@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edc.cohort import Cohort
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import Replay
@@ -65,12 +66,12 @@ def run(job: Job) -> None:
             students = [fresh(job, seed, len(seen), device) for seed in row.seeds]
             for student, kept in zip(students, state.pop("students", []), strict=False):
                 student.load_state(kept)
+            cohort = Cohort(students)
             for epoch in range(state.pop("epoch", 0), row.epochs):
                 for student in students:
                     student.begin_epoch(epoch)
                 for x, targets, labels in memory.epoch(epoch, seen):
-                    for student in students:
-                        student.step(x, targets, labels)
+                    cohort.step(x, targets, labels)
                 for student in students:
                     student.history.append([epoch, student.rate, student.end_epoch(), None])
                 progress.update()
@@ -151,6 +152,7 @@ class Condensed:
         stored = read_tensors(RESULTS / "synthesize" / self.row.images / "images.safetensors")
         self.images, self.labels = stored["images"].to(device), stored["labels"].to(device)
         self.choices: RelabelRow = job.plan.relabel[self.row.labels]
+        self._replayed: tuple[np.ndarray, Replay] | None = None  # of the classes seen last
         self.observers: list[nn.Module] = []
         if self.row.regime != "hard":
             if self.choices.source != "observers":
@@ -179,9 +181,10 @@ class Condensed:
         mine = (place[self.labels] >= 0).nonzero().flatten()
         if len(mine) == 1:  # batch norm has nothing to compare a single image with
             mine = mine.repeat(2)
-        replay = Replay(self.images[mine], self.choices, self.normaliser)
+        if self._replayed is None or not np.array_equal(self._replayed[0], seen):
+            self._replayed = (seen.copy(), Replay(self.images[mine], self.choices, self.normaliser))
         classes = place[self.labels[mine]]
-        for index, x in replay.epoch(epoch, self.row.batch, mix=self.row.regime == "soft"):
+        for index, x in self._replayed[1].epoch(epoch, self.row.batch, mix=self.row.regime == "soft"):
             targets = None
             if self.row.regime == "soft":
                 targets = self._label(x)[:, columns]

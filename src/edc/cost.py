@@ -142,14 +142,15 @@ class Study:
         )
 
     def evaluate(self, row: EvaluateRow) -> Cost:
-        """Every seed's training and looks at the test set."""
+        """Every seed's training and looks at the images it is judged on."""
         from edc.data.replay import batch_count
         from edc.evaluate import validation_epochs
 
         of = self.images[row.dataset]
         images = of.train if row.images is None else images_of(self.plan, self.plan.synthesize[row.images])
         looks = len(validation_epochs(row.epochs, row.validations))
-        passes = TRAINING * row.epochs * images + FORWARD * looks * of.test
+        judged = of.holdout if row.judge == "holdout" else of.test
+        passes = TRAINING * row.epochs * images + FORWARD * looks * judged
         return Cost(
             steps=len(row.seeds) * row.epochs * batch_count(images, row.batch),
             macs=len(row.seeds) * passes * self.forward(row.dataset, [row.student]),

@@ -28,9 +28,9 @@ SOURCE = Path("src/edc")
 
 # Modules that move data about but decide no number: editing them makes no result stale.
 INFRASTRUCTURE = {
-    "analysis_choices", "builder", "choices", "cli", "cost", "dag", "devices", "errors", "filing", "job", "layering",
-    "loading", "new", "params", "plan", "progress", "registry", "report", "schema", "sizes", "snake", "storage",
-    "studies", "tracking", "validation",
+    "analysis_choices", "builder", "choices", "cli", "cost", "current", "dag", "devices", "errors", "filing", "job",
+    "layering", "loading", "locking", "new", "packing", "params", "pieces", "plan", "progress", "registry", "report",
+    "schema", "sizes", "snake", "storage", "studies", "tracking", "unpacking", "validation",
 }  # fmt: skip
 
 

@@ -125,7 +125,7 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
         if number in self._held:
             self._held.move_to_end(number)
             return self._held[number]
-        view = self._replay.batch(draws, index, mix=self.regime == "soft")
+        view = self._replay.batch([(draws, index)], mix=self.regime == "soft")
         self._held[number] = view
         while len(self._held) > 1 and sum(v.nbytes for v in self._held.values()) > HELD:
             self._held.popitem(last=False)

@@ -30,10 +30,27 @@ def visible_gpus() -> list[str]:
     return [str(i) for i, line in enumerate(answer.stdout.splitlines()) if line.startswith("GPU ")]
 
 
+def runs_per_gpu() -> int:
+    """How many runs may hold one GPU at once.
+
+    Raises:
+        EdcError: ``EDC_RUNS_PER_GPU`` is no whole number from 1 on.
+    """
+    said = os.environ.get("EDC_RUNS_PER_GPU", "1")
+    try:
+        number = int(said)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise EdcError(f"EDC_RUNS_PER_GPU={said}: expected a whole number, at least 1")
+    return number
+
+
 @contextlib.contextmanager
 def claim(wanted: str) -> Iterator[str]:
     """Hold a device while the block runs.
 
+    A GPU takes one run at a time, or as many as ``EDC_RUNS_PER_GPU`` says: small networks leave most of it idle.
     The lock lies outside the project, so runs of several checkouts on one machine don't meet on one GPU; it falls with
     the process, however that ends.
 
@@ -44,7 +61,7 @@ def claim(wanted: str) -> Iterator[str]:
         "cpu" or "cuda".
 
     Raises:
-        EdcError: a GPU was asked for and there is none.
+        EdcError: a GPU was asked for and there is none, or ``EDC_RUNS_PER_GPU`` is no number of runs.
     """
     gpus = [] if wanted == "cpu" else visible_gpus()
     if gpus and "SLURM_JOB_ID" in os.environ:
@@ -60,10 +77,12 @@ def claim(wanted: str) -> Iterator[str]:
 
     folder = Path(tempfile.gettempdir()) / f"edc-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
+    # Slot by slot, so that every GPU has one run before any has two.
+    slots = [(gpu, slot) for slot in range(runs_per_gpu()) for gpu in gpus]
     told = False
     while True:
-        for gpu in gpus:
-            lock = FileLock(folder / f"{gpu.replace('/', '_')}.lock")
+        for gpu, slot in slots:
+            lock = FileLock(folder / f"{gpu.replace('/', '_')}{f'.{slot}' if slot else ''}.lock")
             try:
                 lock.acquire(timeout=0)
             except Timeout:
@@ -81,6 +100,19 @@ def claim(wanted: str) -> Iterator[str]:
             )
             told = True
         time.sleep(1)
+
+
+def same_every_time() -> None:
+    """Have a GPU use algorithms that give the same bits in every run; on the CPU PyTorch's do anyway.
+
+    Convolutions keep PyTorch's TF32, in which the sources computed too; matrix products and statistics have float32.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Every new tensor would be filled, in case somebody read it before writing; that is a kernel for each.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:

@@ -1,4 +1,4 @@
-"""Stage evaluate: fresh students trained on a condensed set and judged on the real test set."""
+"""Stage evaluate: fresh students trained on a condensed set, judged on real images: the test set or held-out ones."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from edc.cohort import Cohort
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batch_count
@@ -31,14 +33,16 @@ HISTORY = ("seed", "epoch", "lr", "train_loss", "test_accuracy")
 def run(job: Job) -> None:
     """Train one student per seed on the same images and labels, side by side; judge each on the test set.
 
+    Under ``judge: holdout`` training images that nobody trains on stand in for the test set, under the same names.
     The augmented batches are made once and serve every seed; seeds differ in the students' initial weights.
     """
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     source: Condensed | Real = Real(job, normaliser) if row.images is None else Condensed(job, normaliser)
-    test = job.load("test")
+    test = job.load(row.judge)
     feed = Feed(test, dataset, normaliser, device)
     students = [Student(seed, row, dataset, device) for seed in row.seeds]
+    cohort = Cohort(students)
     looks = validation_epochs(row.epochs, row.validations)
 
     checkpoint = job.checkpoint()
@@ -56,8 +60,7 @@ def run(job: Job) -> None:
             for student in students:
                 student.begin_epoch(epoch)
             for x, targets, labels in source.epoch(epoch):
-                for student in students:
-                    student.step(x, targets, labels)
+                cohort.step(x, targets, labels)
             for student, entry in zip(students, tracked, strict=True):
                 loss, right = student.end_epoch(), None
                 values = {"train_loss": loss, "lr": student.rate}
@@ -70,7 +73,8 @@ def run(job: Job) -> None:
             job.keep(checkpoint, functools.partial(position, epoch + 1, students))
         history = [[student.seed, *values] for student in students for values in student.history]
         table = job.table("history.csv", HISTORY, history)
-        curves = learning_curves(job.path("curves.png"), history, f"{row.recipe}, IPC {row.ipc}, {row.student}")
+        title = f"{row.recipe}, IPC {row.ipc}, {row.student}" + (", held out" if row.judge == "holdout" else "")
+        curves = learning_curves(job.path("curves.png"), history, title)
         scores = summary(students)
         for student, entry in zip(students, tracked, strict=True):
             last, best = (scores[name][students.index(student)] for name in ("last", "best"))
@@ -127,8 +131,9 @@ class Condensed:
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
         """Batches of images (B, C, S, S), soft labels (B, K) or None, and classes (B,)."""
+        targets = soft_targets(self.targets, self.row.regime, epoch, self.classes.device)
         for index, x in self.replay.epoch(epoch, self.row.batch, mix=self.row.regime == "soft"):
-            yield x, soft_targets(self.targets, self.row.regime, epoch, index), self.classes[index]
+            yield x, None if targets is None else targets[index].to(torch.float32), self.classes[index]
 
 
 class Real:
@@ -153,12 +158,12 @@ def position(epochs: int, students: list[Student]) -> dict[str, Any]:
     return {"epochs": epochs, "students": [student.state() for student in students]}
 
 
-def soft_targets(targets: Any, regime: str, epoch: int, index: torch.Tensor) -> torch.Tensor | None:
-    """The soft labels of one batch as float32 logits (B, K), or None under hard labels."""
+def soft_targets(targets: Any, regime: str, epoch: int, device: torch.device) -> torch.Tensor | None:
+    """The soft labels of one epoch as logits (N, K) in half precision, on the device; None under hard labels."""
     if regime == "hard":
         return None
     rows = targets[epoch] if regime == "soft" else targets
-    return torch.from_numpy(rows[index.cpu().numpy()]).to(index.device, torch.float32)
+    return torch.from_numpy(np.array(rows)).to(device)
 
 
 def validation_epochs(epochs: int, count: int) -> set[int]:

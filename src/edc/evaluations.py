@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -11,6 +12,7 @@ from pydantic import ConfigDict, Field
 from edc.errors import EdcError, unknown_name
 from edc.layering import own_protocol
 from edc.nets.titles import paper_name
+from edc.params import Judge
 from edc.reported import DATASETS
 from edc.storage import RESULTS, read_json
 from edc.studies import names, read
@@ -110,7 +112,7 @@ class Evaluation:
 
 
 def evaluations() -> list[Evaluation]:
-    """Every finished evaluation, of whichever study ran here, in the order of the runs' names.
+    """Every finished evaluation on a test set, of whichever study ran here, in the order of the runs' names.
 
     Raises:
         EdcError: there is none, a manifest is damaged or holds a value that is not allowed, or two runs are the same
@@ -144,8 +146,27 @@ def evaluations() -> list[Evaluation]:
             raise EdcError(f"{one.path}: the same cell as {other.path}; delete the one that no longer counts")
         found.append(one)
     if not found:
-        raise EdcError(f"{RESULTS / 'evaluate'}: no finished evaluation; run `edc evaluate` first")
+        where = " on a test set, only on held-out training images" if any(finished("evaluate", "holdout")) else ""
+        raise EdcError(f"{RESULTS / 'evaluate'}: no finished evaluation{where}; run `edc evaluate` first")
     return found
+
+
+def finished(stage: str, judge: Judge = "test") -> Iterator[Path]:
+    """Manifests of the finished runs of a stage, in the order of the names. Whatever shows results goes by this.
+
+    Evaluations on held-out images chose settings: they are no results, and only who asks for them gets them.
+    """
+    for path in sorted((RESULTS / stage).glob("*/manifest.json")):
+        if stage != "evaluate" or judged_on(path) == judge:
+            yield path
+
+
+def judged_on(path: Path) -> str:
+    """The split an evaluation was made on; a damaged manifest counts, so that its reader can say what is wrong."""
+    try:
+        return str(read_json(path)["params"]["evaluate"].get("judge", "test"))
+    except (EdcError, KeyError, TypeError, AttributeError):
+        return "test"
 
 
 def manifests(stage: str, model: type[Part]) -> Iterator[tuple[str, Any]]:
@@ -159,7 +180,7 @@ def manifests(stage: str, model: type[Part]) -> Iterator[tuple[str, Any]]:
         EdcError: one is damaged, holds a value that is not allowed, or is of a recipe that no file describes.
     """
     recipes = names("recipes")
-    for path in sorted((RESULTS / stage).glob("*/manifest.json")):
+    for path in finished(stage):
         run = path.parent.name
         try:
             manifest: Any = validate(model, read_json(path), str(path))

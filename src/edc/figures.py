@@ -50,11 +50,11 @@ def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> 
     return path
 
 
-def new_figure(width: float = 6.0, height: float = 4.0) -> Figure:
-    """A matplotlib figure without a window system."""
+def new_figure(width: float = 6.0, height: float = 4.0, fitted: bool = True) -> Figure:
+    """A matplotlib figure without a window system, its axes fitted to their labels if asked."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained" if fitted else None)
 
 
 def save_figure(path: Path, figure: Figure) -> Path:
@@ -72,8 +72,7 @@ def learning_curves(path: Path, history: Sequence[Sequence[Any]], title: str) ->
         history: rows of seed, epoch, learning rate, training loss, test accuracy or None.
         title: above the picture.
     """
-    figure = new_figure()
-    figure.set_layout_engine("none")  # the labels' sizes are known, and working them out takes longer than the picture
+    figure = new_figure(fitted=False)  # the labels' sizes are known, and fitting takes longer than the picture
     figure.subplots_adjust(left=0.13, right=0.88, bottom=0.13, top=0.92)
     loss = figure.add_subplot()
     right = loss.twinx()

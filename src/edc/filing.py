@@ -5,21 +5,34 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 from edc import dag
 from edc.job import tracked_params
+from edc.loading import load_plan
 from edc.params import Plan
 from edc.storage import read_json
-from edc.tracking import Run, run_key
+from edc.tracking import Run, drain, run_key
 from edc.tracking.delivery import one_line
 from edc.tracking.sender import store_uri
 from edc.tracking.store import Store
 
 # Columns of a history that say where a row belongs instead of what was measured.
 PLACES = {"seed", "epoch", "group", "iteration", "observer"}
+
+
+def bring() -> str:
+    """Send what stages recorded, then file and send finished results the store lacks; what came of it, in one line."""
+    if os.environ.get("EDC_TRACKING") == "off":
+        return "tracking is off (EDC_TRACKING=off)"
+    summary = drain(wait=120)
+    if not summary.error and Path("params.yaml").exists():
+        problem = file_results(load_plan())
+        summary = drain(wait=120) if problem is None else replace(summary, error=problem)
+    return str(summary)
 
 
 def file_results(plan: Plan) -> str | None:

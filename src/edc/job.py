@@ -8,7 +8,6 @@ import platform
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -266,7 +265,7 @@ def execute(stage: str, key: str) -> None:
     Raises:
         EdcError: anything the user can mend.
     """
-    from edc.devices import claim, keep_freed_memory, spare_compiler
+    from edc.devices import claim, keep_freed_memory, same_every_time, spare_compiler
 
     plan = load_plan()
     plan.row(stage, key)
@@ -286,12 +285,8 @@ def execute(stage: str, key: str) -> None:
             print("edc: torch can't use the GPU of this machine; going on with the CPU", file=sys.stderr)
             device = "cpu"
         spare_compiler()
-        # Learning curves give up constrained layout for speed and live with matplotlib's own margins.
-        warnings.filterwarnings("ignore", message="This figure was using a layout engine")
-        if device == "cuda":  # on the CPU they are anyway, and asking for it loads torch's compiler
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            torch.backends.cudnn.allow_tf32 = False  # convolutions in full float32, as the sources computed
+        if device == "cuda":
+            same_every_time()
         try:
             importlib.import_module(f"edc.{stage}").run(Job(stage, key, plan, device))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:

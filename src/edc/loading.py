@@ -65,6 +65,11 @@ def check_references(plan: Plan, where: str) -> None:
                         raise EdcError(
                             f"{where}: {here}.{name} = {wanted}: {row.labels!r} has labels for {labels.epochs} epochs"
                         )
+            if stage == "evaluate" and row.judge == "holdout" and not plan.datasets[row.dataset].holdout:
+                raise EdcError(
+                    f"{where}: {here}.judge = 'holdout': dataset {row.dataset!r} holds no training image out (holdout "
+                    "is 0.0); expected a holdout above 0"
+                )
             if stage == "slimming" and row.student not in PRUNABLE:
                 raise unknown_name("prunable network", row.student, PRUNABLE, f"{where}: {here}.student")
             if stage == "continual" and row.steps > plan.datasets[row.dataset].classes:

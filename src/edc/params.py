@@ -165,13 +165,19 @@ class StudentRow(StudentChoices):
         return self
 
 
+Judge = Literal["test", "holdout"]
+"""Splits of a dataset that students are judged on."""
+JUDGE = "which images students are judged on; holdout: training images kept aside, for choosing settings"
+
+
 class EvaluateRow(StudentRow):
-    """A student judged on the whole test set."""
+    """A student judged on the whole test set, or on the training images that nobody trains on."""
 
     variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
     changed: bool = Field(
         default=False, description="the study lays values of its own over the recipe's or the protocol's file"
     )
+    judge: Judge = Field(default="test", description=JUDGE)
 
 
 class ContinualRow(StudentRow):

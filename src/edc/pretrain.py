@@ -14,7 +14,7 @@ from edc.nets import build, parameter_count
 from edc.progress import bar
 from edc.rng import generator
 from edc.schedules import multiplier
-from edc.training import accuracy, make_optimiser, set_rate
+from edc.training import accuracy, load_optimiser, make_optimiser, set_rate
 
 HISTORY = ("epoch", "lr", "train_loss", "holdout_accuracy")
 
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
     checkpoint = job.checkpoint()
     if state := job.resume(checkpoint):
         model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
+        load_optimiser(optimiser, state["optimiser"])
         history = state["history"]
     with job.track() as tracked, bar(row.epochs, f"pretrain {job.key}", len(history), "epoch") as progress:
         tracked.dataset(row.dataset, train.digest)

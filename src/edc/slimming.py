@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edc.cohort import Cohort
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.errors import EdcError
@@ -60,10 +61,11 @@ def run(job: Job) -> None:
             student, cut = prepare(job, seed, ratio, sparse, feed, device)
             if kept_state := state.pop("student", None):
                 student.load_state(kept_state)
+            cohort = Cohort([student])
             for epoch in range(state.pop("epoch", 0), lengths[unit]):
                 student.begin_epoch(epoch)
-                for x, targets, labels in source.epoch(epoch):
-                    student.step(x, targets, labels)
+                for batch in source.epoch(epoch):
+                    cohort.step(*batch)
                 student.history.append([epoch, student.rate, student.end_epoch(), None])
                 progress.update()
                 job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, sparse, student))

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edc import STAGES, dag
+from edc.current import current
 from edc.errors import EdcError
 from edc.loading import load_plan
-from edc.storage import RESULTS, STATE, fingerprint, write_text
+from edc.storage import STATE, write_text
 
 
 class Tasks:
@@ -65,7 +66,7 @@ class Tasks:
         path, text = _parameter_file(task), json.dumps(values, indent=1) + "\n"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
-        if not self._current(task):
+        if not current(self.plan, task):
             if path.stat().st_mtime == 0:
                 os.utime(path)
             return
@@ -77,31 +78,11 @@ class Tasks:
 
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
-        current = [task.name for task in self.tasks if self._current(task)]
-        if current:
+        done = [task.name for task in self.tasks if current(self.plan, task)]
+        if done:
             # DVC writes dvc.lock once for the whole plan, but once for each run that is named.
-            named = current if len(current) < len(self.tasks) else []
+            named = done if len(done) < len(self.tasks) else []
             subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet", *named], check=True)
-
-    def _current(self, task: dag.Task) -> bool:
-        """Whether a run's results are those the plan, the code and the inputs here would give."""
-        if not all(Path(name).exists() for name in (*self.outputs(task), *task.inputs, *task.code)):
-            return False
-        folder = Path(dag.folder(task.stage, task.key))
-        try:
-            manifest, made = (json.loads((folder / name).read_text()) for name in ("manifest.json", "run.json"))
-            return (
-                manifest["params"] == self.plan.resolved(task.stage, task.key)
-                and made["code"] == dag.code_digest(task)
-                and all(_files(run) == files for run, files in manifest["inputs"].items())
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-
-
-def _files(run: str) -> str:
-    """Fingerprint of what an upstream run wrote."""
-    return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text())["files"])
 
 
 def _parameter_file(task: dag.Task) -> Path:

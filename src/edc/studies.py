@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edc.analysis_choices import AnalysisChoices
 from edc.choices import Optimiser, Schedule
 from edc.errors import EdcError, unknown_name
-from edc.params import Machine
+from edc.params import JUDGE, Judge, Machine
 from edc.validation import Model, Seeds, read_yaml, validate
 
 WORKFLOW = Path("workflow")
@@ -175,6 +175,7 @@ class StudyFile(Model):
     students: list[str] = Field(min_length=1)
     seeds: Seeds = Field(default=[0, 1, 2], description="of the students")
     seed: int = Field(default=0, ge=0, description="of the synthesis")
+    judge: Judge = Field(default="test", description=JUDGE)
     variants: dict[str, Variant] = {}
     grids: list[Grid] = Field(default=[], description="parts crossed one by one; default: one of everything above")
     continual: list[Continual] = []
@@ -184,6 +185,13 @@ class StudyFile(Model):
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
         default={}, description="values laid over a file's own, by name"
     )
+
+    @model_validator(mode="after")
+    def _chooses(self) -> StudyFile:
+        for stage in ("continual", "slimming", "analysis") if self.judge == "holdout" else ():
+            if getattr(self, stage):
+                raise ValueError(f"{stage}: expected none beside judge = 'holdout', which chooses settings of students")
+        return self
 
     def parts(self) -> list[Grid]:
         """The grids, every value filled in."""

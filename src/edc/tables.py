@@ -10,7 +10,8 @@ import pandas as pd
 
 from edc import STAGES, dag, figure4, markdown, render
 from edc.applications import applications
-from edc.evaluations import evaluations
+from edc.errors import EdcError
+from edc.evaluations import evaluations, finished
 from edc.loading import load_plan
 from edc.params import Plan
 from edc.plan import make_plan
@@ -59,10 +60,14 @@ def run_study(study: str) -> None:
     """The stage for a study, whichever plan is active: of ``params.yaml`` if it is that study's, else of its file.
 
     Raises:
-        EdcError: the study is unknown, or see :func:`run`.
+        EdcError: the study is unknown, or judges its students on held-out images; or see :func:`run`.
     """
     plan = load_plan() if Path("params.yaml").exists() else None
-    run(plan if plan is not None and study in plan.tables else make_plan(study), study)
+    if plan is None or study not in plan.tables:
+        plan = make_plan(study)
+    if study not in plan.tables:
+        raise EdcError(f"study {study!r} judges its students on held-out training images, which stand in no table")
+    run(plan, study)
 
 
 def page(name: str, made: dict[str, Any], found: list[Any], cost: list[dict[str, Any]] | None) -> render.Page:
@@ -84,9 +89,9 @@ def costs() -> list[dict[str, Any]]:
     """Time, device and memory of every run that left a record."""
     rows = []
     for stage in list(STAGES)[:-1]:
-        for path in sorted((RESULTS / stage).glob("*/run.json")):
-            manifest = path.with_name("manifest.json")
-            if manifest.exists():
+        for manifest in finished(stage):
+            path = manifest.with_name("run.json")
+            if path.exists():
                 params = read_json(manifest)["params"][stage]
                 row = {"stage": stage, "run": path.parent.name, "dataset": params["dataset"], **read_json(path)}
                 rows.append({name: row.get(name) for name in COST})

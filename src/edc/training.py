@@ -24,15 +24,30 @@ def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimiz
     groups: Any = model.parameters() if settings.decay_all else weight_decay_groups(model, settings.weight_decay)
     # One pass over the parameters instead of one per operation: a quarter of the time.
     common: Any = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    device = next(model.parameters()).device
+    if device.type == "cuda":  # on the device a recorded step finds the rate of the day
+        common["lr"] = torch.tensor(settings.lr, device=device)
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, betas=settings.betas, **common)
+        return torch.optim.AdamW(groups, betas=settings.betas, capturable=device.type == "cuda", **common)
     return torch.optim.SGD(groups, momentum=settings.momentum, **common)
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group."""
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def load_optimiser(optimiser: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take up a state; learning rates that are tensors stay the tensors they are."""
+    rates = [group["lr"] for group in optimiser.param_groups]
+    optimiser.load_state_dict(state)
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        if isinstance(rate, Tensor):
+            group["lr"] = rate.fill_(float(group["lr"]))
 
 
 class WeightAverage:

@@ -54,12 +54,15 @@ class Slopes:
 
     Args:
         layout: of the statistics.
-        inputs: the watched tensors, without their graph.
         images: in each group.
+
+    Attributes:
+        inputs: the watched tensors, without their graph.
     """
 
-    def __init__(self, layout: Layout, inputs: dict[int, Tensor], images: int) -> None:
-        self.layout, self.inputs, self.images = layout, inputs, images
+    def __init__(self, layout: Layout, images: int) -> None:
+        self.layout, self.images = layout, images
+        self.inputs: dict[int, Tensor] = {}
         self.means = torch.empty(0)
         self.values: Tensor | None = None
 
@@ -152,7 +155,7 @@ class Watcher:
             self.size += self.hooks[-1].size
         parts = [(number, hook.kind == "conv") for number, hook in zip(self._sources, self.hooks, strict=True)]
         self.layout = Layout(sources, parts, device)
-        self._slopes = Slopes(self.layout, {}, 0)
+        self._slopes = Slopes(self.layout, 0)
         self._handles = [
             layers[self._sources.index(number)][2].register_forward_pre_hook(self._hook(number))
             for number in range(len(sources))
@@ -200,14 +203,14 @@ class Watcher:
     def _pass(self, x: Tensor, skip: set[int] | None, groups: int) -> tuple[Tensor, Tensor, Tensor, Slopes]:
         self._groups, self._sums = groups, {}
         self._wanted = {number for i, number in enumerate(self._sources) if not skip or i not in skip}
-        self._slopes = slopes = Slopes(self.layout, {}, len(x) // groups)
+        self._slopes = slopes = Slopes(self.layout, len(x) // groups)
         self._active = True
         try:
             # The hook on a leaf would outlive this pass.
             logits = self._forward(x.view_as(x) if x.is_leaf else x)
         finally:
             self._active = False
-            sums, self._sums, self._slopes = self._sums, {}, Slopes(self.layout, {}, 0)
+            sums, self._sums, self._slopes = self._sums, {}, Slopes(self.layout, 0)
         means, variances = self.layout.moments(sums, groups, slopes.images)
         return logits, means, variances, slopes
 

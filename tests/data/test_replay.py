@@ -213,3 +213,22 @@ def test_draws_of_the_first_epoch_are_fixed_for_ever() -> None:
     assert draws.flips.int().tolist() == [0, 0, 0, 1, 0, 1, 1, 0, 0, 0]
     assert draws.partners.tolist() == [0, 1, 5, 3, 4, 7, 9, 2, 8, 6]
     assert draws.mix_boxes[5].tolist() == [0, 6, 1, 8]
+
+
+@pytest.mark.parametrize("choices", [{"mix": "cutmix"}, {"mix": "mixup"}, {"shuffle": 2, "pad": 1}])
+def test_epochs_made_together_are_those_made_alone(choices: dict[str, Any]) -> None:
+    ahead, alone = replay(**choices), replay(**choices)
+    for epoch in (0, 1, 5, 8, 2):
+        draws = alone.draws(epoch)
+        whole = alone.batch([(draws, draws.order)])
+        found = torch.cat([x for _, x in ahead.epoch(epoch, 3)])
+        torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+
+
+def test_nothing_is_made_beyond_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, seen = replay(epochs=9), []
+    monkeypatch.setattr(made, "draws", lambda epoch: seen.append(epoch) or Replay.draws(made, epoch))
+    list(made.epoch(7, 4))
+    assert max(seen) == 8
+    list(made.epoch(8, 4))
+    assert len(seen) == len(set(seen))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 from checkout import LIMIT
@@ -23,8 +24,8 @@ def claim(planned, tmp_path):
     """Starts a process that claims a device and holds it until it is told to end, or killed."""
     started = []
 
-    def start(gpus: str, wanted: str = "auto") -> subprocess.Popen[str]:
-        environment = planned.environment(CUDA_VISIBLE_DEVICES=gpus, TMPDIR=str(tmp_path))
+    def start(gpus: str, wanted: str = "auto", **more: str) -> subprocess.Popen[str]:
+        environment = planned.environment(CUDA_VISIBLE_DEVICES=gpus, TMPDIR=str(tmp_path), **more)
         pipe = subprocess.PIPE
         process = subprocess.Popen(
             [sys.executable, "-c", CLAIM, wanted], env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
@@ -51,6 +52,14 @@ def test_two_runs_get_two_gpus_and_a_third_waits_until_one_was_killed(claim):
     first.kill()
     assert first.wait() == -9
     assert third.stdout.readline().split() == answers[0]
+
+
+def test_several_runs_share_a_gpu_where_the_environment_says_so(claim):
+    start = partial(claim, EDC_RUNS_PER_GPU="2")
+    answers = [start("0,1").stdout.readline().split()[1] for _ in range(4)]
+    assert answers == ["0", "1", "0", "1"]
+    fifth = start("0,1")
+    assert fifth.stderr.readline() == "edc: all GPUs (0, 1) are claimed by other runs; waiting for one\n"
 
 
 def test_a_run_that_ends_gives_its_gpu_back(claim):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edc.bench.cases import Bench, Pieces
 from edc.bench.timing import Work
+from edc.cohort import Cohort
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
 from edc.engine import Observer, Progress, synthesize
@@ -161,15 +162,20 @@ def synthesis(bench: Bench) -> Pieces:
 def relabel(bench: Bench) -> Pieces:
     """Augmented views of a condensed set, labelled by one observer."""
     row = next(iter(bench.plan.relabel.values()))
-    row = row.model_copy(update={"batch": min(row.batch, TRAINED)})
     model, n = bench.network(), bench.case.images
-    replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
     epochs = max(1, n // TRAINED)
+    row = row.model_copy(update={"batch": min(row.batch, TRAINED), "epochs": epochs})
+    replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
     logits = np.zeros((epochs, TRAINED, bench.dataset.classes), np.float16)
     x = bench.normaliser.encode(bench.pixels(epochs * TRAINED))
     floor = bench.weights(model) + _largest(model, bench, epochs * TRAINED) + 2 * x.numel() * 4
+
+    def stage() -> None:
+        replay.forget()
+        label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED)
+
     return Pieces(
-        stage=lambda: label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED),
+        stage=stage,
         bare=torch.no_grad()(lambda: model(x)),
         reference=None,
         units=epochs * TRAINED,
@@ -183,10 +189,12 @@ def evaluate(bench: Bench) -> Pieces:
     """One epoch of students: replayed augmentation, stored labels, optimiser, averaged weights."""
     row, batch, device = next(iter(bench.plan.evaluate.values())), bench.case.images, bench.device
     row = row.model_copy(update={"batch": batch})
-    replay = Replay(bench.pixels(TRAINED), next(iter(bench.plan.relabel.values())), bench.normaliser)
+    choices = next(iter(bench.plan.relabel.values())).model_copy(update={"epochs": 1})
+    replay = Replay(bench.pixels(TRAINED), choices, bench.normaliser)
     targets = np.zeros((1, TRAINED, bench.dataset.classes), np.float16)
     classes = bench.labels(TRAINED)
     students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
+    cohort = Cohort(students)
     model = bench.network().train().requires_grad_(True)
     settings = row.optimiser
     optimiser = torch.optim.AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
@@ -197,10 +205,11 @@ def evaluate(bench: Bench) -> Pieces:
     def stage() -> None:
         for student in students:
             student.begin_epoch(0)
+        labels = soft_targets(targets, "soft", 0, device)
+        assert labels is not None
+        replay.forget()
         for index, view in replay.epoch(0, batch):
-            labels = soft_targets(targets, "soft", 0, index)
-            for student in students:
-                student.step(view, labels, classes[index])
+            cohort.step(view, labels[index].to(torch.float32), classes[index])
 
     def bare() -> None:
         for _ in range(steps * bench.case.seeds):

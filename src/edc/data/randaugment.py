@@ -13,6 +13,7 @@ AutoContrast, and nowhere in the others; from about 96 pixels on, Rotate takes a
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -56,6 +57,11 @@ def draw(rng: np.random.Generator, n: int, ops: int = 2) -> Draws:
     """
     both = rng.integers(2 * len(OPS), size=(n, ops), dtype=np.int64)
     return Draws(both // 2, both % 2 == 1)
+
+
+def joined(parts: Sequence[Draws]) -> Draws:
+    """The draws of several sets of images, one after the other."""
+    return Draws(np.concatenate([part.op for part in parts]), np.concatenate([part.sign for part in parts]))
 
 
 def apply(images: Tensor, draws: Draws, magnitude: int = 9, bins: int = 31) -> Tensor:

@@ -5,7 +5,7 @@ The observers see exactly the pixels the student will see. Nothing but the seed 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,15 +16,19 @@ from torch import Tensor
 from edc.data import randaugment
 from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop
 from edc.data.mixing import mixup, shuffle_strips
+from edc.passes import images_at_once
 from edc.rng import generator
 
 if TYPE_CHECKING:
     from edc.params import RelabelRow
 
+ON_GPU = 8
+"""How many times as many images a GPU augments at once: its operations cost as much for 25 as for 4,000."""
+
 
 @dataclass(frozen=True)
 class EpochDraws:
-    """The augmentation of one epoch; row i belongs to image i, whatever the order.
+    """The augmentation of one epoch, in the CPU's memory; row i belongs to image i, whatever the order.
 
     Attributes:
         order: (N,) the order in which images are visited.
@@ -73,6 +77,7 @@ class Replay:
 
     def __init__(self, images: Tensor, row: RelabelRow, normaliser: Normaliser) -> None:
         self.images, self.row, self.normaliser = images, row, normaliser
+        self._made: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = {}
 
     def draws(self, epoch: int) -> EpochDraws:
         """Every parameter of one epoch (0-based)."""
@@ -90,72 +95,125 @@ class Replay:
             if row.mix == "cutmix":
                 mix[batch] = torch.tensor(cutmix_box(lam, (int(centre[0]), int(centre[1])), size))
         shares = offsets = strips = operations = None
-        device = self.images.device
         if row.mix == "mixup":
             kept = np.empty(n, dtype=np.float32)
             for start in range(0, n, row.batch):
                 kept[order[start : start + row.batch]] = rng.beta(row.mixup_alpha, row.mixup_alpha)
-            shares = torch.from_numpy(kept).to(device)
+            shares = torch.from_numpy(kept)
         if row.pad:
-            offsets = torch.from_numpy(rng.integers(0, 2 * row.pad + 1, (n, 2))).to(device)
+            offsets = torch.from_numpy(rng.integers(0, 2 * row.pad + 1, (n, 2)))
         if row.shuffle > 1:
             plain = np.broadcast_to(np.arange(row.shuffle), (n, row.shuffle))
-            columns, rows = (torch.from_numpy(rng.permuted(plain, axis=1)).to(device) for _ in range(2))
+            columns, rows = (torch.from_numpy(rng.permuted(plain, axis=1)) for _ in range(2))
             strips = (columns, rows)
         if row.randaugment is not None:
             operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
         return EpochDraws(
-            order=torch.from_numpy(order).to(device),
-            boxes=torch.from_numpy(boxes).to(device),
-            flips=torch.from_numpy(flips).to(device),
-            partners=torch.from_numpy(partners).to(device),
-            mix_boxes=mix.to(device),
+            order=torch.from_numpy(order),
+            boxes=torch.from_numpy(boxes),
+            flips=torch.from_numpy(flips),
+            partners=torch.from_numpy(partners),
+            mix_boxes=mix,
             shares=shares,
             offsets=offsets,
             strips=strips,
             operations=operations,
         )
 
-    def _view(self, draws: EpochDraws, index: Tensor) -> Tensor:
-        """Shuffled, cropped and mirrored images, normalised."""
-        pixels = self.images[index]
-        if draws.operations is not None and self.row.randaugment is not None:
-            pixels = randaugment.apply(pixels, draws.operations[index.cpu().numpy()], self.row.randaugment.magnitude)
-        if draws.strips is not None:
-            pixels = shuffle_strips(pixels, draws.strips[0][index], draws.strips[1][index])
-        if draws.offsets is not None:
-            pixels = pad_crop(pixels, draws.offsets[index], self.row.pad)
-        if self.row.crop_scale[0] == 1:
-            pixels = torch.where(draws.flips[index][:, None, None, None], pixels.flip(-1), pixels)
+    def _view(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor:
+        """Shuffled, cropped and mirrored images, normalised: those of every part's epoch and (B,) index in turn."""
+        row, pixels = self.row, self.images[self._send([index for _, index in parts])]
+        if row.randaugment is not None:
+            drawn = [draws.operations[index.numpy()] for draws, index in parts if draws.operations is not None]
+            pixels = randaugment.apply(pixels, randaugment.joined(drawn), row.randaugment.magnitude)
+        if row.shuffle > 1:
+            columns, rows = (
+                self._send([draws.strips[axis][index] for draws, index in parts if draws.strips is not None])
+                for axis in (0, 1)
+            )
+            pixels = shuffle_strips(pixels, columns, rows)
+        if row.pad:
+            offsets = [draws.offsets[index] for draws, index in parts if draws.offsets is not None]
+            pixels = pad_crop(pixels, self._send(offsets), row.pad)
+        flips = self._send([draws.flips[index] for draws, index in parts])
+        if row.crop_scale[0] == 1:
+            pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
         else:
-            pixels = resized_crop(pixels.to(torch.float32), draws.boxes[index], pixels.shape[-1], draws.flips[index])
+            boxes = self._send([draws.boxes[index] for draws, index in parts])
+            pixels = resized_crop(pixels.to(torch.float32), boxes, pixels.shape[-1], flips)
         return self.normaliser.encode(pixels)
 
-    def batch(self, draws: EpochDraws, index: Tensor, mix: bool = True) -> Tensor:
-        """The images of one batch as networks see them.
+    def _send(self, parts: Sequence[Tensor]) -> Tensor:
+        """Small tensors of the CPU as one on the device of the images."""
+        return torch.cat(list(parts)).to(self.images.device)
+
+    def batch(self, parts: Sequence[tuple[EpochDraws, Tensor]], mix: bool = True) -> Tensor:
+        """Images as networks see them.
 
         Args:
-            draws: the epoch's parameters.
-            index: (B,) which images.
+            parts: an epoch's draws and which of its images, (B,) on the CPU; several are augmented together.
             mix: mix the partner in; the hard-label and fixed-label regimes leave it out.
 
         Returns:
-            float32 (B, C, S, S), normalised.
+            float32 (sum of B, C, S, S), normalised.
         """
-        own = self._view(draws, index)
+        own = self._view(parts)
         if not mix or self.row.mix == "none":
             return own
-        partners = draws.partners[index]
-        # Inside the batch they were drawn for, partners are views already at hand.
-        place = torch.full((len(self.images),), -1, device=index.device)
-        place[index] = torch.arange(len(index), device=index.device)
-        other = own[place[partners]] if bool((place[partners] >= 0).all()) else self._view(draws, partners)
-        if draws.shares is not None:
-            return mixup(own, other, draws.shares[index].view(-1, 1, 1, 1))
-        return paste(own, other, draws.mix_boxes[index])
+        # Among the images they were drawn for, partners are views already at hand.
+        found = self._partners(parts)
+        if found is not None:
+            other = own[found.to(own.device)]
+        else:
+            other = self._view([(draws, draws.partners[index]) for draws, index in parts])
+        if self.row.mix == "mixup":
+            shares = self._send([draws.shares[index] for draws, index in parts if draws.shares is not None])
+            return mixup(own, other, shares.view(-1, 1, 1, 1))
+        return paste(own, other, self._send([draws.mix_boxes[index] for draws, index in parts]))
+
+    def _partners(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor | None:
+        """Where each image's partner stands among them; None if one is not there."""
+        found, offset = [], 0
+        for draws, index in parts:
+            place = torch.full((len(self.images),), -1)
+            place[index] = torch.arange(offset, offset + len(index))
+            found.append(place[draws.partners[index]])
+            offset += len(index)
+        places = torch.cat(found)
+        return places if bool((places >= 0).all()) else None
 
     def epoch(self, epoch: int, batch: int, mix: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch: image indices (B,) and images (B, C, S, S)."""
+        """Batches of one epoch: image indices (B,) and images (B, C, S, S), both on the device.
+
+        Epochs of a small set are made several at once and kept until one of others is asked for. They are cut the same
+        way wherever a reader begins, so that the last bits are the same too.
+        """
+        if (epoch, batch, mix) not in self._made:
+            self._made.clear()
+            most = images_at_once(self.images.shape[-1]) * (ON_GPU if self.images.is_cuda else 1)
+            together = most // len(self.images)
+            if together > 1:
+                first = epoch - epoch % together
+                # None after the last one a label is made for.
+                stop = max(epoch + 1, min(first + together, self.row.epochs))
+                self._make(range(first, stop), batch, mix)
+        if (epoch, batch, mix) in self._made:
+            yield from self._made[epoch, batch, mix]
+            return
         draws = self.draws(epoch)
         for index in batches_of(draws.order, batch):
-            yield index, self.batch(draws, index, mix)
+            yield index.to(self.images.device), self.batch([(draws, index)], mix)
+
+    def forget(self) -> None:
+        """Make the next epoch anew, whoever asked for it before."""
+        self._made.clear()
+
+    def _make(self, epochs: range, batch: int, mix: bool) -> None:
+        """Augment whole epochs together."""
+        parts = [(draws, draws.order) for draws in map(self.draws, epochs)]
+        views = self.batch(parts, mix).split(len(self.images))
+        orders = self._send([order for _, order in parts]).split(len(self.images))
+        for epoch, order, view in zip(epochs, orders, views, strict=True):
+            index = batches_of(order, batch)
+            cut = view.split([len(part) for part in index])
+            self._made[epoch, batch, mix] = list(zip(index, cut, strict=True))

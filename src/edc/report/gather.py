@@ -13,7 +13,7 @@ from typing import Any
 from edc import STAGES
 from edc.applications import applications
 from edc.errors import EdcError
-from edc.evaluations import Evaluation, evaluations
+from edc.evaluations import Evaluation, evaluations, finished
 from edc.loading import load_plan
 from edc.reported import TABLES, read_figures
 from edc.storage import MANIFEST, RESULTS, read_json, sha256
@@ -146,7 +146,7 @@ def runs(stage: str) -> list[Run]:
         EdcError: a manifest or a record of one is damaged.
     """
     found = []
-    for path in sorted((RESULTS / stage).glob("*/manifest.json")):
+    for path in finished(stage):
         key, manifest, again = path.parent.name, read_json(path), f"run `edc {stage} --run {path.parent.name}` again"
         missing = [name for name in MANIFEST if not isinstance(manifest, dict) or name not in manifest]
         if missing:

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 UNKNOWN = "none"
+NOTE = ".edc-commit"
+"""Commit and "true"/"false" for a dirty tree, two lines: what a copy without its repository was copied from."""
 
 
 def provenance() -> dict[str, str]:
@@ -24,6 +26,9 @@ def _git(folder: str) -> tuple[str, str]:
     What the stages themselves write (results/, dvc.lock) does not count as dirty, or every stage of a
     pipeline after the first would; an edited params.yaml does.
     """
+    noted = _noted(folder)
+    if noted is not None:
+        return noted
     command = [
         "git",
         "status",
@@ -51,6 +56,22 @@ def _git(folder: str) -> tuple[str, str]:
     heads = [line.split()[2] for line in answer if line.startswith("# branch.oid ")]
     changed = any(not line.startswith("#") for line in answer)
     return (heads[0] if heads and heads[0] != "(initial)" else UNKNOWN), str(changed).lower()
+
+
+def note(folder: Path = Path(".")) -> None:
+    """Write down the commit of a checkout that is about to be copied without its repository."""
+    (folder / NOTE).write_text("\n".join(_git(str(folder.absolute()))) + "\n", encoding="ascii")
+
+
+def _noted(folder: str) -> tuple[str, str] | None:
+    """What stands in the note; it counts only where there is no repository to ask."""
+    if Path(folder, ".git").exists():
+        return None
+    try:
+        commit, dirty = Path(folder, NOTE).read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return None
+    return (commit, dirty) if dirty in ("true", "false") else None
 
 
 def _dvc_lock() -> str:

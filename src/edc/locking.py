@@ -1,0 +1,67 @@
+"""Write runs into ``dvc.lock`` as ``dvc commit`` would, also where a large file is on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edc.packing import Digest
+
+
+def record(names: Collection[str], elsewhere: Mapping[str, Digest]) -> list[str]:
+    """Write runs into ``dvc.lock`` and what is here of their cached outputs into DVC's cache.
+
+    Files that are here are hashed; of those that are not, size and hash are taken as told.
+
+    Args:
+        names: of the runs, as in ``dvc.yaml``.
+        elsewhere: what is known of files by path.
+
+    Returns:
+        Names of the runs that were left out, because nothing is known of a file.
+    """
+    from dvc.repo import Repo
+
+    written: list[Any] = []
+    unknown: list[str] = []
+    with Repo(".") as repo, repo.lock:
+        for stage in repo.index.stages:  # the order dvc commit writes them in
+            if getattr(stage, "name", None) not in names:
+                continue
+            away = [one for one in (*stage.deps, *stage.outs) if not one.exists]
+            if not away:
+                stage.save()
+                stage.commit(relink=False)
+            elif all(one.def_path in elsewhere for one in away):
+                _save(stage, elsewhere)
+            else:
+                unknown.append(stage.name)
+                continue
+            written.append(stage)
+        if written:
+            # All of them at once: the file is long, and is written anew each time.
+            written[0].dvcfile.dump_stages(written, update_pipeline=False)
+    return unknown
+
+
+def _save(stage: Any, elsewhere: Mapping[str, Digest]) -> None:
+    """What ``stage.save`` and ``stage.commit`` do, entry by entry: DVC has no way to leave out only some.
+
+    Nothing goes into DVC's cache of runs, which promises all outputs.
+    """
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.meta import Meta
+
+    for entry in (*stage.deps, *stage.outs):
+        if entry.exists:
+            entry.save()
+        else:
+            known = elsewhere[entry.def_path]
+            entry.hash_name = "md5"
+            entry.hash_info, entry.meta = HashInfo("md5", known.md5), Meta(size=known.size)
+    for out in stage.outs:
+        if Path(out.fs_path).exists():
+            out.commit(relink=False)
+    stage.md5 = stage.compute_md5()

@@ -1,0 +1,149 @@
+"""Pack what finished runs left, small enough to travel; what stays behind is told by size and hash.
+
+Weights and long labels stay where they were made. The index names them all the same, so that the lock file at home can
+be written as if everything had come along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pydantic import Field
+
+from edc import dag
+from edc.current import current
+from edc.errors import EdcError
+from edc.params import Plan
+from edc.pieces import matching
+from edc.storage import replacing
+from edc.validation import Model
+
+INDEX = "index.json"
+MB = 10**6
+BLOCK = 512  # of a tar file: a header each, contents filled up
+
+
+class Digest(Model):
+    """What DVC writes down of a file."""
+
+    size: int = Field(ge=0)
+    md5: str = Field(pattern="^[0-9a-f]{32}$")
+
+
+class Packed(Model):
+    """One run: its stage and row, and the files that came along."""
+
+    stage: str
+    key: str
+    files: list[str]
+
+
+class Index(Model):
+    """What a pack holds, in the first of its parts.
+
+    Attributes:
+        study: the plan's.
+        runs: in the plan's order, each after those it reads from.
+        files: every file that travels, every output of these runs and every result they read.
+    """
+
+    study: str
+    runs: list[Packed]
+    files: dict[str, Digest]
+
+
+def pack(plan: Plan, to: Path, only: Sequence[str], part_mb: float, largest_mb: float) -> list[Path]:
+    """Write the finished runs of a plan to ``results-NN.tar.xz``, replacing an earlier pack in the same folder.
+
+    Tables are left out: they are made from the results, wherever those are.
+
+    Args:
+        plan: the active plan.
+        to: a folder.
+        only: patterns of run names; none: all.
+        part_mb: what no part exceeds.
+        largest_mb: cached outputs above this size stay behind.
+
+    Raises:
+        EdcError: nothing is finished, or a file is larger than a part.
+    """
+    wanted = {task.name for task in matching(list(dag.tasks(plan)), only)}
+    tasks = [t for t in dag.tasks(plan) if t.name in wanted and t.stage != "tables" and current(plan, t)]
+    if not tasks:
+        raise EdcError("no finished runs to pack; `edc run` makes them")
+    runs = [Packed(stage=t.stage, key=t.key, files=_travelling(t, largest_mb * MB)) for t in tasks]
+    every = dict.fromkeys([name for run in runs for name in run.files])
+    every |= dict.fromkeys([name for t in tasks for name in (*t.inputs, *(output.path for output in t.outputs))])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing and compressing both leave other threads their turn
+        digests = dict(zip(every, pool.map(digest, every), strict=True))
+        index = Index(study=plan.study, runs=runs, files=digests).model_dump_json(indent=1).encode() + b"\n"
+        room = int(part_mb * MB)
+        parts = list(_split([name for run in runs for name in run.files], digests, room, len(index)))
+        to.mkdir(parents=True, exist_ok=True)
+        for path in to.glob("results-*.tar.xz"):
+            path.unlink()
+        paths = [to / f"results-{i:02}.tar.xz" for i in range(1, len(parts) + 1)]
+        heads = [index, *[b""] * (len(parts) - 1)]
+        list(pool.map(_write, paths, parts, heads))
+    return paths
+
+
+def digest(path: str) -> Digest:
+    """Size and MD5 of a file, as DVC computes them."""
+    with Path(path).open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return Digest(size=file.tell(), md5=md5)
+
+
+def _travelling(task: dag.Task, largest: float) -> list[str]:
+    """Files of a run that are packed: all small ones, and cached outputs up to a size."""
+    cached = {output.path for output in task.outputs if output.cached}
+    here = sorted(path for path in Path(dag.folder(task.stage, task.key)).rglob("*") if path.is_file())
+    whole = [path for path in here if not path.name.startswith(".")]  # dots: temporary files of an interrupted run
+    return [path.as_posix() for path in whole if path.as_posix() not in cached or path.stat().st_size <= largest]
+
+
+def _split(files: Iterable[str], digests: dict[str, Digest], room: int, first: int) -> Iterable[list[str]]:
+    """Files by part, reckoned uncompressed: so no part can come out too large."""
+    part: list[str] = []
+    empty = 20 * BLOCK + room // 1000  # the end of a tar file, and what xz adds to what it can't make smaller
+    used = empty + _in_tar(first)
+    for name in files:
+        need = _in_tar(digests[name].size)
+        if need + empty > room:
+            raise EdcError(f"{name}: {digests[name].size / MB:.1f} MB do not fit into a part of {room / MB:g} MB")
+        if used + need > room:
+            yield part
+            part, used = [], empty
+        part.append(name)
+        used += need
+    yield part
+
+
+def _in_tar(size: int) -> int:
+    # Up to two blocks more for a name that is longer than a header has room for.
+    return 4 * BLOCK + -(-size // BLOCK) * BLOCK
+
+
+def _write(path: Path, files: list[str], index: bytes) -> None:
+    with replacing(path) as temporary, tarfile.open(temporary, "w:xz", preset=1, format=tarfile.PAX_FORMAT) as archive:
+        if index:
+            about = tarfile.TarInfo(INDEX)
+            about.size = len(index)
+            archive.addfile(about, io.BytesIO(index))
+        for name in files:
+            archive.add(name, filter=_plain)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Without the names of who made it."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o644
+    return member

@@ -31,6 +31,8 @@ failed=0
 "$python" -m edc pack "$out" --largest-mb "${LARGEST_MB:-4}" "${only[@]}"
 
 "$python" - <<'EOF'
+from pathlib import Path
+
 from edc import dag
 from edc.current import current
 from edc.loading import load_plan
@@ -40,7 +42,7 @@ plan = load_plan()
 done = [task for task in dag.tasks(plan) if task.stage == "evaluate" and current(plan, task)]
 print(f"{'recipe':24} {'ipc':>4} {'student':18} {'protocol':12} last")
 for task in done:
-    row, scores = plan.evaluate[task.key], read_json(f"{dag.folder(task.stage, task.key)}/manifest.json")["scores"]
+    row, scores = plan.evaluate[task.key], read_json(Path(dag.folder(task.stage, task.key)) / "manifest.json")["scores"]
     name = f"{row.recipe} {row.variant}".strip()
     deviation = f" ± {scores['last_std']:.1f}" if scores["last_std"] is not None else ""
     print(f"{name:24} {row.ipc or 'all':>4} {row.student:18} {row.protocol:12} {scores['last_mean']:.1f}{deviation}")

@@ -12,8 +12,11 @@ from torchvision.ops import StochasticDepth
 
 from edc.cohort import Cohort, draws
 from edc.devices import same_every_time
+from edc.nets import build
 from edc.params import Dataset, EvaluateRow
+from edc.recording import Recorded
 from edc.students import Student
+from edc.watching import Watcher
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DATASET = Dataset.model_validate(
@@ -104,6 +107,25 @@ def test_recorded_steps_repeat_to_the_last_bit(stop: int | None) -> None:
     same_every_time()
     gpu = torch.device("cuda")
     same(trained(row("resnet18"), gpu, True), trained(row("resnet18"), gpu, True, stop))
+
+
+@GPU
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2_half", "convnet_w32"])
+def test_recorded_moments_are_the_moments(network: str) -> None:
+    same_every_time()
+    gpu = torch.device("cuda")
+    model = build(network, classes=10, image_size=32, channels=3, seed=0).to(gpu).eval().requires_grad_(False)
+    watcher = Watcher(model, 4, (3, 32, 32))
+    recorded = Recorded(watcher.moments)
+    for images in (64, 64, 8):
+        x = torch.randn(images, 3, 32, 32, device=gpu)
+        for found, expected in zip(recorded(x), watcher.moments(x), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_off_a_gpu_a_function_is_called() -> None:
+    x = torch.ones(2)
+    assert [float(found.sum()) for found in Recorded(lambda x: (x + 1, x + 2))(x)] == [4, 6]
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
+from edc.cohort import Cohort
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.job import Job
 from edc.nets import build, parameter_count
+from edc.params import PretrainRow
 from edc.progress import bar
 from edc.rng import generator
 from edc.schedules import multiplier
-from edc.training import accuracy, load_optimiser, make_optimiser, set_rate
+from edc.trainee import Trainee
+from edc.training import accuracy, load_optimiser, set_rate
 
 HISTORY = ("epoch", "lr", "train_loss", "holdout_accuracy")
 
@@ -24,15 +26,16 @@ def run(job: Job) -> None:
     row, dataset, device = job.row, job.dataset, torch.device(job.device)
     train = job.load("train")
     holdout = job.load("holdout") if dataset.holdout else None
-    model = build(
+    network = build(
         row.network,
         classes=dataset.classes,
         image_size=dataset.image_size,
         channels=dataset.channels,
         seed=row.seed,
         weights=row.weights,
-    ).to(device)
-    optimiser = make_optimiser(model, row.optimiser)
+    )
+    trainee = Trainee(network, row.optimiser, device)
+    model, optimiser, cohort = trainee.model, trainee.optimiser, Cohort([trainee])
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     feed = Feed(train, dataset, normaliser, device)
     held = Feed(holdout, dataset, normaliser, device) if holdout else None
@@ -47,7 +50,7 @@ def run(job: Job) -> None:
         for epoch in range(len(history), row.epochs):
             rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
             set_rate(optimiser, rate)
-            loss = train_epoch(model, optimiser, feed, job, epoch)
+            loss = train_epoch(cohort, feed, row, epoch)
             right = accuracy(model, held) if held else None
             history.append([epoch, rate, loss, right])
             measured = {"train_loss": loss, "lr": rate} | ({"holdout_accuracy": right} if right is not None else {})
@@ -73,19 +76,14 @@ def run(job: Job) -> None:
         )
 
 
-def train_epoch(model: torch.nn.Module, optimiser: torch.optim.Optimizer, feed: Feed, job: Job, epoch: int) -> float:
+def train_epoch(cohort: Cohort, feed: Feed, row: PretrainRow, epoch: int) -> float:
     """One pass over the training images; returns the mean loss."""
-    row = job.row
-    model.train()
+    (trainee,) = cohort.trainees
+    trainee.start_epoch()
     rng = generator(row.seed, "pretrain", epoch)
     batches = feed.epoch(rng, row.batch)
     # Dropout, where a network has it, draws from torch's own generator.
     torch.manual_seed(int(rng.integers(2**31)))
-    total = torch.zeros((), device=feed.device)
     for x, labels in batches:
-        loss = F.cross_entropy(model(x), labels)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        total += loss.detach() * len(labels)
-    return float(total) / len(feed)
+        cohort.step(x, None, labels)
+    return trainee.end_epoch()

@@ -13,6 +13,7 @@ from edc.job import Job
 from edc.moments import Layout
 from edc.observers import load_observer
 from edc.progress import bar
+from edc.recording import Recorded
 from edc.rng import generator
 from edc.watching import Watcher, running_statistics
 
@@ -28,6 +29,7 @@ def run(job: Job) -> None:
     train = job.load("train")
     observers = {key: load_observer(job, key) for key in row.observers}
     watchers = {key: Watcher(model, row.patch, train.shape) for key, model in observers.items()}
+    moments = {key: Recorded(watcher.moments) for key, watcher in watchers.items()}
     sums = {key: ClassSums(w.layout, dataset.classes, device) for key, w in watchers.items()}
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     feed = Feed(train, dataset, normaliser, device)
@@ -43,8 +45,8 @@ def run(job: Job) -> None:
         tracked.dataset(row.dataset, train.digest)
         batches = feed.epoch(generator(row.seed, "statistics"), row.batch, join=False, start=start)
         for i, (x, labels) in enumerate(batches, start):
-            for key, watcher in watchers.items():
-                sums[key].add(*watcher.moments(x), labels)
+            for key, measured in moments.items():
+                sums[key].add(*measured(x), labels)
             progress.update()
             job.keep(checkpoint, functools.partial(position, i + 1, sums))
         files = []

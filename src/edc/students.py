@@ -12,13 +12,14 @@ from edc.nets import build
 from edc.params import Dataset, StudentRow
 from edc.rng import generator
 from edc.schedules import multiplier
-from edc.training import WeightAverage, accuracy, load_optimiser, make_optimiser, set_rate, student_loss
+from edc.trainee import Trainee
+from edc.training import WeightAverage, accuracy, load_optimiser, set_rate, student_loss
 
 if TYPE_CHECKING:
     from edc.data.feed import Feed
 
 
-class Student:
+class Student(Trainee):
     """One network of one seed with its optimiser, averaged weights and history.
 
     Args:
@@ -47,15 +48,11 @@ class Student:
         if model is None:
             size, channels = dataset.image_size, dataset.channels
             model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
-        self.model = model.to(device)
-        if device.type == "cuda":  # the layout its convolutions work in; otherwise each of them turns its input round
-            self.model = self.model.to(memory_format=torch.channels_last)
+        super().__init__(model, row.optimiser, device)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
-        self.optimiser = make_optimiser(self.model, row.optimiser)
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self.history: list[list[Any]] = []
         self.rate = row.optimiser.lr
-        self._total, self._count = torch.zeros((), device=device), 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate, as the protocol's schedule says."""
@@ -63,43 +60,32 @@ class Student:
         self.rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
         set_rate(self.optimiser, self.rate)
         self._seed = int(generator(self.seed, "student", epoch).integers(2**31))
-        self._total.zero_()
-        self._count = 0
-        self.model.train()
+        self.start_epoch()
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """One optimiser step on images (B, C, S, S), soft targets (B, K) or None, and classes (B,)."""
+        """See :class:`Trainee`."""
         # Dropout, where a network has it, must not depend on the other seeds or on where a run was interrupted.
         torch.manual_seed(self._seed + self._count)
-        self.update(x, targets, labels)
-        self.counted(len(x))
+        super().step(x, targets, labels)
 
-    def update(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """The operations of a step on the device, and nothing else: what a CUDA graph holds."""
-        loss = student_loss(self.model(x), targets, labels, self.row.loss)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+    def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
+        """The protocol's."""
+        return student_loss(logits, targets, labels, self.row.loss)
+
+    def adjust(self) -> None:
+        """Add the gradient of the scales' L1 norm."""
         for scale in self.scales:
             assert scale.grad is not None
             scale.grad.add_(scale.detach().sign(), alpha=self.sparsity)
-        self.optimiser.step()
+
+    def updated(self) -> None:
+        """Let the average follow."""
         if self.average is not None:
             self.average.update()
-        self._total += loss.detach() * len(x)
-
-    def counted(self, images: int) -> None:
-        """So many images more have been seen."""
-        self._count += images
 
     def tensors(self) -> list[Tensor]:
-        """Everything an update changes in place, those of the optimiser as far as they exist."""
-        kept = [value for state in self.optimiser.state.values() for value in state.values()]
-        average = self.average.shadow if self.average is not None else []
-        return [*self.model.parameters(), *self.model.buffers(), *average, self._total, *filter(torch.is_tensor, kept)]
-
-    def end_epoch(self) -> float:
-        """Mean training loss of the epoch."""
-        return float(self._total) / self._count
+        """See :class:`Trainee`."""
+        return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
         """Accuracy in percent, of the averaged weights where the protocol has them."""

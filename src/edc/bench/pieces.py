@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,10 +19,12 @@ from edc.evaluate import soft_targets
 from edc.oracle import Oracle, plain_statistics
 from edc.passes import activations
 from edc.pretrain import train_epoch
+from edc.recording import Recorded
 from edc.relabel import label_epochs
 from edc.rng import generator
 from edc.statistics import ClassSums
 from edc.students import Student
+from edc.trainee import Trainee
 from edc.training import make_optimiser
 from edc.watching import LAYERS, Watcher
 
@@ -38,22 +38,22 @@ def pretrain(bench: Bench) -> Pieces:
     row = row.model_copy(update={"batch": n})
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
-    models = [bench.network().train().requires_grad_(True) for _ in range(2)]
-    optimisers = [make_optimiser(model, row.optimiser) for model in models]
-    job = cast(Any, SimpleNamespace(row=row))
+    trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device)
+    cohort, model = Cohort([trainee]), bench.network().train().requires_grad_(True)
+    optimiser = make_optimiser(model, row.optimiser)
     epochs = iter(range(10**9))
     x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
 
     def bare() -> None:
         for _ in range(2):
-            loss = F.cross_entropy(models[1](x), y)
-            optimisers[1].zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            optimiser.zero_grad()
             loss.backward()
-            optimisers[1].step()
+            optimiser.step()
 
-    floor = 4 * bench.weights(models[0]) + _training(bench, n) + images.images.numel()
+    floor = 4 * bench.weights(model) + _training(bench, n) + images.images.numel()
     return Pieces(
-        stage=lambda: train_epoch(models[0], optimisers[0], feed, job, next(epochs)),
+        stage=lambda: train_epoch(cohort, feed, row, next(epochs)),
         bare=bare,
         reference=None,
         units=2,
@@ -68,6 +68,7 @@ def statistics(bench: Bench) -> Pieces:
     n, classes = bench.case.images, bench.dataset.classes
     bare_models, plain = ([bench.network(name) for name in bench.names] for _ in range(2))
     watchers = [Watcher(bench.network(name), bench.patch, bench.shape) for name in bench.names]
+    measured = [Recorded(watcher.moments) for watcher in watchers]
     sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
     images = bench.image_set(16 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
@@ -82,8 +83,8 @@ def statistics(bench: Bench) -> Pieces:
 
     def stage() -> None:
         batch, labels = next(batches)
-        for watcher, held in zip(watchers, sums, strict=True):
-            held.add(*watcher.moments(batch), labels)
+        for moments, held in zip(measured, sums, strict=True):
+            held.add(*moments(batch), labels)
 
     @torch.no_grad()
     def bare() -> None:

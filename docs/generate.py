@@ -213,6 +213,21 @@ def choices(family: str) -> Iterator[str]:
         yield line(row["dataset"], epochs, accuracy, *cells, len(row["seeds"]), reached, agreement, seconds, device)
 
 
+def gpu(name: str) -> Iterator[str]:
+    """What ran on a GPU and came home as numbers alone, one file below results/gpu and which images judged."""
+    file, _, judge = name.partition(" ")
+    table = pd.read_csv(RESULTS / "gpu" / f"{file}.csv", keep_default_na=False)
+    table = table[table["judge"] == judge]
+    yield from grid(
+        "IPC", "student", "protocol", "recipe", "variant", "observers' epochs", "seeds", "last (best)", "seconds"
+    )
+    for row in table.to_dict("records"):
+        spread = f" ± {float(row['last_std']):.1f}" if row["last_std"] else ""
+        reached = f"{row['last_mean']:.1f}{spread} ({row['best_mean']:.1f})"
+        cells = (row["ipc"], row["student"], row["protocol"], row["recipe"], row["variant"] or "-")
+        yield line(*cells, row["observer_epochs"], row["seeds"], reached, f"{row['seconds']:.0f}")
+
+
 def judged_order(row: dict[str, Any]) -> tuple[Any, ...]:
     """Variants below what they vary."""
     return row["dataset"], row["recipe"], row["protocol"], row["ipc"], row["student"], row["variant"]
@@ -249,6 +264,7 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "cost": cost,
     "bench": bench,
     "choices": choices,
+    "gpu": gpu,
     "networks": networks,
 }
 

@@ -6,8 +6,10 @@
 #
 # Called again, it goes on where it ended, in the middle of a run too. The packed results lie in $OUT (default
 # results-gpu) and come home with `edc unpack`. What else may be set: EDC_DATA_CIFAR10 (the folder of the parquet
-# files), STUDY (default cifar10), JOBS (runs at once, default 8), EDC_RUNS_PER_GPU (how many of them share a GPU,
-# default JOBS), ONLY (patterns of run names, separated by blanks), LARGEST_MB (of the large files packed, default 4).
+# files), STUDY (default cifar10), JOBS (runs at once, default 4: they use what one leaves idle, but eleven that took
+# turns were slower than one after the other), EDC_RUNS_PER_GPU (how many of them share a GPU, default JOBS), ONLY
+# (patterns of run names, separated by blanks; what they need is run and packed too), LARGEST_MB (of the large files
+# packed, default 4; 50 brings the observers' weights along).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
@@ -18,7 +20,7 @@ if [ "${1:-}" = prepare ]; then
   exit
 fi
 
-study=${STUDY:-cifar10} jobs=${JOBS:-8} out=${OUT:-results-gpu}
+study=${STUDY:-cifar10} jobs=${JOBS:-4} out=${OUT:-results-gpu}
 export EDC_RUNS_PER_GPU=${EDC_RUNS_PER_GPU:-$jobs}
 only=()
 set -f # the patterns are of runs, not of files

@@ -20,7 +20,7 @@ from edc import dag
 from edc.current import current
 from edc.errors import EdcError
 from edc.params import Plan
-from edc.pieces import matching
+from edc.pieces import ordered
 from edc.storage import replacing
 from edc.validation import Model
 
@@ -66,14 +66,14 @@ def pack(plan: Plan, to: Path, only: Sequence[str], part_mb: float, largest_mb: 
     Args:
         plan: the active plan.
         to: a folder.
-        only: patterns of run names; none: all.
+        only: patterns of run names, packed with all they were made from, or home would refuse them; none: all.
         part_mb: what no part exceeds.
         largest_mb: cached outputs above this size stay behind.
 
     Raises:
         EdcError: nothing is finished, or a file is larger than a part.
     """
-    wanted = {task.name for task in matching(list(dag.tasks(plan)), only)}
+    wanted = {task.name for task in ordered(list(dag.tasks(plan)), only)}
     tasks = [t for t in dag.tasks(plan) if t.name in wanted and t.stage != "tables" and current(plan, t)]
     if not tasks:
         raise EdcError("no finished runs to pack; `edc run` makes them")

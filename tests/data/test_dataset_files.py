@@ -37,7 +37,7 @@ def test_values_are_allowed_and_networks_known(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "classes", "size", "observers", "epochs", "patch", "batch"),
     [
-        ("cifar10", 10, 32, 8, 10, 4, 64),
+        ("cifar10", 10, 32, 8, 30, 4, 64),
         ("cifar100", 100, 32, 8, 50, 4, 64),
         ("tiny_imagenet", 200, 64, 5, 50, 4, 64),
         ("imagenet10", 10, 224, 4, 20, 16, 256),

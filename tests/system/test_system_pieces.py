@@ -118,7 +118,7 @@ def test_the_script_runs_packs_and_shows(bare, tmp_path):
     lines = said.splitlines()
     assert lines[0].startswith("evaluate-tiny-edc-ipc1-convnet_d2-edc: ")
     assert "wrote results-gpu/results-01.tar.xz" in said
-    assert lines[-1] == "7 of 7 evaluations"
+    assert lines[-1] == "7 of 7 evaluations, on test"
     assert any(line.split()[:4] == ["rded", "1", "convnet_d2", "rded"] for line in lines)
 
 

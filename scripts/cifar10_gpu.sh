@@ -30,7 +30,7 @@ set +f
 "$python" -m edc plan "$study" >/dev/null
 failed=0
 "$python" -m edc run --minutes "${1:-9}" --jobs "$jobs" "${only[@]}" || failed=$?
-"$python" -m edc pack "$out" --largest-mb "${LARGEST_MB:-4}" "${only[@]}"
+"$python" -m edc pack "$out" --largest-mb "${LARGEST_MB:-4}" "${only[@]}" || failed=1
 
 "$python" - <<'EOF'
 from pathlib import Path

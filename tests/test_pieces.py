@@ -5,21 +5,23 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
 
 import laboratory
 import pytest
+from filelock import FileLock
 
 from edc import dag
 from edc.devices import runs_per_gpu
 from edc.errors import EdcError
 from edc.packing import Index, digest, pack
 from edc.params import Plan
-from edc.pieces import matching, ordered, upstream
+from edc.pieces import matching, ordered, run, upstream
 from edc.tracking import provenance
-from edc.unpacking import unpack
+from edc.unpacking import take_in, unpack
 
 
 @pytest.fixture
@@ -237,3 +239,54 @@ def test_a_repository_knows_better_than_the_note(tmp_path):
     assert (tmp_path / provenance.NOTE).read_text() == f"{git('rev-parse', 'HEAD')}\ntrue\n"
     (tmp_path / provenance.NOTE).write_text("abc\nfalse\n")
     assert provenance._git.__wrapped__(str(tmp_path))[0] == git("rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results/pretrain/observer/../../tables/table1.csv",
+        "results/pretrain/observer/../../../../README.md",
+        "/etc/edc",
+        "src/edc/cli.py",
+        "results/./pretrain/observer/history.csv",
+    ],
+)
+def test_an_index_can_t_lead_out_of_the_results(away, tmp_path, name):
+    (path,) = pack(away, tmp_path / "out", [], 1, 0)
+    with tarfile.open(path) as archive:
+        files = {member.name: archive.extractfile(member).read() for member in archive}
+    index = json.loads(files["index.json"])
+    index["runs"][0]["files"].append(name)
+    files["index.json"] = json.dumps(index).encode()
+    with pytest.raises(EdcError, match=r"runs.*expected the plain path of a file below results/"):
+        unpack(away, [repack(tmp_path / "bad.tar.xz", files)])
+
+
+def test_a_run_that_is_here_with_other_results_stays(away, tmp_path):
+    (path,) = pack(away, tmp_path / "out", [], 1, 0)
+    manifest = Path("results/pretrain/observer/manifest.json")
+    here = json.loads(manifest.read_text())
+    here["files"]["weights.safetensors"] = {"bytes": 2000, "sha256": "0" * 64}
+    manifest.write_text(json.dumps(here))
+    refused = unpack(away, [path]).refused["pretrain-observer"]
+    assert refused.startswith("results/pretrain/observer was made here from the same values, with other results")
+    assert json.loads(manifest.read_text()) == here
+
+
+def test_without_dvc_or_with_another_plan_nothing_is_placed(away, tmp_path, monkeypatch):
+    (path,) = pack(away, tmp_path / "out", [], 1, 0)
+    monkeypatch.setattr("edc.unpacking.load_plan", lambda: away)
+    shutil.rmtree("results")
+    Path("dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(EdcError, match=r"dvc\.yaml does not belong to params\.yaml"):
+        take_in([path])
+    Path("dvc.yaml").write_text(dag.render(away))
+    with pytest.raises(EdcError, match=r"^dvc: "):  # no repository
+        take_in([path])
+    assert not Path("results").exists()
+
+
+def test_a_second_one_in_the_same_checkout_is_refused(away):
+    Path(".edc").mkdir(exist_ok=True)
+    with FileLock(".edc/run.lock"), pytest.raises(EdcError, match="another `edc run` is at work in this checkout"):
+        run(away)

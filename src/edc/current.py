@@ -11,25 +11,22 @@ from edc.storage import RESULTS, fingerprint
 
 
 def current(plan: Plan, task: dag.Task) -> bool:
-    """Whether a run's results are those the plan, the code and the inputs here would give."""
+    """Whether a run's files are all here and its records name the plan's values, the code and the inputs here."""
     outputs = (output.path for output in task.outputs)
-    return all(Path(name).exists() for name in (*outputs, *task.inputs, *task.code)) and agrees(plan, task)
-
-
-def agrees(plan: Plan, task: dag.Task) -> bool:
-    """Whether a run's records name the plan's values, the code and the inputs here, wherever its large files are."""
+    if not all(Path(name).exists() for name in (*outputs, *task.inputs, *task.code)):
+        return False
     folder = Path(dag.folder(task.stage, task.key))
     try:
-        manifest, made = (json.loads((folder / name).read_text()) for name in ("manifest.json", "run.json"))
-        return (
+        manifest, made = (json.loads((folder / name).read_text("utf-8")) for name in ("manifest.json", "run.json"))
+        return bool(
             manifest["params"] == plan.resolved(task.stage, task.key)
             and made["code"] == dag.code_digest(task)
             and all(_files(run) == files for run, files in manifest["inputs"].items())
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
 def _files(run: str) -> str:
     """Fingerprint of what an upstream run wrote."""
-    return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text())["files"])
+    return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text("utf-8"))["files"])

@@ -26,7 +26,7 @@ from edc.validation import DUMPER
 
 SOURCE = Path("src/edc")
 
-# Modules that move data about but decide no number: editing them makes no result stale.
+# Modules that move data about or tell a device how to work, but hold no mathematics: editing them makes nothing stale.
 INFRASTRUCTURE = {
     "analysis_choices", "builder", "choices", "cli", "cost", "current", "dag", "devices", "errors", "filing", "job",
     "layering", "loading", "locking", "new", "packing", "params", "pieces", "plan", "progress", "registry", "report",

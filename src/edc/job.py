@@ -135,8 +135,12 @@ class Job:
         """This run's checkpoint; ask for it once all inputs are loaded, for it belongs to them."""
         import torch
 
+        from edc import recording
+
         values = self.plan.resolved(self.stage, self.key)
-        identity = fingerprint([values, self._inputs, self._splits, self.code, self.device, str(torch.__version__)])
+        # Steps recorded as a graph may round differently from those that are not.
+        device = [self.device, recording.wanted()] if self.device == "cuda" else self.device
+        identity = fingerprint([values, self._inputs, self._splits, self.code, device, str(torch.__version__)])
         self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), identity)
         return self._checkpoint
 
@@ -290,7 +294,18 @@ def execute(stage: str, key: str) -> None:
         try:
             importlib.import_module(f"edc.{stage}").run(Job(stage, key, plan, device))
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-            # The CPU's allocator says it with a plain RuntimeError.
-            if not (isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)):
+            if not _out_of_memory(error):
                 raise
             raise EdcError(f"{stage}.{key}: out of memory on {device}; lower {stage}.{key}.{KNOBS[stage]}") from None
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error is for want of memory, or came up while such a one was dealt with."""
+    import torch
+
+    while error is not None:
+        # The CPU's allocator says it with a plain RuntimeError; the end of a recording hides it behind another.
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -6,8 +6,31 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edc import dag
+from edc.errors import EdcError
+from edc.params import Plan
+from edc.tracking.delivery import one_line
+
 if TYPE_CHECKING:
     from edc.packing import Digest
+
+
+def check(plan: Plan) -> None:
+    """Whether runs of a plan can be written into ``dvc.lock`` here.
+
+    Raises:
+        EdcError: ``dvc.yaml`` is of another plan, or DVC can't read what is here.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    if not Path("dvc.yaml").exists() or Path("dvc.yaml").read_text(encoding="utf-8") != dag.render(plan):
+        raise EdcError("dvc.yaml does not belong to params.yaml; run `edc plan --sync`")
+    try:
+        with Repo(".") as repo:
+            len(repo.index.stages)
+    except DvcException as error:
+        raise EdcError(f"dvc: {one_line(error)}") from None
 
 
 def record(names: Collection[str], elsewhere: Mapping[str, Digest]) -> list[str]:
@@ -21,7 +44,19 @@ def record(names: Collection[str], elsewhere: Mapping[str, Digest]) -> list[str]
 
     Returns:
         Names of the runs that were left out, because nothing is known of a file.
+
+    Raises:
+        EdcError: DVC could not, most often because another of its commands is at work here.
     """
+    from dvc.exceptions import DvcException
+
+    try:
+        return _record(names, elsewhere)
+    except DvcException as error:
+        raise EdcError(f"dvc.lock was not written: {one_line(error)}; `dvc commit` does so for what is here") from None
+
+
+def _record(names: Collection[str], elsewhere: Mapping[str, Digest]) -> list[str]:
     from dvc.repo import Repo
 
     written: list[Any] = []

@@ -12,16 +12,17 @@ import os
 import tarfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from edc import dag
 from edc.current import current
 from edc.errors import EdcError
 from edc.params import Plan
 from edc.pieces import ordered
-from edc.storage import replacing
+from edc.storage import RESULTS, replacing
 from edc.validation import Model
 
 INDEX = "index.json"
@@ -36,12 +37,20 @@ class Digest(Model):
     md5: str = Field(pattern="^[0-9a-f]{32}$")
 
 
+def _below_results(name: str) -> str:
+    """A file's name as a pack may bear it: no way leads out of the folder of results."""
+    path = PurePosixPath(name)
+    if path.parts[:1] != (RESULTS.name,) or ".." in path.parts or path.as_posix() != name:
+        raise ValueError("expected the plain path of a file below results/")
+    return name
+
+
 class Packed(Model):
     """One run: its stage and row, and the files that came along."""
 
     stage: str
     key: str
-    files: list[str]
+    files: list[Annotated[str, AfterValidator(_below_results)]]
 
 
 class Index(Model):
@@ -86,11 +95,11 @@ def pack(plan: Plan, to: Path, only: Sequence[str], part_mb: float, largest_mb: 
         room = int(part_mb * MB)
         parts = list(_split([name for run in runs for name in run.files], digests, room, len(index)))
         to.mkdir(parents=True, exist_ok=True)
-        for path in to.glob("results-*.tar.xz"):
-            path.unlink()
         paths = [to / f"results-{i:02}.tar.xz" for i in range(1, len(parts) + 1)]
         heads = [index, *[b""] * (len(parts) - 1)]
         list(pool.map(_write, paths, parts, heads))
+    for path in set(to.glob("results-*.tar.xz")) - set(paths):  # of an earlier, larger pack
+        path.unlink()
     return paths
 
 

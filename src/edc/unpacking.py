@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import shutil
 import tarfile
@@ -38,9 +39,10 @@ def take_in(archives: Sequence[Path]) -> int:
         Exit code: 2 if a run was refused, else 0.
     """
     from edc.filing import bring
-    from edc.locking import record
+    from edc.locking import check, record
 
     plan = load_plan()
+    check(plan)  # before anything is placed
     made = unpack(plan, archives)
     for name, problem in made.refused.items():
         print(f"refused {name}: {problem}")
@@ -111,7 +113,7 @@ def _extract(archive: Path, root: Path, before: set[str]) -> set[str]:
             for member in opened:
                 parts = PurePosixPath(member.name).parts
                 below = parts[:1] == (RESULTS.name,) and ".." not in parts and len(parts) > 2
-                if not member.isreg() or not (below or member.name == INDEX):
+                if not member.isreg() or member.issparse() or not (below or member.name == INDEX):
                     raise EdcError(f"{archive}: {member.name!r} is no result; expected plain files below results/")
                 name = "/".join(parts)
                 if name in before | found:
@@ -120,7 +122,12 @@ def _extract(archive: Path, root: Path, before: set[str]) -> set[str]:
                 found.add(name)
     except FileNotFoundError:
         raise EdcError(f"{archive}: no such file") from None
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        raise EdcError(
+            f"{archive}: {'no space left to unpack it' if full else f'damaged, or no pack ({error})'}"
+        ) from None
+    except (tarfile.TarError, EOFError, ValueError) as error:
         raise EdcError(f"{archive}: damaged, or no pack ({error})") from None
     except Exception as error:  # lzma and zlib have errors of their own, of no common kind
         if isinstance(error, EdcError):
@@ -147,14 +154,19 @@ def _problem(
         if digest(str(root / name)) != index.files.get(name):
             return f"{name} is not as it was packed"
     try:
-        manifest, made = (json.loads((root / folder / name).read_text()) for name in ("manifest.json", "run.json"))
+        manifest, made = (
+            json.loads((root / folder / name).read_text("utf-8")) for name in ("manifest.json", "run.json")
+        )
         if manifest["params"] != plan.resolved(run.stage, run.key):
             return "made with other parameters than the active plan's"
+        _print(root / folder)
         if made["code"] != dag.code_digest(task):
             return "made by other code than is here"
         for upstream, files in manifest["inputs"].items():
             if files != (prints.get(upstream) or _print(RESULTS / upstream)):
                 return f"made with another version of {upstream} than is here"
+        if current(plan, task) and _print(root / folder) != _print(Path(folder)):
+            return f"{folder} was made here from the same values, with other results; remove it to take this one"
     except OSError as error:
         return f"{error.filename} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -163,7 +175,7 @@ def _problem(
 
 
 def _print(folder: Path) -> str:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
     return fingerprint(manifest["files"])
 
 

@@ -54,7 +54,10 @@ def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
         root = root / "data"  # where the Hugging Face hub keeps them
     kind = "parquet" if any(root.glob("*.parquet")) else "folder"
     values: dict[str, Any] = {"kind": kind, "image_size": image_size, "channels": 3, "classes": 2}
-    probe = Dataset(name=name, family=name, root=str(root.absolute()), mean=[0.5] * 3, std=[0.5] * 3, **values)
+    # Under no name for which another folder could be remembered: what was given is what is looked at.
+    probe = Dataset(
+        name=f"new {name}", family=f"new {name}", root=str(root.absolute()), mean=[0.5] * 3, std=[0.5] * 3, **values
+    )
     source: Source = resolve_name(READERS[kind])(probe, "train")
     mean, std = measure(source, image_size)
     classes = max(len(source.classes), int(source.labels.max()) + 1)

@@ -80,12 +80,16 @@ def pack(plan: Plan, to: Path, only: Sequence[str], part_mb: float, largest_mb: 
         largest_mb: cached outputs above this size stay behind.
 
     Raises:
-        EdcError: nothing is finished, or a file is larger than a part.
+        EdcError: nothing is finished, a file is larger than a part, or there can be no such folder.
     """
     wanted = {task.name for task in ordered(list(dag.tasks(plan)), only)}
     tasks = [t for t in dag.tasks(plan) if t.name in wanted and t.stage != "tables" and current(plan, t)]
     if not tasks:
         raise EdcError("no finished runs to pack; `edc run` makes them")
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdcError(f"{to}: {error.strerror}; expected a folder to write to") from None
     runs = [Packed(stage=t.stage, key=t.key, files=_travelling(t, largest_mb * MB)) for t in tasks]
     every = dict.fromkeys([name for run in runs for name in run.files])
     every |= dict.fromkeys([name for t in tasks for name in (*t.inputs, *(output.path for output in t.outputs))])
@@ -94,7 +98,6 @@ def pack(plan: Plan, to: Path, only: Sequence[str], part_mb: float, largest_mb: 
         index = Index(study=plan.study, runs=runs, files=digests).model_dump_json(indent=1).encode() + b"\n"
         room = int(part_mb * MB)
         parts = list(_split([name for run in runs for name in run.files], digests, room, len(index)))
-        to.mkdir(parents=True, exist_ok=True)
         paths = [to / f"results-{i:02}.tar.xz" for i in range(1, len(parts) + 1)]
         heads = [index, *[b""] * (len(parts) - 1)]
         list(pool.map(_write, paths, parts, heads))

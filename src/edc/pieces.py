@@ -218,7 +218,10 @@ def _alone() -> Iterator[None]:
     """Two of these in one checkout would do every run twice."""
     from filelock import FileLock, Timeout
 
-    STATE.mkdir(exist_ok=True)
+    try:
+        STATE.mkdir(exist_ok=True)
+    except OSError as error:
+        raise EdcError(f"{STATE}: {error.strerror}; expected a folder to keep the state of runs in") from None
     lock = FileLock(STATE / "run.lock")
     try:
         lock.acquire(timeout=0)

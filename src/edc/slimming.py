@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import math
 import statistics as descriptive
 from typing import Any
 
@@ -66,7 +67,13 @@ def run(job: Job) -> None:
                 student.begin_epoch(epoch)
                 for batch in source.epoch(epoch):
                     cohort.step(*batch)
-                student.history.append([epoch, student.rate, student.end_epoch(), None])
+                loss = student.end_epoch()
+                if not math.isfinite(loss):
+                    raise EdcError(
+                        f"slimming.{job.key}: training diverged in epoch {epoch} (loss {loss}); lower "
+                        f"slimming.{job.key}.optimiser.lr or raise slimming.{job.key}.schedule.warmup"
+                    )
+                student.history.append([epoch, student.rate, loss, None])
                 progress.update()
                 job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, sparse, student))
             right = student.test(feed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,10 +80,12 @@ class Tasks:
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
         done = [task.name for task in self.tasks if current(self.plan, task)]
-        if done:
+        if len(done) == len(self.tasks):
+            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet"], check=True)
+        elif done:
             # DVC writes dvc.lock once for the whole plan, but once for each run that is named.
-            named = done if len(done) < len(self.tasks) else []
-            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet", *named], check=True)
+            record = "import sys; from edc.locking import record; record(sys.argv[1:], {})"
+            subprocess.run([sys.executable, "-c", record, *done], check=True)
 
 
 def _parameter_file(task: dag.Task) -> Path:

@@ -20,6 +20,7 @@ from edc.loading import load_plan
 from edc.packing import INDEX, Digest, Index, Packed, digest
 from edc.params import Plan
 from edc.storage import RESULTS, STATE, fingerprint, replacing
+from edc.tracking.delivery import one_line
 from edc.validation import validate
 
 
@@ -128,11 +129,11 @@ def _extract(archive: Path, root: Path, before: set[str]) -> set[str]:
             f"{archive}: {'no space left to unpack it' if full else f'damaged, or no pack ({error})'}"
         ) from None
     except (tarfile.TarError, EOFError, ValueError) as error:
-        raise EdcError(f"{archive}: damaged, or no pack ({error})") from None
+        raise EdcError(f"{archive}: damaged, or no pack ({one_line(error)})") from None
     except Exception as error:  # lzma and zlib have errors of their own, of no common kind
         if isinstance(error, EdcError):
             raise
-        raise EdcError(f"{archive}: damaged, or no pack ({error})") from None
+        raise EdcError(f"{archive}: damaged, or no pack ({one_line(error)})") from None
     return found
 
 

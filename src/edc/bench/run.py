@@ -23,7 +23,7 @@ from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.progress import bar
 from edc.storage import replacing
-from edc.studies import DatasetFile, read
+from edc.studies import DatasetFile, names, read
 from edc.tracking.provenance import provenance
 
 WHERE = Path("results/bench")
@@ -114,6 +114,12 @@ def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recip
         raise unknown_name("device", device, ("cpu", "cuda"), "--device")
     if device == "cuda" and not torch.cuda.is_available():
         raise EdcError("--device cuda: torch can't use a GPU here")
+    if recipe not in names("recipes"):
+        raise unknown_name("recipe", recipe, names("recipes"), "--recipe")
+    try:  # before anything is measured
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdcError(f"--to {to}: {error.strerror}; expected a file to write to") from None
     done = pd.read_csv(to).to_dict("records") if to.exists() else []
     have = {tuple(line[name] for name in KEY) for line in done}
     common = {"recipe": recipe, "threads": threads}
@@ -134,7 +140,6 @@ def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recip
 
 def write(table: pd.DataFrame, to: Path) -> None:
     """The measurements as CSV."""
-    to.parent.mkdir(parents=True, exist_ok=True)
     with replacing(to) as temporary:
         table.round(4).to_csv(temporary, index=False)
 

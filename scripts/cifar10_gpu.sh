@@ -9,7 +9,7 @@
 # files), STUDY (default cifar10), JOBS (runs at once, default 4: they use what one leaves idle, but eleven that took
 # turns were slower than one after the other), EDC_RUNS_PER_GPU (how many of them share a GPU, default JOBS), ONLY
 # (patterns of run names, separated by blanks; what they need is run and packed too), LARGEST_MB (of the large files
-# packed, default 4; 50 brings the observers' weights along).
+# packed, default 4).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"

@@ -21,12 +21,12 @@ def current(plan: Plan, task: dag.Task) -> bool:
         return bool(
             manifest["params"] == plan.resolved(task.stage, task.key)
             and made["code"] == dag.code_digest(task)
-            and all(_files(run) == files for run, files in manifest["inputs"].items())
+            and all(made_files(RESULTS / run) == files for run, files in manifest["inputs"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _files(run: str) -> str:
-    """Fingerprint of what an upstream run wrote."""
-    return fingerprint(json.loads((RESULTS / run / "manifest.json").read_text("utf-8"))["files"])
+def made_files(folder: Path) -> str:
+    """Fingerprint of what a run wrote, from the manifest in its folder."""
+    return fingerprint(json.loads((folder / "manifest.json").read_text("utf-8"))["files"])

@@ -17,6 +17,7 @@ import yaml
 
 from edc import STAGES, choices
 from edc.choices import StudentChoices
+from edc.errors import EdcError
 from edc.nets import module_of
 from edc.params import AnalysisRow, ContinualRow, Plan, PretrainRow, RelabelRow, SynthesizeRow
 from edc.registry import READERS
@@ -262,6 +263,17 @@ def _imports(path: Path) -> tuple[str, ...]:
             base = node.module.partition(".")[2]
             found += [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
     return tuple(found)
+
+
+def check_written(plan: Plan) -> None:
+    """Refuse a ``dvc.yaml`` that is not this plan's.
+
+    Raises:
+        EdcError: it is missing or of another plan.
+    """
+    path = Path("dvc.yaml")
+    if not path.exists() or path.read_text(encoding="utf-8") != render(plan):
+        raise EdcError("dvc.yaml does not belong to params.yaml; run `edc plan --sync`")
 
 
 def render(plan: Plan) -> str:

@@ -24,8 +24,7 @@ def check(plan: Plan) -> None:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    if not Path("dvc.yaml").exists() or Path("dvc.yaml").read_text(encoding="utf-8") != dag.render(plan):
-        raise EdcError("dvc.yaml does not belong to params.yaml; run `edc plan --sync`")
+    dag.check_written(plan)
     try:
         with Repo(".") as repo:
             len(repo.index.stages)

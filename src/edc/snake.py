@@ -16,7 +16,6 @@ from pathlib import Path
 
 from edc import STAGES, dag
 from edc.current import current
-from edc.errors import EdcError
 from edc.loading import load_plan
 from edc.storage import STATE, write_text
 
@@ -30,8 +29,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self.plan = load_plan()
-        if not Path("dvc.yaml").exists() or Path("dvc.yaml").read_text(encoding="utf-8") != dag.render(self.plan):
-            raise EdcError("dvc.yaml does not belong to params.yaml; run `edc plan --sync`")
+        dag.check_written(self.plan)
         self.tasks = list(dag.tasks(self.plan))
         for task in self.tasks:
             self._mark(task)

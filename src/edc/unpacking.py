@@ -11,15 +11,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from edc import dag
-from edc.current import current
+from edc.current import current, made_files
 from edc.errors import EdcError
 from edc.loading import load_plan
 from edc.packing import INDEX, Digest, Index, Packed, digest
 from edc.params import Plan
-from edc.storage import RESULTS, STATE, fingerprint, replacing
+from edc.storage import RESULTS, STATE, replacing
 from edc.tracking.delivery import one_line
 from edc.validation import validate
 
@@ -77,7 +76,7 @@ def unpack(plan: Plan, archives: Sequence[Path]) -> Unpacked:
             if problem:
                 made.refused[name] = problem
                 continue
-            prints[f"{run.stage}/{run.key}"] = _print(root / dag.folder(run.stage, run.key))
+            prints[f"{run.stage}/{run.key}"] = made_files(root / dag.folder(run.stage, run.key))
             made.taken.append(name)
         for run in index.runs:
             if f"{run.stage}-{run.key}" in made.taken:
@@ -160,24 +159,19 @@ def _problem(
         )
         if manifest["params"] != plan.resolved(run.stage, run.key):
             return "made with other parameters than the active plan's"
-        _print(root / folder)
+        made_files(root / folder)
         if made["code"] != dag.code_digest(task):
             return "made by other code than is here"
         for upstream, files in manifest["inputs"].items():
-            if files != (prints.get(upstream) or _print(RESULTS / upstream)):
+            if files != (prints.get(upstream) or made_files(RESULTS / upstream)):
                 return f"made with another version of {upstream} than is here"
-        if current(plan, task) and _print(root / folder) != _print(Path(folder)):
+        if current(plan, task) and made_files(root / folder) != made_files(Path(folder)):
             return f"{folder} was made here from the same values, with other results; remove it to take this one"
     except OSError as error:
         return f"{error.filename} is missing"
     except (ValueError, KeyError, TypeError, AttributeError):
         return "its manifest.json or run.json is damaged"
     return None
-
-
-def _print(folder: Path) -> str:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
-    return fingerprint(manifest["files"])
 
 
 def _place(root: Path, run: Packed, index: Index) -> None:

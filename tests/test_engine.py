@@ -18,6 +18,7 @@ from edc.engine import HISTORY, Observer, Progress, mates, step, synthesize
 from edc.errors import EdcError
 from edc.initialise import groups_of
 from edc.matching import StatisticsMatcher
+from edc.nets.placing import placed
 from edc.params import SynthesizeRow
 from edc.regularise import flatness
 from edc.rng import generator
@@ -68,14 +69,14 @@ def make_observers(
 ) -> list[Observer]:
     found = []
     for i, name in enumerate(settings.observers):
-        model = network(i).to(device)
+        model = placed(network(i), torch.device(device), precision)
         size = Watcher(model, 4, SHAPE).size
         draws = torch.Generator().manual_seed(10 + i)
         targets = {
             "global": torch.rand(size, generator=draws).to(device),
             "classes": torch.rand(CLASSES, size, generator=draws).to(device),
         }
-        found.append(Observer.make(name, model, settings, 4, SHAPE, targets, precision))
+        found.append(Observer.make(name, model, settings, 4, SHAPE, targets))
     return found
 
 

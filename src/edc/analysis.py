@@ -189,7 +189,7 @@ class Bench:
 
     def student(self, seed: int, row: Any) -> Student:
         """A fresh student."""
-        return Student(seed, row, self.job.dataset, self.device)
+        return Student(seed, row, self.job.dataset, self.device, self.job.precision)
 
     def train_all(self, students: list[Student]) -> dict[int, dict[str, Tensor]]:
         """Train students side by side; weights of the first at the moments whose gradients are looked at, by epoch."""

@@ -95,9 +95,9 @@ class Builder:
         for _, layer in layers(file, self.datasets[name].family, ipc):
             wanted = layer.observers.get(role, wanted)
         if wanted is None:
-            wanted = "first" if role == "score" else data.observers
-        if wanted == "first":
-            wanted = data.observers[:1]
+            wanted = "first" if role == "score" else "all"
+        if isinstance(wanted, str):
+            wanted = data.observers[:1] if wanted == "first" else data.observers
         for network in wanted:
             if network not in data.observers:
                 known = ", ".join(data.observers)

@@ -21,6 +21,7 @@ from edc.evaluate import label_bytes
 from edc.figures import lines
 from edc.job import Job
 from edc.nets import build
+from edc.nets.placing import answers
 from edc.observers import load_observer
 from edc.params import RelabelRow
 from edc.passes import images_at_once
@@ -73,7 +74,8 @@ def run(job: Job) -> None:
                 for x, targets, labels in memory.epoch(epoch, seen):
                     cohort.step(x, targets, labels)
                 for student in students:
-                    student.history.append([epoch, student.rate, student.end_epoch(), None])
+                    loss = job.finite(student.end_epoch(), f"epoch {epoch}")
+                    student.history.append([epoch, student.rate, loss, None])
                 progress.update()
                 job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, students))
             for student in students:
@@ -109,7 +111,7 @@ def fresh(job: Job, seed: int, classes: int, device: torch.device) -> Student:
     row, dataset = job.row, job.dataset
     size, channels = dataset.image_size, dataset.channels
     model = build(row.student, classes=classes, image_size=size, channels=channels, seed=seed)
-    return Student(seed, row, dataset, device, model=model)
+    return Student(seed, row, dataset, device, job.precision, model)
 
 
 def position(unit: int, epoch: int, history: list[list[Any]], students: list[Student]) -> dict[str, Any]:
@@ -232,8 +234,8 @@ def accuracies(student: Student, feed: Feed, classes: int, portions: Sequence[np
     student.model.eval()
     with student.average.swapped() if student.average is not None else contextlib.nullcontext():
         for x, labels in feed.plain(images_at_once(feed.dataset.image_size), wanted):
-            answers = names[student.model(x).argmax(1)]
-            right += torch.bincount(labels[answers == labels], minlength=classes)
+            said = names[answers(student.model, x).argmax(1)]
+            right += torch.bincount(labels[said == labels], minlength=classes)
     found, count = right.tolist(), torch.bincount(feed.labels, minlength=classes).tolist()
     parts: dict[int | str, np.ndarray] = {**dict(enumerate(portions)), ALL: seen}
     return {name: 100 * sum(found[c] for c in part) / sum(count[c] for c in part) for name, part in parts.items()}

@@ -45,7 +45,6 @@ class Observer:
         patch: int,
         shape: Sequence[int],
         targets: dict[str, Tensor] | None,
-        precision: torch.dtype = torch.float32,
     ) -> Observer:
         """Hook a network and check that the stored statistics fit it.
 
@@ -56,13 +55,12 @@ class Observer:
             patch: cell side the statistics were made with.
             shape: (C, H, W) of the images.
             targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.
-            precision: of the network's arithmetic.
 
         Raises:
             EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
         alone = row.match.method == "bn"
-        watcher = Watcher(network, patch, shape, ("bn",) if alone else ("bn", "conv"), precision)
+        watcher = Watcher(network, patch, shape, ("bn",) if alone else ("bn", "conv"))
         if targets is None:
             if alone and not watcher.hooks:
                 raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")

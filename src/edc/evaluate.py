@@ -41,7 +41,7 @@ def run(job: Job) -> None:
     source: Condensed | Real = Real(job, normaliser) if row.images is None else Condensed(job, normaliser)
     test = job.load(row.judge)
     feed = Feed(test, dataset, normaliser, device)
-    students = [Student(seed, row, dataset, device) for seed in row.seeds]
+    students = [Student(seed, row, dataset, device, job.precision) for seed in row.seeds]
     cohort = Cohort(students)
     looks = validation_epochs(row.epochs, row.validations)
 
@@ -62,7 +62,7 @@ def run(job: Job) -> None:
             for x, targets, labels in source.epoch(epoch):
                 cohort.step(x, targets, labels)
             for student, entry in zip(students, tracked, strict=True):
-                loss, right = student.end_epoch(), None
+                loss, right = job.finite(student.end_epoch(), f"epoch {epoch}"), None
                 values = {"train_loss": loss, "lr": student.rate}
                 if epoch in looks:
                     right = student.test(feed)

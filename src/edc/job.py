@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import platform
 import shutil
@@ -62,6 +63,14 @@ class Job:
     def dataset(self) -> Dataset:
         """The dataset this run belongs to."""
         return self.plan.datasets[self.row.dataset]
+
+    @property
+    def precision(self) -> torch.dtype:
+        """What the networks' passes compute in."""
+        import torch
+
+        found: torch.dtype = getattr(torch, self.plan.machine.precision)
+        return found
 
     @property
     def seconds(self) -> float:
@@ -174,6 +183,18 @@ class Job:
             tags={"edc.device": self.device, "edc.threads": str(self.plan.machine.threads)},
         )
 
+    def finite(self, loss: float, when: str) -> float:
+        """A loss that is a number.
+
+        Raises:
+            EdcError: it is none; what was learned from there on would mean nothing.
+        """
+        if not math.isfinite(loss):
+            row = f"{self.stage}.{self.key}"
+            rate = "optimise.lr" if self.stage == "synthesize" else "optimiser.lr"
+            raise EdcError(f"{row}: diverged in {when} (loss {loss}); lower {row}.{rate}")
+        return loss
+
     def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
         """Write a CSV history."""
         lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
@@ -229,10 +250,11 @@ class Job:
 
         on_gpu = self.device == "cuda"
         code = provenance()
+        half = "" if self.precision == torch.float32 else f", {self.plan.machine.precision}"
         return {
             "code": self.code,
             "seconds": round(self.seconds, 2),
-            "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads",
+            "device": (torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads") + half,
             "peak_memory_mb": peak_memory() // 2**20,
             "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
             "commit": code["edc.commit"],

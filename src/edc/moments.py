@@ -1,12 +1,12 @@
 """First and second moments of watched tensors, and how they make up a statistics vector.
 
-Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels: two products
-with ones. One pass over the collected sums then gives the whole vector, and one pass over its gradient gives, for every
-watched tensor, an affine function of it:
+Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels. One pass over
+the collected sums then gives the whole vector, and one pass over its gradient gives, for every watched tensor, an
+affine function of it, because mean and variance are at most quadratic in x:
 
-    dL/dx = x * (a_c + b_u) + (c_c + d_u)    for channel c and cell u,
+    dL/dx = x * (a_c + b_u) + (c_c + d_u)    for channel c and cell u.
 
-because mean and variance are at most quadratic in x.
+Where a map is resized to whole cells first, by a matrix R, the cells' part is x R diag(b) R^T + R d instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import accumulate, islice
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +62,7 @@ def pool(pixels: Tensor, patch: int) -> Tensor:
 class Source:
     """One watched tensor (B, C, H, W), the input of one layer or of several.
 
-    Its moments stand as ``[by channel C | by cell U]``, the cells being those of the map resized to whole ones, and
-    only where a convolution reads it.
+    Its moments are taken by channel C and, where a convolution reads it, by cell U of the map resized to whole ones.
 
     Attributes:
         channels, height, width: C, H, W.
@@ -102,75 +101,163 @@ class Source:
         """C + U."""
         return self.channels + self.cells
 
-    def sums(self, x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-        """Sums of x and of its square over each group of images: (G * B, C, H, W) to twice (G, C + U), float32."""
-        x = x.to(torch.float32)
-        values = x.reshape(-1, self.height * self.width)
+    def cell_of_pixel(self) -> Tensor:
+        """The cell that each pixel of the resized map lies in: (pixels,)."""
         if not self.patched:
-            # Without a squared copy: the length of each map.
-            square = torch.linalg.vector_norm(values, dim=1).square_()
-            return self._by_channel(values.sum(1), groups), self._by_channel(square, groups)
-        squares = values * values
-        ones = values.new_ones(values.shape[1])
-        by_channel = [self._by_channel(found.mv(ones), groups) for found in (values, squares)]
+            return torch.empty(0, dtype=torch.int64)
+        p = self.patch
+        cells = torch.arange(self.cells).view(self.grid[0] // p, -1)
+        return cells.repeat_interleave(p, 0).repeat_interleave(p, 1).flatten()
+
+    def sums(self, maps: Maps) -> tuple[Tensor, Tensor | None]:
+        """Sums of the tensor and of its square over each group of images.
+
+        Returns:
+            By channel (2, G, C), and by pixel of the resized map (2, G, pixels) where there are cells.
+        """
+        if not self.patched:
+            return maps.sums_by_channel(), None
+        first, second = maps.sums_over_images()
+        by_channel = torch.stack([first.sum(maps.pixel_axis), second.sum(maps.pixel_axis)])
         if self.resized:
-            values = self._grown(values)
-            squares = values * values
-        ones = values.new_ones(len(values) // groups)
-        # One product for each group; its rows are the group's images and channels.
-        by_pixel = [ones @ (found if groups == 1 else found.view(groups, len(ones), -1)) for found in (values, squares)]
-        first, second = (torch.cat(pair, dim=1) for pair in zip(by_channel, map(self._pooled, by_pixel), strict=True))
-        return first, second
-
-    def _by_channel(self, rows: Tensor, groups: int) -> Tensor:
-        """Sums of each image's channels (G * B * C,) to those of each group's: (G, C)."""
-        return rows.view(groups, -1, self.channels).sum(1)
-
-    def _pooled(self, by_pixel: Tensor) -> Tensor:
-        """Sums by pixel (G * pixels,) to sums by cell: (G, U)."""
-        (height, width), p = self.grid, self.patch
-        return by_pixel.view(-1, height // p, p, width // p, p).sum((2, 4)).flatten(1)
+            return by_channel, torch.stack([self._grown(first.sum(maps.channel_axis)), self._grown_squares(maps)])
+        return by_channel, torch.stack([first.sum(maps.channel_axis), second.sum(maps.channel_axis)])
 
     @property
     def _small(self) -> bool:
         return self.height * self.width * self.pixels <= SMALL
 
+    def _growth(self, device: torch.device) -> Tensor:
+        return growth_of_maps((self.height, self.width), self.grid, device)
+
     def _grown(self, maps: Tensor) -> Tensor:
         """Maps (..., H * W) resized to whole cells: (..., pixels)."""
-        size = (self.height, self.width)
         if self._small:
-            return maps @ growth_of_maps(size, self.grid, maps.device)
-        return to_grid(maps.reshape(1, -1, *size), self.patch).view(*maps.shape[:-1], -1)
+            return maps @ self._growth(maps.device)
+        whole = maps.reshape(1, -1, self.height, self.width)
+        return to_grid(whole, self.patch).view(*maps.shape[:-1], -1)
 
     def _shrunk(self, maps: Tensor) -> Tensor:
         """The transpose of resizing: (..., pixels) to (..., H * W)."""
         if self._small:
-            return maps @ growth_of_maps((self.height, self.width), self.grid, maps.device).T
+            return maps @ self._growth(maps.device).T
         rows, columns = (growth(*pair, maps.device) for pair in zip((self.height, self.width), self.grid, strict=True))
         return (rows @ maps.unflatten(-1, self.grid) @ columns.T).flatten(-2)
 
-    def pull(self, x: Tensor, gradient: Tensor, slopes: Tensor) -> Tensor:
-        """A gradient of x with that of the statistics added, in a tensor of its own.
+    def _grown_squares(self, maps: Maps) -> Tensor:
+        """Sums over images and channels of the resized maps' squares: (G, pixels)."""
+        if not self._small:
+            grown = self._grown(maps.planar)
+            return (grown * grown).sum((1, 2))
+        # The square of a sum of pixels is a sum of products of pixels, and those add up before they are resized.
+        matrix = self._growth(maps.values.device)
+        return (matrix * (maps.products() @ matrix)).sum(1)
+
+    @property
+    def slopes(self) -> list[int]:
+        """Lengths of what :meth:`pull` is given."""
+        return [self.channels] * 2 + ([self.pixels] * 2 if self.patched else [])
+
+    def pull(self, maps: Maps, slopes: Sequence[Tensor]) -> Tensor:
+        """The statistics' part of the gradient, in a tensor of its own, as `maps.values` lies.
 
         Args:
-            x: (G * B, C, H, W).
-            gradient: of everything else; same shape.
-            slopes: (G, 2 * C + 2 * pixels), see :meth:`Layout.slopes`: what x is multiplied with and what is added, by
-                channel and by pixel.
+            maps: the tensor.
+            slopes: what it is multiplied with and what is added, by channel and, with cells, by pixel of the resized
+                map: (G, 1, 1, C) and (G, 1, 1, pixels), two and two.
         """
-        groups, c, p = len(slopes), self.channels, self.pixels
-        images = (groups, len(x) // groups, c)
-        values = x.to(torch.float32).reshape(*images, -1)
-        scale, shift = slopes[:, None, :c, None], slopes[:, None, c : 2 * c, None]
-        if p and not self.resized:
-            scale = scale + slopes[:, None, None, 2 * c : 2 * c + p]
-            shift = shift + slopes[:, None, None, 2 * c + p :]
-        result = torch.addcmul(shift, values, scale).view_as(x)
-        if p and self.resized:
-            grown = self._grown(values)
-            grown = torch.addcmul(slopes[:, None, None, 2 * c + p :], grown, slopes[:, None, None, 2 * c : 2 * c + p])
-            result += self._shrunk(grown).view_as(x)
-        return result.add_(gradient).to(gradient.dtype)
+        scale, shift, *by_pixel = slopes
+        if maps.interleaved:
+            by_pixel = [part.mT for part in by_pixel]
+        else:
+            scale, shift = scale.mT, shift.mT
+        if not self.patched:
+            return torch.addcmul(shift, maps.values, scale)
+        if not self.resized:
+            return torch.addcmul(shift + by_pixel[1], maps.values, scale + by_pixel[0])
+        along, added = slopes[2:]
+        added = self._shrunk(added)
+        result = torch.addcmul(shift + (added.mT if maps.interleaved else added), maps.values, scale)
+        if self._small:
+            matrix = self._growth(along.device)
+            result += maps.mixed((matrix * along[:, 0]) @ matrix.T)
+        else:
+            part = self._shrunk(self._grown(maps.planar) * along)
+            result += part.mT if maps.interleaved else part
+        return result
+
+
+class Maps:
+    """A watched tensor (G * B, C, H, W) as it lies in memory: channels first or, "interleaved", last.
+
+    Args:
+        x: the tensor; copied where it lies in another way.
+        groups: G.
+        interleaved: which of the two; None: as it lies.
+
+    Attributes:
+        values: (G, B, C, H * W) or, interleaved, (G, B, H * W, C).
+        channel_axis, pixel_axis: where channels and pixels stand once the images are summed.
+    """
+
+    def __init__(self, x: Tensor, groups: int, interleaved: bool | None = None) -> None:
+        if interleaved is None:  # a single channel, or a single pixel, is both
+            interleaved = x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
+        self.interleaved, self._shape = interleaved, x.shape
+        images, channels, height, width = x.shape
+        parts = (height * width, channels) if interleaved else (channels, height * width)
+        ordered = x.permute(0, 2, 3, 1) if interleaved else x
+        self.values = ordered.reshape(groups, images // groups, *parts)
+        self.channel_axis, self.pixel_axis = (-1, -2) if interleaved else (-2, -1)
+
+    @property
+    def planar(self) -> Tensor:
+        """(G, B, C, H * W)."""
+        return self.values.mT if self.interleaved else self.values
+
+    def restored(self, values: Tensor) -> Tensor:
+        """Values in this order as a tensor (G * B, C, H, W)."""
+        images, channels, height, width = self._shape
+        if self.interleaved:
+            return values.view(images, height, width, channels).permute(0, 3, 1, 2)
+        return values.view(self._shape)
+
+    def sums_by_channel(self) -> Tensor:
+        """Sums of the values and of their squares: (2, G, C)."""
+        values, groups = self.values, len(self.values)
+        if not self.interleaved:
+            # Without a squared copy: the length of each map.
+            rows = values.flatten(0, 2)
+            square = torch.linalg.vector_norm(rows, dim=1).square_()
+            return torch.stack([rows.sum(1), square]).view(2, *values.shape[:3]).sum(2)
+        pixels = values.flatten(1, 2)
+        if groups == 1 and not values.is_cuda:
+            # What batch norm does in training: both moments in one go.
+            mean, variance = torch.batch_norm_update_stats(pixels[0], None, None, 0.0)
+            count = pixels.shape[1]
+            return torch.stack([mean, torch.addcmul(variance, mean, mean)]).mul_(count)[:, None]
+        return torch.stack([pixels.sum(1), (pixels * pixels).sum(1)])
+
+    def sums_over_images(self) -> tuple[Tensor, Tensor]:
+        """Sums of the values and of their squares, straight through memory, which leave little: (G, C, H * W) each."""
+        if self.values.shape[1] == 1:
+            first = self.values[:, 0]
+            return first, first * first
+        flat, shape = self.values.flatten(2), self.values.shape[2:]
+        return flat.sum(1).unflatten(1, shape), (flat * flat).sum(1).unflatten(1, shape)
+
+    def products(self) -> Tensor:
+        """Products of pixels with one another, summed over images and channels: (G, H * W, H * W)."""
+        if self.interleaved:
+            return (self.values @ self.values.mT).sum(1)
+        rows = self.values.flatten(1, 2)
+        return rows.mT @ rows
+
+    def mixed(self, matrix: Tensor) -> Tensor:
+        """Every map times a symmetric matrix (G, H * W, H * W)."""
+        if self.interleaved:
+            return matrix[:, None] @ self.values
+        return (self.values.flatten(1, 2) @ matrix).view(self.values.shape)
 
 
 class Layout:
@@ -188,61 +275,76 @@ class Layout:
     def __init__(
         self, sources: Sequence[Source], parts: Sequence[tuple[int, bool]], device: torch.device | str
     ) -> None:
-        self.sources, self.parts = sources, parts
+        self.sources = sources
         widths = [sources[n].size if patched else sources[n].channels for n, patched in parts]
         half = sum(widths)
-        starts = [0, *torch.tensor([2 * (s.channels + s.pixels) for s in sources]).cumsum(0).tolist()]
-        self.spans = [slice(*span) for span in pairwise(starts)]
+        # All sources' sums stand as [by channel | by cell], source after source in either.
+        channels = _starts([source.channels for source in sources])
+        cells = _starts([source.cells for source in sources])
+        starts = _starts([sum(source.slopes) for source in sources])
         most = max((sum(n == i for n, _ in parts) for i in range(len(sources))), default=1)
         # For every slope, its entries in [scale | shift | 0]: where several layers read a tensor, they add up.
         users = torch.full((starts[-1], most), 2 * half)
         seen = [0] * len(sources)
-        order, counts, at = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)], 0
+        order, counts, picked, at = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)], [torch.empty(0)], 0
         for (number, patched), width in zip(parts, widths, strict=True):
             source, mine = sources[number], torch.arange(at, at + width)
             c, p, column, first = source.channels, source.pixels, seen[number], starts[number]
             seen[number] += 1
             order += [mine[:c], half + mine[:c], mine[c:], half + mine[c:]]
+            picked.append(torch.arange(channels[number], channels[number] + c))
             counts.append(torch.full((c,), source.height * source.width))
             users[first : first + 2 * c, column] = torch.cat([mine[:c], half + mine[:c]])
             if patched:
+                picked.append(channels[-1] + torch.arange(cells[number], cells[number] + source.cells))
                 counts.append(torch.full((source.cells,), c * source.patch**2))
-                cell = mine[c:].view(source.grid[0] // source.patch, -1)
-                cell = cell.repeat_interleave(source.patch, 0).repeat_interleave(source.patch, 1).flatten()
+                cell = mine[c:][source.cell_of_pixel()]
                 users[first + 2 * c : first + 2 * (c + p), column] = torch.cat([cell, half + cell])
             at += width
+        # Pixels cell by cell.
+        by_cell, first = [torch.empty(0, dtype=torch.int64)], 0
+        for source in sources:
+            by_cell.append(first + source.cell_of_pixel().argsort(stable=True))
+            first += source.pixels
+        self._by_cell, self._picked = torch.cat(by_cell).to(device), torch.cat(picked).to(device, torch.int64)
         self.order, self.users = torch.cat(order).to(device), users.to(device)
         self.per_image = torch.cat(counts).to(device, torch.float32)
         self.half = half
+        self._slopes = [length for source in sources for length in source.slopes]
 
-    def moments(self, sums: dict[int, tuple[Tensor, Tensor]], groups: int, images: int) -> tuple[Tensor, Tensor]:
+    def moments(self, sums: dict[int, tuple[Tensor, Tensor | None]], groups: int, images: int) -> tuple[Tensor, Tensor]:
         """Means and variances, each (G, D / 2).
 
         Args:
             sums: by number of source, see :meth:`Source.sums`; where a source is left out, zeros stand for it.
             groups, images: G, and the images of each.
         """
-        none = self.per_image.new_zeros(groups, 1)
-        found = []
-        for moment in (0, 1):
-            blocks = []
-            for number, patched in self.parts:
-                source = self.sources[number]
-                size = source.size if patched else source.channels
-                blocks.append(sums[number][moment][:, :size] if number in sums else none.expand(-1, size))
-            found.append(torch.cat([none[:, :0], *blocks], dim=1))
-        means, squares = found
+        none = self.per_image.new_zeros(2, groups, 1)
+        by_channel, by_pixel = [none[..., :0]], [none[..., :0]]
+        for number, source in enumerate(self.sources):
+            if number in sums:
+                channels, pixels = sums[number]
+                by_channel.append(channels)
+                if pixels is not None:
+                    by_pixel.append(pixels)
+            else:
+                by_channel.append(none.expand(-1, -1, source.channels))
+                by_pixel.append(none.expand(-1, -1, source.pixels))
+        cells = _pick(torch.cat(by_pixel, dim=2), self._by_cell)
+        if cells.shape[2]:
+            cells = cells.unflatten(2, (-1, self.sources[0].patch ** 2)).sum(3)
+        means, squares = _pick(torch.cat([*by_channel, cells], dim=2), self._picked)
         count = self.per_image * images
-        means /= count
-        variances = squares.div_(count).addcmul_(means, means, value=-1).clamp_min_(0)
+        means = means / count
+        variances = (squares / count).addcmul_(means, means, value=-1).clamp_min_(0)
         return means, variances
 
     def vector(self, means: Tensor, variances: Tensor) -> Tensor:
         """Means and variances (G, D / 2) as statistics vectors (G, D)."""
-        return torch.cat([means, variances], dim=1)[:, self.order]
+        return _pick(torch.cat([means, variances], dim=1), self.order)
 
-    def slopes(self, gradient: Tensor, means: Tensor, images: int) -> Tensor:
-        """What the watched tensors' gradients take: for every source ``[scale C | shift C | scale | shift by pixel]``.
+    def slopes(self, gradient: Tensor, means: Tensor, images: int) -> list[list[Tensor]]:
+        """What the watched tensors' gradients take, for every source what :meth:`Source.pull` is given.
 
         Args:
             gradient: (G, D) of the statistics.
@@ -255,4 +357,17 @@ class Layout:
         count = self.per_image * images
         scale = 2 * to_variances / count
         shift = to_means / count - scale * means
-        return torch.cat([scale, shift, scale.new_zeros(len(scale), 1)], dim=1)[:, self.users].sum(-1)
+        entries = torch.cat([scale, shift, scale.new_zeros(len(scale), 1)], dim=1)
+        added = _pick(entries, self.users.flatten()).view(-1, *self.users.shape).sum(-1)
+        pieces = iter(added[:, None, None].split(self._slopes, dim=-1))
+        return [list(islice(pieces, len(source.slopes))) for source in self.sources]
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """Entries of the last dimension; several times faster than indexing."""
+    return values.gather(-1, index.expand(*values.shape[:-1], -1))
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    """Where pieces of such lengths begin, one after the other, and where the last one ends."""
+    return list(accumulate(lengths, initial=0))

@@ -22,7 +22,8 @@ class Machine(Model):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=2, ge=1, le=256, description="CPU threads of one run")
     precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="of the observers in synthesis; statistics and images are float32 always"
+        default="float32",
+        description="of the networks' passes; weights, statistics, losses, images are float32 always",
     )
     memory: float | None = Field(
         default=None, gt=0, description="GB a GPU's synthesis may plan with; null: half of what the GPU has"

@@ -34,7 +34,7 @@ def run(job: Job) -> None:
         seed=row.seed,
         weights=row.weights,
     )
-    trainee = Trainee(network, row.optimiser, device)
+    trainee = Trainee(network, row.optimiser, device, job.precision)
     model, optimiser, cohort = trainee.model, trainee.optimiser, Cohort([trainee])
     normaliser = Normaliser(dataset.mean, dataset.std, device)
     feed = Feed(train, dataset, normaliser, device)
@@ -50,7 +50,7 @@ def run(job: Job) -> None:
         for epoch in range(len(history), row.epochs):
             rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
             set_rate(optimiser, rate)
-            loss = train_epoch(cohort, feed, row, epoch)
+            loss = job.finite(train_epoch(cohort, feed, row, epoch), f"epoch {epoch}")
             right = accuracy(model, held) if held else None
             history.append([epoch, rate, loss, right])
             measured = {"train_loss": loss, "lr": rate} | ({"holdout_accuracy": right} if right is not None else {})

@@ -14,6 +14,7 @@ from edc.data.feed import Feed
 from edc.data.replay import Replay
 from edc.errors import EdcError
 from edc.job import Job
+from edc.nets.placing import answers
 from edc.observers import load_observer
 from edc.params import RelabelRow, twice_chance
 from edc.passes import images_at_once
@@ -111,7 +112,7 @@ def label_epochs(
 @torch.no_grad()
 def all_logits(observers: list[nn.Module], x: Tensor) -> Tensor:
     """What every observer says: (M, B, K)."""
-    return torch.stack([observer(x) for observer in observers])
+    return torch.stack([answers(observer, x) for observer in observers])
 
 
 def ensemble(logits: Tensor, row: RelabelRow) -> Tensor:

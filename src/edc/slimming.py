@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import math
 import statistics as descriptive
 from typing import Any
 
@@ -67,12 +66,7 @@ def run(job: Job) -> None:
                 student.begin_epoch(epoch)
                 for batch in source.epoch(epoch):
                     cohort.step(*batch)
-                loss = student.end_epoch()
-                if not math.isfinite(loss):
-                    raise EdcError(
-                        f"slimming.{job.key}: training diverged in epoch {epoch} (loss {loss}); lower "
-                        f"slimming.{job.key}.optimiser.lr or raise slimming.{job.key}.schedule.warmup"
-                    )
+                loss = job.finite(student.end_epoch(), f"epoch {epoch}")
                 student.history.append([epoch, student.rate, loss, None])
                 progress.update()
                 job.keep(checkpoint, functools.partial(position, unit, epoch + 1, history, sparse, student))
@@ -120,14 +114,14 @@ def prepare(
     size, channels = dataset.image_size, dataset.channels
     model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
     if ratio is None:
-        return Student(seed, row, dataset, device, model=model, sparsity=row.sparsity), None
+        return Student(seed, row, dataset, device, job.precision, model, row.sparsity), None
     assert isinstance(model, VGG)
     assert sparse is not None
     model.load_state_dict(sparse)
     small = slimmed(model, remaining(job, model, ratio))
     # Fine-tuning has a schedule of its own length.
     settings = row.model_copy(update={"epochs": max(1, row.finetune)})
-    student = Student(seed, settings, dataset, device, model=small)
+    student = Student(seed, settings, dataset, device, job.precision, small)
     return student, student.test(feed)
 
 

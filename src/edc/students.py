@@ -27,6 +27,7 @@ class Student(Trainee):
         row: network and protocol.
         dataset: shape of images and number of classes.
         device: where it trains.
+        precision: of its passes.
         model: what is trained instead of a fresh network of the row's name.
         sparsity: weight of the L1 norm of BN scales in the loss (network slimming, Liu et al. 2017).
 
@@ -41,6 +42,7 @@ class Student(Trainee):
         row: StudentRow,
         dataset: Dataset,
         device: torch.device,
+        precision: torch.dtype = torch.float32,
         model: nn.Module | None = None,
         sparsity: float = 0.0,
     ) -> None:
@@ -48,7 +50,7 @@ class Student(Trainee):
         if model is None:
             size, channels = dataset.image_size, dataset.channels
             model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
-        super().__init__(model, row.optimiser, device)
+        super().__init__(model, row.optimiser, device, precision)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self.history: list[list[Any]] = []

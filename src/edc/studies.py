@@ -61,8 +61,8 @@ Role = Literal["match", "score", "label"]
 """What a network is asked for: statistics to match and classes to agree with, scores of crops, soft labels."""
 
 
-Networks = list[str] | Literal["first"]
-"""Observers of a dataset by name, or the first of them."""
+Networks = list[str] | Literal["first", "all"]
+"""Observers of a dataset by name, the first of them, or all."""
 
 
 class Layer(Model):

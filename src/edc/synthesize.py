@@ -42,6 +42,7 @@ def run(job: Job) -> None:
             with bar(total, f"synthesize {job.key}", done) as progress:
 
                 def after(now: Progress) -> None:
+                    job.finite(sum(now.history[-1][-3:]), f"iteration {now.iteration - 1}")
                     progress.update(now.together)
                     job.keep(checkpoint, lambda: vars(now))
 
@@ -87,8 +88,7 @@ def load_observers(job: Job) -> list[Observer]:
         if stored is not None:
             targets = read_tensors(RESULTS / "statistics" / row.statistics / f"{key}.safetensors")
             targets = {name: tensor.to(device) for name, tensor in targets.items()}
-        precision = getattr(torch, job.plan.machine.precision)
-        found.append(Observer.make(key, load_observer(job, key), row, patch, shape, targets, precision))
+        found.append(Observer.make(key, load_observer(job, key), row, patch, shape, targets))
     return found
 
 

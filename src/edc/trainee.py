@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.nets.placing import answers, placed
 from edc.training import make_optimiser
 
 if TYPE_CHECKING:
@@ -21,12 +22,17 @@ class Trainee:
         model: to be trained.
         settings: of its optimiser.
         device: where it trains.
+        precision: of its passes.
     """
 
-    def __init__(self, model: nn.Module, settings: Optimiser, device: torch.device) -> None:
-        self.model = model.to(device)
-        if device.type == "cuda":  # the layout its convolutions work in; otherwise each of them turns its input round
-            self.model = self.model.to(memory_format=torch.channels_last)
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Optimiser,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.model = placed(model, device, precision)
         self.optimiser = make_optimiser(self.model, settings)
         self._total, self._count = torch.zeros((), device=device), 0
 
@@ -43,7 +49,7 @@ class Trainee:
 
     def update(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         """The operations of a step on the device, and nothing else: what a CUDA graph holds."""
-        loss = self.loss(self.model(x), targets, labels)
+        loss = self.loss(answers(self.model, x), targets, labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.adjust()

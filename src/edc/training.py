@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from edc.choices import LOSS, implementation
 from edc.nets.groups import weight_decay_groups
+from edc.nets.placing import answers
 from edc.passes import images_at_once
 
 if TYPE_CHECKING:
@@ -124,5 +125,5 @@ def accuracy(model: nn.Module, feed: Feed) -> float:
     model.eval()
     right = torch.zeros((), dtype=torch.int64, device=feed.device)
     for x, truth in feed.plain(images_at_once(feed.dataset.image_size)):
-        right += (model(x).argmax(1) == truth).sum()
+        right += (answers(model, x).argmax(1) == truth).sum()
     return 100.0 * int(right) / len(feed)

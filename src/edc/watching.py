@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edc.moments import Layout, Source
+from edc.moments import Layout, Maps, Source
+from edc.nets.placing import answers, halved
 
 Kind = Literal["bn", "conv"]
 LAYERS: dict[Kind, type[nn.Module]] = {"bn": nn.BatchNorm2d, "conv": nn.Conv2d}
@@ -64,7 +65,7 @@ class Slopes:
         self.layout, self.images = layout, images
         self.inputs: dict[int, Tensor] = {}
         self.means = torch.empty(0)
-        self.values: Tensor | None = None
+        self.values: list[list[Tensor]] | None = None
 
     def receive(self, gradient: Tensor | None) -> None:
         """Take the gradient (G, D) of the statistics; None: nothing depends on them."""
@@ -76,7 +77,9 @@ class Slopes:
             return None
         if x._version != version:
             raise RuntimeError("a watched tensor was changed in place after it was measured")
-        return self.layout.sources[number].pull(x, gradient, self.values[:, self.layout.spans[number]])
+        maps = Maps(x.to(torch.float32), len(self.means))
+        part = maps.restored(self.layout.sources[number].pull(maps, self.values[number]))
+        return part.add_(gradient).to(gradient.dtype)
 
 
 class Statistics(torch.autograd.Function):
@@ -119,7 +122,6 @@ class Watcher:
         patch: side of the cells, pixels of the feature map.
         shape: (C, H, W) of the images; one forward pass with zeros finds the maps' sizes.
         kinds: which layers are looked at.
-        precision: the network's own arithmetic; statistics and logits are float32 always.
 
     Attributes:
         hooks: the observed layers.
@@ -132,13 +134,12 @@ class Watcher:
         patch: int,
         shape: Sequence[int],
         kinds: Sequence[Kind] = ("bn", "conv"),
-        precision: torch.dtype = torch.float32,
     ) -> None:
-        self.observer, self.patch, self.precision = observer, patch, precision
+        self.observer, self.patch = observer, patch
         layers = observed(observer, kinds)
         device = next(observer.parameters()).device
         self._active, self._groups, self._wanted = False, 1, set[int]()
-        self._sums: dict[int, tuple[Tensor, Tensor]] = {}
+        self._sums: dict[int, tuple[Tensor, Tensor | None]] = {}
         seen = _inputs(observer, [module for _, _, module in layers], torch.zeros(2, *shape, device=device))
         tensors: dict[tuple[int, int], int] = {}
         self._sources = [tensors.setdefault((id(x), version), len(tensors)) for x, version in seen]
@@ -170,7 +171,12 @@ class Watcher:
 
     def _measure(self, number: int, x: Tensor) -> None:
         values = x.detach()
-        self._sums[number] = self.layout.sources[number].sums(values, self._groups)
+        source, maps = self.layout.sources[number], Maps(values.to(torch.float32), self._groups)
+        if halved(self.observer):
+            with torch.autocast(x.device.type, enabled=False):
+                self._sums[number] = source.sums(maps)
+        else:
+            self._sums[number] = source.sums(maps)
         if torch.is_grad_enabled() and x.requires_grad:
             slopes, version = self._slopes, values._version
             slopes.inputs[number] = values
@@ -207,7 +213,7 @@ class Watcher:
         self._active = True
         try:
             # The hook on a leaf would outlive this pass.
-            logits = self._forward(x.view_as(x) if x.is_leaf else x)
+            logits = answers(self.observer, x.view_as(x) if x.is_leaf else x)
         finally:
             self._active = False
             sums, self._sums, self._slopes = self._sums, {}, Slopes(self.layout, 0)
@@ -217,16 +223,7 @@ class Watcher:
     def logits(self, x: Tensor) -> Tensor:
         """Forward pass without statistics and without gradient: (B, K)."""
         with torch.no_grad():
-            return self._forward(x)
-
-    def _forward(self, x: Tensor) -> Tensor:
-        found: Tensor
-        if self.precision == torch.float32:
-            found = self.observer(x)
-            return found
-        with torch.autocast(x.device.type, self.precision):
-            found = self.observer(x)
-        return found.to(torch.float32)
+            return answers(self.observer, x)
 
     def close(self) -> None:
         """Take the hooks off the network."""

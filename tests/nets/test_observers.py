@@ -12,6 +12,7 @@ from torch import nn
 
 from edc import nets
 from edc.errors import EdcError
+from edc.nets.placing import placed
 from edc.observers import load_observer
 from edc.storage import write_tensors
 
@@ -28,6 +29,7 @@ def job(network: str, weights: str | None = None, classes: int = 5) -> Any:
     """A run whose upstream is one trained observer."""
     return SimpleNamespace(
         device="cpu",
+        precision=torch.float32,
         dataset=SimpleNamespace(classes=classes, image_size=SIZE, channels=3),
         upstream=lambda stage, key: {"params": {stage: {"network": network, "weights": weights}}},
     )
@@ -61,7 +63,7 @@ def test_the_same_function_as_was_trained(network: str, weights: str | None) -> 
     assert not any(parameter.requires_grad for parameter in found.parameters())
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(found(x), model(x))
+        assert torch.equal(found(x), placed(model, torch.device("cpu"))(x))
 
 
 @pytest.mark.parametrize("network", ["googlenet", "inception_v3"])

@@ -12,6 +12,7 @@ from edc.builder import Builder
 from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.nets import build
+from edc.nets.placing import placed
 from edc.params import Dataset, Plan
 from edc.studies import StudyFile
 
@@ -88,12 +89,13 @@ class Bench:
         self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, device)
         self.patch = next(iter(self.plan.statistics.values())).patch
 
-    def network(self, name: str | None = None) -> nn.Module:
-        """With random weights, in eval mode, frozen."""
+    def network(self, name: str | None = None, bare: bool = False) -> nn.Module:
+        """With random weights, in eval mode, frozen; placed as the stages do, or, bare, as it was built."""
         dataset = self.dataset
         size, channels = dataset.image_size, dataset.channels
         model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
-        return model.eval().requires_grad_(False).to(self.device)
+        model = model.eval().requires_grad_(False)
+        return model.to(self.device) if bare else placed(model, self.device)
 
     def pixels(self, n: int) -> Tensor:
         """Random pictures, uint8 (n, C, S, S)."""

@@ -39,7 +39,7 @@ def pretrain(bench: Bench) -> Pieces:
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
     trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device)
-    cohort, model = Cohort([trainee]), bench.network().train().requires_grad_(True)
+    cohort, model = Cohort([trainee]), bench.network(bare=True).train().requires_grad_(True)
     optimiser = make_optimiser(model, row.optimiser)
     epochs = iter(range(10**9))
     x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
@@ -66,7 +66,7 @@ def pretrain(bench: Bench) -> Pieces:
 def statistics(bench: Bench) -> Pieces:
     """The statistics pass over one batch, from shuffling to the class tables."""
     n, classes = bench.case.images, bench.dataset.classes
-    bare_models, plain = ([bench.network(name) for name in bench.names] for _ in range(2))
+    bare_models, plain = ([bench.network(name, bare=True) for name in bench.names] for _ in range(2))
     watchers = [Watcher(bench.network(name), bench.patch, bench.shape) for name in bench.names]
     measured = [Recorded(watcher.moments) for watcher in watchers]
     sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
@@ -118,7 +118,7 @@ def synthesis(bench: Bench) -> Pieces:
     match, visits = row.match.model_copy(update={"carry": False}), max(1, 100 // n)
     optimise = row.optimise.model_copy(update={"iterations": visits})
     row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
-    model, bare_model = bench.network(), bench.network()
+    model, bare_model = bench.network(), bench.network(bare=True)
     size = Watcher(bench.network(), bench.patch, bench.shape).size
     draws = torch.Generator().manual_seed(0)
     targets = {
@@ -163,7 +163,7 @@ def synthesis(bench: Bench) -> Pieces:
 def relabel(bench: Bench) -> Pieces:
     """Augmented views of a condensed set, labelled by one observer."""
     row = next(iter(bench.plan.relabel.values()))
-    model, n = bench.network(), bench.case.images
+    model, bare_model, n = bench.network(), bench.network(bare=True), bench.case.images
     epochs = max(1, n // TRAINED)
     row = row.model_copy(update={"batch": min(row.batch, TRAINED), "epochs": epochs})
     replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
@@ -177,7 +177,7 @@ def relabel(bench: Bench) -> Pieces:
 
     return Pieces(
         stage=stage,
-        bare=torch.no_grad()(lambda: model(x)),
+        bare=torch.no_grad()(lambda: bare_model(x)),
         reference=None,
         units=epochs * TRAINED,
         unit="image",
@@ -196,7 +196,7 @@ def evaluate(bench: Bench) -> Pieces:
     classes = bench.labels(TRAINED)
     students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
     cohort = Cohort(students)
-    model = bench.network().train().requires_grad_(True)
+    model = bench.network(bare=True).train().requires_grad_(True)
     settings = row.optimiser
     optimiser = torch.optim.AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
     x, y = bench.normaliser.encode(bench.pixels(batch)), bench.labels(batch)

@@ -32,7 +32,7 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 def _shuffle(x: Tensor) -> Tensor:
     """Interleave the two halves of the channels, so that the next unit splits them anew: (B, C, H, W)."""
-    return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    return F.channel_shuffle(x, 2)
 
 
 class BasicUnit(nn.Module):

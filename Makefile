@@ -6,6 +6,9 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
+# Installed without bytecode, packages keep it from their first import on: a hundred runs that compile PyTorch's sources
+# anew each time take a minute longer.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast lint ui report setup lock
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from edc import nets
 from edc.choices import Match
 from edc.matching import StatisticsMatcher, skipped_hooks, swapped_cells
 from edc.moments import grid, to_grid
+from edc.nets.placing import placed
 from edc.oracle import Oracle, plain_statistics
 from edc.statistics import ClassSums
 from edc.watching import Hook, Watcher, running_statistics
@@ -100,8 +102,9 @@ def image_statistics(x: Tensor, patch: int) -> Tensor:
         ((2, 2, 28, 28), 16),
     ],
 )
-def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int) -> None:
-    x = (1.5 * random_normal(*shape) + 0.7).requires_grad_()
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int, order: torch.memory_format) -> None:
+    x = (1.5 * random_normal(*shape) + 0.7).contiguous(memory_format=order).requires_grad_()
     found = batch_statistics(x, patch)
     cotangent = random_normal(len(found), seed=1)
     found.backward(cotangent)
@@ -112,6 +115,28 @@ def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int) -> No
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
     assert relative_difference(x.grad, y.grad) < 1e-5
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12),
+    st.sampled_from([0, 3, 4, 16]), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_groups_and_memory_order_change_nothing(
+    groups: int, n: int, channels: int, height: int, width: int, patch: int, last: bool, seed: int
+) -> None:
+    """Each group's statistics and gradient are those of the group alone, however its maps lie in memory."""
+    x = random_normal(groups * n, channels, height, width, seed=seed) + 0.5
+    order = torch.channels_last if last else torch.contiguous_format
+    together = x.detach().clone(memory_format=order).requires_grad_()
+    alone = x.clone().requires_grad_()
+    _, found = watched(x, patch)(together, groups=groups)
+    expected = torch.stack([batch_statistics(part, patch) for part in alone.split(n)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    cotangent = random_normal(*found.shape, seed=1)
+    found.backward(cotangent)
+    expected.backward(cotangent)
+    torch.testing.assert_close(together.grad, alone.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_statistics_of_channels_far_from_zero() -> None:
@@ -412,8 +437,9 @@ def test_layer_skipped_at_first_starts_from_its_own_first_value() -> None:
     close(matcher.running, [1.0] * 4 + [3.0] * 4)
 
 
+@pytest.mark.parametrize("place", [lambda model: model, lambda model: placed(model, torch.device("cpu"))])
 @pytest.mark.parametrize("name", nets.networks())
-def test_gradient_through_the_zoo(name: str) -> None:
+def test_gradient_through_the_zoo(name: str, place: Callable[[nn.Module], nn.Module]) -> None:
     network = nets.build(name, classes=4, image_size=16, seed=0).eval()
     for layer in network.modules():  # without statistics of their own, deep random networks die out or explode
         if isinstance(layer, nn.BatchNorm2d):
@@ -421,7 +447,7 @@ def test_gradient_through_the_zoo(name: str) -> None:
     network.train()
     with torch.no_grad():
         network(random_normal(4, 3, 16, 16, seed=5))
-    network.eval().requires_grad_(False)
+    network = place(network.eval().requires_grad_(False))
     watcher = Watcher(network, 4, (3, 16, 16))
     everything, table = random_targets(watcher, 4)
     oracle = Oracle(network, 4, Match(), everything, table)

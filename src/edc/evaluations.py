@@ -138,7 +138,7 @@ def evaluations() -> list[Evaluation]:
             label_bytes=manifest.label_bytes,
             steps=manifest.steps,
             own_protocol=own[choice],
-            paper_dataset=paper_dataset(row.dataset, dataset),
+            paper_dataset=paper_dataset(dataset),
             paper_student=students[row.student],
         )
         other = seen.setdefault((*one.cell, one.variant, one.protocol), one)
@@ -192,7 +192,7 @@ def manifests(stage: str, model: type[Part]) -> Iterator[tuple[str, Any]]:
         yield run, manifest
 
 
-def paper_dataset(name: str, dataset: _Dataset) -> str | None:
+def paper_dataset(dataset: _Dataset) -> str | None:
     """The paper's name of a dataset, None for a part of one: its accuracy is not the paper's quantity."""
     whole = dataset.train_per_class is None and dataset.test_per_class is None
-    return DATASETS.get(name) if whole else None
+    return DATASETS.get(dataset.family) if whole else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from edc.cohort import draws
 from edc.nets import build
 from edc.params import Dataset, StudentRow
 from edc.rng import generator
@@ -53,6 +54,7 @@ class Student(Trainee):
         super().__init__(model, row.optimiser, device, precision)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
+        self._draws = any(draws(module) for module in model.modules())
         self.history: list[list[Any]] = []
         self.rate = row.optimiser.lr
 
@@ -66,8 +68,8 @@ class Student(Trainee):
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         """See :class:`Trainee`."""
-        # Dropout, where a network has it, must not depend on the other seeds or on where a run was interrupted.
-        torch.manual_seed(self._seed + self._count)
+        if self._draws:  # must not depend on the other seeds or on where a run was interrupted
+            torch.manual_seed(self._seed + self._count)
         super().step(x, targets, labels)
 
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:

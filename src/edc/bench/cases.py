@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +47,8 @@ class Pieces:
 
     Attributes:
         stage: the stage's own code.
-        bare: the network's passes alone.
-        reference: the same as the stage, layer by layer; None where there is none.
+        bare: makes ready the network's passes alone, as it was built; called once the stage's memory is known.
+        reference: makes ready the same as the stage, layer by layer; None where there is none.
         units: how many of `unit` one call does.
         unit: what a time is given for.
         passes: forward passes of one image in a call of `bare`, a backward pass counted as one or two.
@@ -55,8 +56,8 @@ class Pieces:
     """
 
     stage: Work
-    bare: Work
-    reference: Work | None
+    bare: Callable[[], Work]
+    reference: Callable[[], Work] | None
     units: int
     unit: str
     passes: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.bench.cases import Bench, Pieces
-from edc.bench.timing import Work
+from edc.bench.timing import Work, held_at_most
 from edc.cohort import Cohort
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
@@ -39,19 +40,24 @@ def pretrain(bench: Bench) -> Pieces:
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
     trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device)
-    cohort, model = Cohort([trainee]), bench.network(bare=True).train().requires_grad_(True)
-    optimiser = make_optimiser(model, row.optimiser)
-    epochs = iter(range(10**9))
-    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
+    cohort, epochs = Cohort([trainee]), iter(range(10**9))
 
-    def bare() -> None:
-        for _ in range(2):
-            loss = F.cross_entropy(model(x), y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    def bare() -> Work:
+        model = bench.network(bare=True).train().requires_grad_(True)
+        optimiser = make_optimiser(model, row.optimiser)
+        x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
 
-    floor = 4 * bench.weights(model) + _training(bench, n) + images.images.numel()
+        def steps() -> None:
+            for _ in range(2):
+                loss = F.cross_entropy(model(x), y)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+        return steps
+
+    # Weights, their gradients, the momentum.
+    floor = 3 * bench.weights(trainee.model) + _training(bench, n) + images.images.numel()
     return Pieces(
         stage=lambda: train_epoch(cohort, feed, row, next(epochs)),
         bare=bare,
@@ -66,46 +72,57 @@ def pretrain(bench: Bench) -> Pieces:
 def statistics(bench: Bench) -> Pieces:
     """The statistics pass over one batch, from shuffling to the class tables."""
     n, classes = bench.case.images, bench.dataset.classes
-    bare_models, plain = ([bench.network(name, bare=True) for name in bench.names] for _ in range(2))
-    watchers = [Watcher(bench.network(name), bench.patch, bench.shape) for name in bench.names]
+    models = [bench.network(name) for name in bench.names]
+    watchers = [Watcher(model, bench.patch, bench.shape) for model in models]
     measured = [Recorded(watcher.moments) for watcher in watchers]
     sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
     images = bench.image_set(16 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
     batches = _endless(feed, n)
-    x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
-    inputs: list[tuple[Tensor, int]] = []
-    for layer in (layer for model in plain for layer in model.modules()):
-        if isinstance(layer, tuple(LAYERS.values())):
-            cell = bench.patch if isinstance(layer, nn.Conv2d) else 0
-            layer.register_forward_pre_hook(lambda _, given, cell=cell: inputs.append((given[0], cell)))
-    tables: dict[tuple[int, int], Tensor] = {}
 
     def stage() -> None:
         batch, labels = next(batches)
         for moments, held in zip(measured, sums, strict=True):
             held.add(*moments(batch), labels)
 
-    @torch.no_grad()
-    def bare() -> None:
-        for model in bare_models:
-            model(x)
+    def bare() -> Work:
+        bare_models = [bench.network(name, bare=True) for name in bench.names]
+        x = bench.normaliser.encode(bench.pixels(n))
 
-    def reference() -> None:
-        """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
-        with torch.no_grad():
-            for model in plain:
+        @torch.no_grad()
+        def passes() -> None:
+            for model in bare_models:
                 model(x)
-        for i, (seen, cell) in enumerate(inputs):
-            plain_statistics(seen, cell)
-            for j, found in enumerate(zip(*(plain_statistics(image[None], cell) for image in seen), strict=True)):
-                values = torch.stack(found)
-                table = tables.setdefault((i, j), values.new_zeros(classes, values.shape[1]))
-                table.index_add_(0, y, values)
-        inputs.clear()
+
+        return passes
+
+    def reference() -> Work:
+        plain = [bench.network(name, bare=True) for name in bench.names]
+        x, y = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
+        inputs: list[tuple[Tensor, int]] = []
+        for layer in (layer for model in plain for layer in model.modules()):
+            if isinstance(layer, tuple(LAYERS.values())):
+                cell = bench.patch if isinstance(layer, nn.Conv2d) else 0
+                layer.register_forward_pre_hook(lambda _, given, cell=cell: inputs.append((given[0], cell)))
+        tables: dict[tuple[int, int], Tensor] = {}
+
+        def layer_by_layer() -> None:
+            """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
+            with torch.no_grad():
+                for model in plain:
+                    model(x)
+            for i, (seen, cell) in enumerate(inputs):
+                plain_statistics(seen, cell)
+                for j, found in enumerate(zip(*(plain_statistics(image[None], cell) for image in seen), strict=True)):
+                    values = torch.stack(found)
+                    table = tables.setdefault((i, j), values.new_zeros(classes, values.shape[1]))
+                    table.index_add_(0, y, values)
+            inputs.clear()
+
+        return layer_by_layer
 
     halves = [watcher.layout.half for watcher in watchers]
-    floor = sum(bench.weights(model) for model in bare_models) + max(_largest(m, bench, n) for m in bare_models)
+    floor = sum(bench.weights(model) for model in models) + max(held_at_most(model, bench.shape, n) for model in models)
     # Three class tables for each observer, and the statistics of the batch's images.
     floor += images.images.numel() + 4 * (3 * classes * sum(halves) + 2 * n * max(halves))
     return Pieces(stage, bare, reference, n, "image", n, floor)
@@ -118,7 +135,7 @@ def synthesis(bench: Bench) -> Pieces:
     match, visits = row.match.model_copy(update={"carry": False}), max(1, 100 // n)
     optimise = row.optimise.model_copy(update={"iterations": visits})
     row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
-    model, bare_model = bench.network(), bench.network(bare=True)
+    model = bench.network()
     size = Watcher(bench.network(), bench.patch, bench.shape).size
     draws = torch.Generator().manual_seed(0)
     targets = {
@@ -129,30 +146,40 @@ def synthesis(bench: Bench) -> Pieces:
     images, labels = bench.normaliser.encode(bench.pixels(n)), bench.labels(n)
     group = row.optimise.group
     groups = list(torch.arange(n).split(group if group and n % group == 0 else n))
-    oracle = Oracle(bare_model, bench.patch, row.match, targets["global"], targets["classes"], torch.float32)
-    x = images.clone().requires_grad_()
-    adam = torch.optim.Adam([x], lr=row.optimise.lr, betas=row.optimise.betas)
 
     def stage() -> None:
         synthesize(images, labels, groups, [observer], row, bench.normaliser, Progress(), lambda _: None, len(groups))
 
-    def bare() -> None:
-        x.grad = None
-        F.cross_entropy(bare_model(x), labels).backward()
+    def bare() -> Work:
+        bare_model, x = bench.network(bare=True), images.clone().requires_grad_()
 
-    def reference() -> None:
-        adam.zero_grad()
-        logits, loss = oracle.visit(x, labels)
-        (F.cross_entropy(logits, labels) + row.match.weight * loss).backward()
-        adam.step()
-        with torch.no_grad():
-            bench.normaliser.clamp_(x)
+        def there_and_back() -> None:
+            x.grad = None
+            F.cross_entropy(bare_model(x), labels).backward()
+
+        return _repeated(there_and_back, visits)
+
+    def reference() -> Work:
+        everything, classes = targets["global"], targets["classes"]
+        oracle = Oracle(bench.network(bare=True), bench.patch, row.match, everything, classes, torch.float32)
+        x = images.clone().requires_grad_()
+        adam = torch.optim.Adam([x], lr=row.optimise.lr, betas=row.optimise.betas)
+
+        def layer_by_layer() -> None:
+            adam.zero_grad()
+            logits, loss = oracle.visit(x, labels)
+            (F.cross_entropy(logits, labels) + row.match.weight * loss).backward()
+            adam.step()
+            with torch.no_grad():
+                bench.normaliser.clamp_(x)
+
+        return _repeated(layer_by_layer, visits)
 
     floor = bench.weights(model) + activations(model, bench.shape, n) + 5 * images.numel() * 4
     return Pieces(
         stage=stage,
-        bare=_repeated(bare, visits),
-        reference=_repeated(reference, visits),
+        bare=bare,
+        reference=reference,
         units=visits,
         unit="iteration",
         passes=2 * n * visits,
@@ -163,21 +190,26 @@ def synthesis(bench: Bench) -> Pieces:
 def relabel(bench: Bench) -> Pieces:
     """Augmented views of a condensed set, labelled by one observer."""
     row = next(iter(bench.plan.relabel.values()))
-    model, bare_model, n = bench.network(), bench.network(bare=True), bench.case.images
+    model, n = bench.network(), bench.case.images
     epochs = max(1, n // TRAINED)
     row = row.model_copy(update={"batch": min(row.batch, TRAINED), "epochs": epochs})
     replay = Replay(bench.pixels(TRAINED), row, bench.normaliser)
     logits = np.zeros((epochs, TRAINED, bench.dataset.classes), np.float16)
-    x = bench.normaliser.encode(bench.pixels(epochs * TRAINED))
-    floor = bench.weights(model) + _largest(model, bench, epochs * TRAINED) + 2 * x.numel() * 4
+    # Beside the network's own, the augmented images.
+    views = epochs * TRAINED * math.prod(bench.shape) * 4
+    floor = bench.weights(model) + held_at_most(model, bench.shape, epochs * TRAINED) + views
 
     def stage() -> None:
         replay.forget()
         label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED)
 
+    def bare() -> Work:
+        bare_model, x = bench.network(bare=True), bench.normaliser.encode(bench.pixels(epochs * TRAINED))
+        return torch.no_grad()(lambda: bare_model(x))
+
     return Pieces(
         stage=stage,
-        bare=torch.no_grad()(lambda: bare_model(x)),
+        bare=bare,
         reference=None,
         units=epochs * TRAINED,
         unit="image",
@@ -196,11 +228,6 @@ def evaluate(bench: Bench) -> Pieces:
     classes = bench.labels(TRAINED)
     students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
     cohort = Cohort(students)
-    model = bench.network(bare=True).train().requires_grad_(True)
-    settings = row.optimiser
-    optimiser = torch.optim.AdamW(model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay)
-    x, y = bench.normaliser.encode(bench.pixels(batch)), bench.labels(batch)
-    goal = torch.zeros(batch, bench.dataset.classes, device=device)
     steps = len(batches_of(torch.arange(TRAINED), batch))
 
     def stage() -> None:
@@ -212,16 +239,25 @@ def evaluate(bench: Bench) -> Pieces:
         for index, view in replay.epoch(0, batch):
             cohort.step(view, labels[index].to(torch.float32), classes[index])
 
-    def bare() -> None:
-        for _ in range(steps * bench.case.seeds):
-            logits = model(x)
-            loss = F.mse_loss(logits, goal) + row.loss.ce_weight * F.cross_entropy(logits, y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+    def bare() -> Work:
+        model, of = bench.network(bare=True).train().requires_grad_(True), row.optimiser
+        optimiser = torch.optim.AdamW(model.parameters(), of.lr, of.betas, weight_decay=of.weight_decay)
+        x, y = bench.normaliser.encode(bench.pixels(batch)), bench.labels(batch)
+        goal = torch.zeros(batch, bench.dataset.classes, device=device)
 
-    # Weights, their gradients, two moments, an average.
-    floor = bench.case.seeds * 5 * bench.weights(model) + _training(bench, batch) + TRAINED * x[0].numel()
+        def one_after_the_other() -> None:
+            for _ in range(steps * bench.case.seeds):
+                logits = model(x)
+                loss = F.mse_loss(logits, goal) + row.loss.ce_weight * F.cross_entropy(logits, y)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+
+        return one_after_the_other
+
+    # Weights, their gradients, two moments, an average; the set and an epoch of its views.
+    each, pixels = bench.weights(students[0].model), math.prod(bench.shape)
+    floor = bench.case.seeds * 5 * each + _training(bench, batch) + TRAINED * pixels * (1 + 4)
     passes = 3 * TRAINED * bench.case.seeds
     return Pieces(stage, bare, None, steps, "step", passes, floor)
 
@@ -253,18 +289,3 @@ def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
 def _training(bench: Bench, images: int) -> int:
     """Bytes a training step keeps for its backward pass."""
     return activations(bench.network().requires_grad_(True), bench.shape, images)
-
-
-def _largest(model: nn.Module, bench: Bench, images: int) -> int:
-    """Bytes of the two largest neighbouring maps: what a pass without gradient has to hold."""
-    sizes: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda _, __, out: sizes.append(out.numel() * 4))
-        for module in model.modules()
-        if not list(module.children())
-    ]
-    with torch.no_grad():
-        model(torch.zeros(2, *bench.shape, device=bench.device))
-    for hook in hooks:
-        hook.remove()
-    return max(a + b for a, b in zip(sizes, [*sizes[1:], 0], strict=True)) * images // 2

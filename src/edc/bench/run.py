@@ -17,8 +17,8 @@ import torch
 
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES
-from edc.bench.timing import kernels, matrix_rate, peak, ratio, side_by_side
-from edc.devices import keep_freed_memory, memory, spare_compiler
+from edc.bench.timing import held, kernels, matrix_rate, peak, ratio, side_by_side
+from edc.devices import keep_freed_memory, spare_compiler
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.progress import bar
@@ -71,20 +71,22 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     where = torch.device(device)
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False
-    begun = memory("VmRSS")
+    begun = held(where)
     bench = Bench(case, where, recipe)
     pieces = STAGES[case.stage](bench)
-    # Before freed memory is kept, and the smaller need first.
-    peaks = [peak(work, where, begun) / 2**20 for work in (pieces.bare, pieces.stage)]
+    # Before freed memory is kept, and before anything else is held beside it.
+    peaks = [peak(pieces.stage, where, begun) / 2**20]
+    between = held(where)
+    works = {"stage": pieces.stage, "bare": pieces.bare()}
+    peaks.append(peak(works["bare"], where, between) / 2**20)
     keep_freed_memory()
-    works = {"stage": pieces.stage, "bare": pieces.bare}
     if pieces.reference is not None:
-        works["reference"] = pieces.reference
+        works["reference"] = pieces.reference()
     times = side_by_side(works, where, seconds)
     each = {name: 1000 * statistics.median(found) / pieces.units for name, found in times.items()}
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
-    line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[0], "peak_mb": peaks[1]}
+    line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[1], "peak_mb": peaks[0]}
     line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "torch": str(torch.__version__)}
     line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     code = provenance()

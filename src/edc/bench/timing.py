@@ -5,12 +5,17 @@ from __future__ import annotations
 import ctypes
 import statistics
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from edc.devices import peak_memory
+from edc.devices import memory, peak_memory
 
 Work = Callable[[], object]
 
@@ -56,16 +61,65 @@ def forget_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
+def held(device: torch.device) -> int:
+    """Bytes in use now: of a GPU's memory by tensors, else by the process."""
+    return torch.cuda.memory_allocated() if device.type == "cuda" else memory("VmRSS")
+
+
 def peak(work: Work, device: torch.device, begun: int) -> int:
     """Bytes a piece of work takes at most above ``begun``, all that is held for it included."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         work()
-        return torch.cuda.max_memory_allocated()
+        return torch.cuda.max_memory_allocated() - begun
     ctypes.CDLL(None).malloc_trim(0)
     forget_peak()
     work()
     return max(0, peak_memory() - begun)
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made, and of those not yet given back.
+
+    Attributes:
+        most: held at once at most.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._known: set[int] = set()
+        self._now = self.most = 0
+
+    def _gone(self, storage: int, size: int) -> None:
+        self._known.discard(storage)
+        self._now -= size
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """See PyTorch."""
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self._known:
+                    self._known.add(storage._cdata)
+                    self._now += storage.nbytes()
+                    weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
+        self.most = max(self.most, self._now)
+        return found
+
+
+@torch.no_grad()
+def held_at_most(network: nn.Module, shape: Sequence[int], images: int) -> int:
+    """Bytes of the maps a forward pass without gradient has at once at most, for images (C, H, W).
+
+    Measured on two images and scaled.
+    """
+    device = next(network.parameters()).device
+    with Held() as held:
+        network(torch.zeros(2, *shape, device=device))
+    return held.most * images // 2
 
 
 def kernels(work: Work) -> int:

@@ -11,13 +11,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 from torch.nn.utils import parameters_to_vector
 
 from edc.bench import projection
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES
 from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
-from edc.bench.timing import side_by_side
+from edc.bench.timing import held_at_most, side_by_side
 from edc.devices import peak_memory
 from edc.errors import EdcError
 from edc.passes import activations, groups_at_once
@@ -101,6 +102,11 @@ def test_what_is_measured_stays_measured(tmp_path: Path) -> None:
     assert other[["device", "torch", "commit", "dirty"]].notna().all(axis=None)
 
 
+def test_an_unknown_precision(tmp_path: Path) -> None:
+    with pytest.raises(EdcError, match="--precision"):
+        bench([], "cpu", 1, 0, "edc", tmp_path / "bench.csv", "half")
+
+
 @pytest.mark.parametrize("device", ["gpu", *(["cuda"] if not torch.cuda.is_available() else [])])
 def test_a_device_that_is_not_here(device: str, tmp_path: Path) -> None:
     with pytest.raises(EdcError, match="--device"):
@@ -109,13 +115,14 @@ def test_a_device_that_is_not_here(device: str, tmp_path: Path) -> None:
 
 def line(network: str, milliseconds: float, bare: float, **others: object) -> dict[str, object]:
     plain = {"stage": "synthesize", "images": 10, "seeds": 1, "unit": "iteration", "ratio": milliseconds / bare}
-    plain |= {"recipe": "edc_code", "threads": 2}
+    plain |= {"recipe": "edc_code", "threads": 2, "precision": "float32"}
     return dict.fromkeys(COLUMNS) | plain | {"network": network, "milliseconds": milliseconds, "bare": bare} | others
 
 
 def test_networks_are_summed() -> None:
+    small = {"peak_mb": 2.0, "floor_mb": 0.5, "bare_peak_mb": 1.0}
     memory = {"peak_mb": 3.0, "floor_mb": 2.0, "bare_peak_mb": 2.5}
-    table = pd.DataFrame([line("a", 3, 2, reference=8, **memory), line("b", 30, 10, reference=40, **memory)])
+    table = pd.DataFrame([line("a", 3, 2, reference=8, **small), line("b", 30, 10, reference=40, **memory)])
     found = summary(table).iloc[0]
     assert (found["networks"], found["milliseconds"], found["bare"]) == (2, 33, 12)
     assert found["ratio"] == pytest.approx(33 / 12)
@@ -184,3 +191,9 @@ def test_watching_leaves_nothing_behind() -> None:
     for _ in range(30):
         visit()
     assert peak_memory() - before < 10 * 16 * 64 * 64**2 * 4
+
+
+def test_a_pass_holds_what_it_has_not_given_back() -> None:
+    """Three maps of four bytes a value: the input, what the first layer makes of it, what the second makes of that."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Conv2d(2, 1, 1, bias=False))
+    assert held_at_most(network, (1, 4, 4), 10) == 10 * 4 * 16 * (1 + 2 + 2)

@@ -192,15 +192,15 @@ def bench(
     threads: Annotated[int, typer.Option("--threads", min=1, help="of the CPU")] = 2,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="for each measurement")] = 10.0,
     recipe: Annotated[str, typer.Option("--recipe", help="whose synthesis")] = "edc_code",
+    precision: Annotated[str, typer.Option("--precision", help="of the stages' passes")] = "float32",
     to: Annotated[Path | None, typer.Option("--to", help="CSV; default results/bench/DEVICE-DATASET.csv")] = None,
 ) -> None:
     """Measure what stages take beside the bare passes of their networks, all in one run. Needs no data."""
     from edc.bench import run
 
     target = to or run.WHERE / f"{device}-{dataset}.csv"
-    found = run.bench(
-        run.cases(dataset, stage or [], network or [], images or []), device, threads, seconds, recipe, target
-    )
+    todo = run.cases(dataset, stage or [], network or [], images or [])
+    found = run.bench(todo, device, threads, seconds, recipe, target, precision)
     typer.echo(run.summary(found).round(2).to_string(index=False))
     typer.echo(f"wrote {target}")
 

@@ -191,8 +191,8 @@ class Job:
         """
         if not math.isfinite(loss):
             row = f"{self.stage}.{self.key}"
-            rate = "optimise.lr" if self.stage == "synthesize" else "optimiser.lr"
-            raise EdcError(f"{row}: diverged in {when} (loss {loss}); lower {row}.{rate}")
+            knob = "optimise.lr or match.weight" if self.stage == "synthesize" else "optimiser.lr"
+            raise EdcError(f"{row}: diverged in {when} (loss {loss}); lower {row}.{knob}")
         return loss
 
     def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:

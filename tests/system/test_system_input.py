@@ -467,6 +467,23 @@ def test_an_observer_that_is_implausibly_bad(done):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("pretrain", "tiny-convnet_w32", {"optimiser.lr": 1e30}),
+        ("synthesize", "tiny-edc-ipc1", {"match.weight": 1e38}),
+        ("evaluate", "tiny-edc-ipc1-convnet_d2-edc", {"optimiser.lr": 1e30}),
+    ],
+)
+def test_a_loss_that_is_no_number(done, stage, key, value):
+    shutil.rmtree(done.path(f"results/{stage}/{key}"))
+    done.edit("params.yaml", {f"{stage}.{key}.{name}": number for name, number in value.items()})
+    line = done.refused("edc", stage, "--run", key)
+    assert f"{stage}.{key}: diverged in" in line
+    assert f"lower {stage}.{key}.optimi" in line
+
+
+@pytest.mark.slow
 def test_weights_of_another_network(done):
     done.edit(
         "params.yaml", {"pretrain.tiny-convnet_w32.weights": "results/pretrain/tiny-wrn_16_2/weights.safetensors"}

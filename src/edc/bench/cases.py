@@ -71,10 +71,11 @@ class Bench:
         case: what is measured.
         device: where.
         recipe: whose synthesis.
+        precision: of the stage's passes; the bare ones have float32.
     """
 
-    def __init__(self, case: Case, device: torch.device, recipe: str) -> None:
-        self.case, self.device = case, device
+    def __init__(self, case: Case, device: torch.device, recipe: str, precision: torch.dtype = torch.float32) -> None:
+        self.case, self.device, self.precision = case, device, precision
         study = StudyFile.model_validate(
             {"description": "bench", "datasets": [case.dataset], "recipes": [recipe], "protocols": ["edc"], "ipc": [10]}
             | {"students": ["convnet_d1" if case.network == ALL else case.network], "seeds": list(range(case.seeds))}
@@ -96,7 +97,7 @@ class Bench:
         size, channels = dataset.image_size, dataset.channels
         model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
         model = model.eval().requires_grad_(False)
-        return model.to(self.device) if bare else placed(model, self.device)
+        return model.to(self.device) if bare else placed(model, self.device, self.precision)
 
     def pixels(self, n: int) -> Tensor:
         """Random pictures, uint8 (n, C, S, S)."""

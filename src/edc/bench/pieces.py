@@ -39,7 +39,7 @@ def pretrain(bench: Bench) -> Pieces:
     row = row.model_copy(update={"batch": n})
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
-    trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device)
+    trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device, bench.precision)
     cohort, epochs = Cohort([trainee]), iter(range(10**9))
 
     def bare() -> Work:
@@ -226,7 +226,7 @@ def evaluate(bench: Bench) -> Pieces:
     replay = Replay(bench.pixels(TRAINED), choices, bench.normaliser)
     targets = np.zeros((1, TRAINED, bench.dataset.classes), np.float16)
     classes = bench.labels(TRAINED)
-    students = [Student(seed, row, bench.dataset, device) for seed in range(bench.case.seeds)]
+    students = [Student(seed, row, bench.dataset, device, bench.precision) for seed in range(bench.case.seeds)]
     cohort = Cohort(students)
     steps = len(batches_of(torch.arange(TRAINED), batch))
 

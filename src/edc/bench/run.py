@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import torch
@@ -21,6 +21,7 @@ from edc.bench.timing import held, kernels, matrix_rate, peak, ratio, side_by_si
 from edc.devices import keep_freed_memory, spare_compiler
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
+from edc.params import Machine
 from edc.progress import bar
 from edc.storage import replacing
 from edc.studies import DatasetFile, names, read
@@ -30,9 +31,9 @@ WHERE = Path("results/bench")
 COLUMNS = (
     "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio", "reference", "reference_ratio",
     "peak_mb", "bare_peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
-    "recipe", "threads", "device", "torch", "commit", "dirty",
+    "recipe", "threads", "precision", "device", "torch", "commit", "dirty",
 )  # fmt: skip
-KEY = ("stage", "network", "images", "seeds", "recipe", "threads")
+KEY = ("stage", "network", "images", "seeds", "recipe", "threads", "precision")
 """Lines with the same of these are the same measurement."""
 IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
 """Of a batch or a group, where nothing else is asked for."""
@@ -64,7 +65,9 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
     return found
 
 
-def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) -> dict[str, Any]:
+def measure(
+    case: Case, device: str, threads: int, seconds: float, recipe: str, precision: str = "float32"
+) -> dict[str, Any]:
     """One line of the table, measured in this process."""
     torch.set_num_threads(threads)
     spare_compiler()
@@ -72,7 +75,7 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False
     begun = held(where)
-    bench = Bench(case, where, recipe)
+    bench = Bench(case, where, recipe, getattr(torch, precision))
     pieces = STAGES[case.stage](bench)
     # Before freed memory is kept, and before anything else is held beside it.
     peaks = [peak(pieces.stage, where, begun) / 2**20]
@@ -87,7 +90,8 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
     line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[1], "peak_mb": peaks[0]}
-    line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "torch": str(torch.__version__)}
+    line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "precision": precision}
+    line |= {"torch": str(torch.__version__)}
     line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     code = provenance()
     line |= {"commit": code["edc.commit"], "dirty": code["edc.dirty"]}
@@ -104,18 +108,29 @@ def measure(case: Case, device: str, threads: int, seconds: float, recipe: str) 
     return line
 
 
-def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recipe: str, to: Path) -> pd.DataFrame:
+def bench(
+    todo: Sequence[Case],
+    device: str,
+    threads: int,
+    seconds: float,
+    recipe: str,
+    to: Path,
+    precision: str = "float32",
+) -> pd.DataFrame:
     """Measure cases one after the other, each in a process of its own, and write the table after each.
 
     A table that stands there already is gone on with: what it holds is not measured again.
 
     Raises:
-        EdcError: there is no such device, or a measurement failed.
+        EdcError: there is no such device or precision, or a measurement failed.
     """
     if device not in ("cpu", "cuda"):
         raise unknown_name("device", device, ("cpu", "cuda"), "--device")
     if device == "cuda" and not torch.cuda.is_available():
         raise EdcError("--device cuda: torch can't use a GPU here")
+    known = get_args(Machine.model_fields["precision"].annotation)
+    if precision not in known:
+        raise unknown_name("precision", precision, known, "--precision")
     if recipe not in names("recipes"):
         raise unknown_name("recipe", recipe, names("recipes"), "--recipe")
     try:  # before anything is measured
@@ -124,11 +139,11 @@ def bench(todo: Sequence[Case], device: str, threads: int, seconds: float, recip
         raise EdcError(f"--to {to}: {error.strerror}; expected a file to write to") from None
     done = pd.read_csv(to).to_dict("records") if to.exists() else []
     have = {tuple(line[name] for name in KEY) for line in done}
-    common = {"recipe": recipe, "threads": threads}
+    common = {"recipe": recipe, "threads": threads, "precision": precision}
     left = [case for case in todo if tuple((asdict(case) | common)[name] for name in KEY) not in have]
     with bar(len(todo), "bench", len(todo) - len(left), "case") as progress:
         for case in left:
-            arguments = json.dumps([asdict(case), device, threads, seconds, recipe])
+            arguments = json.dumps([asdict(case), device, threads, seconds, recipe, precision])
             command = [sys.executable, "-m", "edc.bench.run", arguments]
             environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
             made = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
@@ -149,22 +164,25 @@ def write(table: pd.DataFrame, to: Path) -> None:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Sums over the networks for each stage and size: the ratio of the sums, and the largest of a single network.
 
-    Where all networks were measured together, that is their sum.
+    Where all networks were measured together, that is their sum. Memory is that of the network that takes most.
     """
     found = []
     for (stage, images, seeds, *_), lines in table.groupby(
-        ["stage", "images", "seeds", "recipe", "threads"], sort=False
+        ["stage", "images", "seeds", "recipe", "threads", "precision"], sort=False
     ):
         single, together = lines[lines["network"] != ALL], lines[lines["network"] == ALL]
         part = together if len(together) else single
         whole = part["bare"].sum()
+        largest = lines.loc[
+            lines["peak_mb"].astype(float).fillna(0).idxmax()
+        ]  # decides how much memory a run of the stage takes
         reference = part["reference"].sum() / whole if part["reference"].notna().all() else None
         found.append(
             {"stage": stage, "images": images, "seeds": seeds, "networks": len(single), "unit": part["unit"].iloc[0]}
             | {"milliseconds": part["milliseconds"].sum(), "bare": whole, "ratio": part["milliseconds"].sum() / whole}
             | {"largest_ratio": lines["ratio"].max(), "reference_ratio": reference}
-            | {"peak_mb": lines["peak_mb"].max(), "peak_to_floor": (lines["peak_mb"] / lines["floor_mb"]).max()}
-            | {"peak_to_bare": (lines["peak_mb"] / lines["bare_peak_mb"]).max()}
+            | {"peak_mb": largest["peak_mb"], "peak_to_floor": largest["peak_mb"] / largest["floor_mb"]}
+            | {"peak_to_bare": largest["peak_mb"] / largest["bare_peak_mb"]}
         )
     return pd.DataFrame(found)
 

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edc.maps import Maps
+
 
 def grid(height: int, width: int, patch: int) -> tuple[int, int]:
     """A map's sides rounded up to whole cells of ``patch`` pixels."""
@@ -185,79 +187,6 @@ class Source:
             part = self._shrunk(self._grown(maps.planar) * along)
             result += part.mT if maps.interleaved else part
         return result
-
-
-class Maps:
-    """A watched tensor (G * B, C, H, W) as it lies in memory: channels first or, "interleaved", last.
-
-    Args:
-        x: the tensor; copied where it lies in another way.
-        groups: G.
-        interleaved: which of the two; None: as it lies.
-
-    Attributes:
-        values: (G, B, C, H * W) or, interleaved, (G, B, H * W, C).
-        channel_axis, pixel_axis: where channels and pixels stand once the images are summed.
-    """
-
-    def __init__(self, x: Tensor, groups: int, interleaved: bool | None = None) -> None:
-        if interleaved is None:  # a single channel, or a single pixel, is both
-            interleaved = x.shape[1] > 1 and x.is_contiguous(memory_format=torch.channels_last)
-        self.interleaved, self._shape = interleaved, x.shape
-        images, channels, height, width = x.shape
-        parts = (height * width, channels) if interleaved else (channels, height * width)
-        ordered = x.permute(0, 2, 3, 1) if interleaved else x
-        self.values = ordered.reshape(groups, images // groups, *parts)
-        self.channel_axis, self.pixel_axis = (-1, -2) if interleaved else (-2, -1)
-
-    @property
-    def planar(self) -> Tensor:
-        """(G, B, C, H * W)."""
-        return self.values.mT if self.interleaved else self.values
-
-    def restored(self, values: Tensor) -> Tensor:
-        """Values in this order as a tensor (G * B, C, H, W)."""
-        images, channels, height, width = self._shape
-        if self.interleaved:
-            return values.view(images, height, width, channels).permute(0, 3, 1, 2)
-        return values.view(self._shape)
-
-    def sums_by_channel(self) -> Tensor:
-        """Sums of the values and of their squares: (2, G, C)."""
-        values, groups = self.values, len(self.values)
-        if not self.interleaved:
-            # Without a squared copy: the length of each map.
-            rows = values.flatten(0, 2)
-            square = torch.linalg.vector_norm(rows, dim=1).square_()
-            return torch.stack([rows.sum(1), square]).view(2, *values.shape[:3]).sum(2)
-        pixels = values.flatten(1, 2)
-        if groups == 1 and not values.is_cuda:
-            # What batch norm does in training: both moments in one go.
-            mean, variance = torch.batch_norm_update_stats(pixels[0], None, None, 0.0)
-            count = pixels.shape[1]
-            return torch.stack([mean, torch.addcmul(variance, mean, mean)]).mul_(count)[:, None]
-        return torch.stack([pixels.sum(1), (pixels * pixels).sum(1)])
-
-    def sums_over_images(self) -> tuple[Tensor, Tensor]:
-        """Sums of the values and of their squares, straight through memory, which leave little: (G, C, H * W) each."""
-        if self.values.shape[1] == 1:
-            first = self.values[:, 0]
-            return first, first * first
-        flat, shape = self.values.flatten(2), self.values.shape[2:]
-        return flat.sum(1).unflatten(1, shape), (flat * flat).sum(1).unflatten(1, shape)
-
-    def products(self) -> Tensor:
-        """Products of pixels with one another, summed over images and channels: (G, H * W, H * W)."""
-        if self.interleaved:
-            return (self.values @ self.values.mT).sum(1)
-        rows = self.values.flatten(1, 2)
-        return rows.mT @ rows
-
-    def mixed(self, matrix: Tensor) -> Tensor:
-        """Every map times a symmetric matrix (G, H * W, H * W)."""
-        if self.interleaved:
-            return matrix[:, None] @ self.values
-        return (self.values.flatten(1, 2) @ matrix).view(self.values.shape)
 
 
 class Layout:

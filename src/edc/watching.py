@@ -15,7 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from edc.moments import Layout, Maps, Source
+from edc.maps import Maps
+from edc.moments import Layout, Source
 from edc.nets.placing import answers, halved
 
 Kind = Literal["bn", "conv"]

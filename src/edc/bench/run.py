@@ -173,9 +173,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         single, together = lines[lines["network"] != ALL], lines[lines["network"] == ALL]
         part = together if len(together) else single
         whole = part["bare"].sum()
-        largest = lines.loc[
-            lines["peak_mb"].astype(float).fillna(0).idxmax()
-        ]  # decides how much memory a run of the stage takes
+        # Decides how much memory a run of the stage takes.
+        largest = lines.iloc[int(lines["peak_mb"].astype(float).fillna(0).argmax())]
         reference = part["reference"].sum() / whole if part["reference"].notna().all() else None
         found.append(
             {"stage": stage, "images": images, "seeds": seeds, "networks": len(single), "unit": part["unit"].iloc[0]}

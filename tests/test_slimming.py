@@ -201,9 +201,7 @@ def test_a_ratio_that_would_remove_a_layer(place: Path, monkeypatch: pytest.Monk
 def test_training_that_diverges_is_told(place: Path) -> None:
     """Not as a layer without channels, and nothing is written."""
     fast = {"name": "sgd", "lr": 1e12, "momentum": 0.9}
-    with pytest.raises(
-        EdcError, match=r"^slimming\.row: training diverged in epoch \d \(loss (nan|inf)\); lower "
-    ) as caught:
+    with pytest.raises(EdcError, match=r"^slimming\.row: diverged in epoch \d \(loss (nan|inf)\); lower ") as caught:
         lab.run("slimming", **ROW | {"optimiser": fast})
     assert "slimming.row.optimiser.lr" in str(caught.value)
     assert not Path("results/slimming").exists()

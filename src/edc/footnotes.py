@@ -72,10 +72,6 @@ FOOTNOTES = (
         "The paper trains the observers for 10 epochs (its Table 19), its code for one in effect.",
         ("table1",), "edc", "cifar10",
     ),
-    Footnote(
-        "Labels and statistics of five light observers trained for five epochs, not of the paper's eight.",
-        ("table1",), {"dataset": ("cifar10_light",)},
-    ),
     _about("The paper's batch is 25, the published script's 10.", ("table1",), "edc", "cifar10", ipc=1),
     _about(
         "RDED with its own schedule and batch is 42.0 in the paper's Tables 1 and 2 and 42.3 in its Table 3.",

@@ -20,8 +20,8 @@ def space(size: tuple[int, int], bins: int = 31) -> dict[str, tuple[Tensor, bool
 
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 NUDGE = 1e-5
-"""Where a pixel lies halfway between two others, torchvision's choice hangs on how the processor rounds a product. Values
-larger and smaller by this share show both choices."""
+"""Where a pixel lies halfway between two others, torchvision's choice hangs on how the processor rounds a product.
+Values larger and smaller by this share show both choices."""
 
 
 def oracle(image: Tensor, op: int, sign: bool, magnitude: int = 9, bins: int = 31, nudge: float = 0.0) -> Tensor:

@@ -263,6 +263,21 @@ def test_watching_every_image() -> None:
         torch.testing.assert_close(row, batch(image[None])[1], rtol=1e-5, atol=1e-6)
 
 
+def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> None:
+    """Its maps have few digits; their sums have all of float32's, also where maps are resized by a product."""
+    network = placed(small_network(), torch.device("cpu"), torch.bfloat16)
+    watcher, x = Watcher(network, 4, (3, 8, 8)), random_normal(3, 3, 8, 8)
+    seen: list[tuple[Tensor, int]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            cell = 4 if isinstance(layer, nn.Conv2d) else 0
+            layer.register_forward_pre_hook(lambda _, given, cell=cell: seen.append((given[0].double(), cell)))
+    _, found = watcher(x)
+    expected = torch.cat([part for maps, cell in seen for part in plain_statistics(maps, cell)])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_quiet_passes_collect_nothing() -> None:
     network = small_network()
     watcher = Watcher(network, 4, (3, 8, 8))

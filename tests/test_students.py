@@ -99,16 +99,18 @@ NETWORKS = [("convnet_w32", 8), ("wrn_16_2", 8), ("torchvision:mobilenet_v3_smal
 
 
 @pytest.mark.parametrize(("network", "size"), NETWORKS)
-@pytest.mark.parametrize("ema", [0.9, None])
-def test_interrupted_training_ends_the_same(network: str, size: int, ema: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("ema", "precision"), [(0.9, torch.float32), (None, torch.float32), (0.9, torch.bfloat16)])
+def test_interrupted_training_ends_the_same(
+    network: str, size: int, ema: float | None, precision: torch.dtype, tmp_path: Path
+) -> None:
     settings = row(network, ema=ema)
-    whole = Student(1, settings, dataset(size), CPU)
+    whole = Student(1, settings, dataset(size), CPU, precision)
     train([whole], range(3), size)
-    first = Student(1, settings, dataset(size), CPU)
+    first = Student(1, settings, dataset(size), CPU, precision)
     train([first], range(1), size)
     torch.save(first.state(), tmp_path / "state.pt")
     torch.manual_seed(99)  # what else the process drew in between
-    second = Student(1, settings, dataset(size), CPU)
+    second = Student(1, settings, dataset(size), CPU, precision)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     train([second], range(1, 3), size)
     assert_same(second, whole)

@@ -228,6 +228,18 @@ def test_the_same_key_means_the_same_run_in_every_shipped_study(plans):
     assert different == []
 
 
+def test_a_study_may_ask_all_of_a_datasets_observers_or_the_first(plans):
+    """G-VBSM's own five are not all there without a GPU; SRe2L and RDED take one."""
+    plan = plans["cifar10_cpu"]
+    five = plan.statistics["cifar10_light-p4"].observers
+    assert plan.pretrain[five[0]].network == "wrn_16_2"
+    assert len(five) == 5
+    assert plan.synthesize["cifar10_light-gvbsm-ipc10"].observers == five
+    assert plan.relabel["cifar10_light-gvbsm-ipc10-gvbsm"].observers == five
+    assert plan.synthesize["cifar10_light-sre2l-ipc10"].observers == five[:1]
+    assert plan.synthesize["cifar10_light-rded-ipc10"].scorers == five[:1]
+
+
 @pytest.mark.skipif(not (tracked("params.yaml") and tracked("dvc.yaml")), reason="no plan is committed")
 def test_the_committed_dag_belongs_to_the_committed_plan():
     with contextlib.chdir(REPOSITORY):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from edc.data.crops import draw_crops
 from edc.errors import EdcError
 from edc.initialise import pick
+from edc.nets.placing import answers
 from edc.passes import images_at_once
 from edc.rng import generator
 
@@ -42,8 +43,8 @@ def scores(scorers: Sequence[nn.Module], crops: Tensor, labels: Tensor, size: in
         size: side of the images the observers know; crops are padded with zeros, the mean pixel, up to it.
     """
     whole = padded(crops, size)
-    logits = torch.stack([scorer(whole) for scorer in scorers]).mean(dim=0)
-    return F.cross_entropy(logits.to(torch.float32), labels, reduction="none")
+    logits = torch.stack([answers(scorer, whole) for scorer in scorers]).mean(dim=0)
+    return F.cross_entropy(logits, labels, reduction="none")
 
 
 def best_crops(losses: Tensor) -> tuple[Tensor, Tensor]:

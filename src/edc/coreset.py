@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.errors import EdcError
+from edc.nets.placing import answers
 from edc.nets.weights import classifiers
 from edc.passes import images_at_once
 from edc.rng import generator
@@ -46,7 +47,7 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     # Where a network has several heads (distilled transformers), the first is that of the class token.
     handle = modules[names[0]].register_forward_pre_hook(lambda _, given: seen.append(given[0])) if names else None
     try:
-        network(x)
+        answers(network, x)
     finally:
         if handle is not None:
             handle.remove()

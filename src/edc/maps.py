@@ -20,8 +20,8 @@ class Maps:
 
     def __init__(self, x: Tensor, groups: int) -> None:
         images, channels, height, width = self._shape = x.shape
-        # A single channel, or a single pixel, lies in both ways.
-        self.interleaved = channels > 1 and x.is_contiguous(memory_format=torch.channels_last)
+        # A single channel lies in both ways, and some of a map's channels as the whole map does.
+        self.interleaved = channels > 1 and (x.stride(1) == 1 or x.is_contiguous(memory_format=torch.channels_last))
         parts = (height * width, channels) if self.interleaved else (channels, height * width)
         ordered = x.permute(0, 2, 3, 1) if self.interleaved else x
         self.values = ordered.reshape(groups, images // groups, *parts)

@@ -215,7 +215,8 @@ class Layout:
         # For every slope, its entries in [scale | shift | 0]: where several layers read a tensor, they add up.
         users = torch.full((starts[-1], most), 2 * half)
         seen = [0] * len(sources)
-        order, counts, picked, at = [torch.empty(0, dtype=torch.int64)], [torch.empty(0)], [torch.empty(0)], 0
+        none = torch.empty(0, dtype=torch.int64)
+        order, counts, picked, at = [none], [torch.empty(0)], [none], 0
         for (number, patched), width in zip(parts, widths, strict=True):
             source, mine = sources[number], torch.arange(at, at + width)
             c, p, column, first = source.channels, source.pixels, seen[number], starts[number]
@@ -231,11 +232,11 @@ class Layout:
                 users[first + 2 * c : first + 2 * (c + p), column] = torch.cat([cell, half + cell])
             at += width
         # Pixels cell by cell.
-        by_cell, first = [torch.empty(0, dtype=torch.int64)], 0
+        by_cell, first = [none], 0
         for source in sources:
             by_cell.append(first + source.cell_of_pixel().argsort(stable=True))
             first += source.pixels
-        self._by_cell, self._picked = torch.cat(by_cell).to(device), torch.cat(picked).to(device, torch.int64)
+        self._by_cell, self._picked = torch.cat(by_cell).to(device), torch.cat(picked).to(device)
         self.order, self.users = torch.cat(order).to(device), users.to(device)
         self.per_image = torch.cat(counts).to(device, torch.float32)
         self.half = half

@@ -42,7 +42,8 @@ def run(job: Job) -> None:
             with bar(total, f"synthesize {job.key}", done) as progress:
 
                 def after(now: Progress) -> None:
-                    job.finite(sum(now.history[-1][-3:]), f"iteration {now.iteration - 1}")
+                    losses = (value for entry in now.history[-now.together :] for value in entry[-3:])
+                    job.finite(sum(losses), f"iteration {now.iteration - 1}")
                     progress.update(now.together)
                     job.keep(checkpoint, lambda: vars(now))
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edc.maps import Maps
 from edc.moments import Layout, Source
-from edc.nets.placing import answers, halved
+from edc.nets.placing import answers
 
 Kind = Literal["bn", "conv"]
 LAYERS: dict[Kind, type[nn.Module]] = {"bn": nn.BatchNorm2d, "conv": nn.Conv2d}
@@ -173,10 +173,7 @@ class Watcher:
     def _measure(self, number: int, x: Tensor) -> None:
         values = x.detach()
         source, maps = self.layout.sources[number], Maps(values.to(torch.float32), self._groups)
-        if halved(self.observer):
-            with torch.autocast(x.device.type, enabled=False):
-                self._sums[number] = source.sums(maps)
-        else:
+        with torch.autocast(x.device.type, enabled=False):  # whatever the network computes in
             self._sums[number] = source.sums(maps)
         if torch.is_grad_enabled() and x.requires_grad:
             slopes, version = self._slopes, values._version

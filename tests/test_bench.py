@@ -195,5 +195,5 @@ def test_watching_leaves_nothing_behind() -> None:
 
 def test_a_pass_holds_what_it_has_not_given_back() -> None:
     """Three maps of four bytes a value: the input, what the first layer makes of it, what the second makes of that."""
-    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Conv2d(2, 1, 1, bias=False))
+    network = nn.Sequential(nn.Conv2d(1, 2, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
     assert held_at_most(network, (1, 4, 4), 10) == 10 * 4 * 16 * (1 + 2 + 2)

@@ -210,7 +210,8 @@ class Bench:
             for batch in self.source.epoch(epoch):
                 cohort.step(*batch)
             for student in students:
-                student.history.append([epoch, student.rate, student.end_epoch(), None])
+                loss = self.job.finite(student.end_epoch(), f"epoch {epoch}")
+                student.history.append([epoch, student.rate, loss, None])
             keep(epoch + 1)
         return kept
 

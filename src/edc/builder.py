@@ -22,6 +22,7 @@ from edc.studies import (
     RecipeFile,
     Role,
     StudyFile,
+    Values,
     merge,
     read,
 )
@@ -215,7 +216,8 @@ class Builder:
 
     def protocol(self, cell: Cell, images: str | None, protocol: str, grid: Grid) -> None:
         overridden = self.study.overrides
-        changed = cell.recipe in overridden.get("recipes", {}) or protocol in overridden.get("protocols", {})
+        recipes, protocols = overridden.get("recipes", {}), overridden.get("protocols", {})
+        changed = _changes(recipes.get(cell.recipe, {})) or _changes(protocols.get(protocol, {}))
         judge = self.study.judge
         suffix = cell.suffix if judge == "test" else f"{cell.suffix}-{judge}"
         for network in grid.students or []:
@@ -317,3 +319,10 @@ def _key(name: str) -> str:
 
 def _dump(model: Model) -> dict[str, Any]:
     return model.model_dump(mode="json")
+
+
+def _changes(laid: Values) -> bool:
+    """Whether values laid over a recipe or protocol make another of it; which observers it asks, the dataset says."""
+    return any(
+        _changes(value) if isinstance(value, dict) else True for key, value in laid.items() if key != "observers"
+    )

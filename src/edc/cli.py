@@ -193,12 +193,13 @@ def bench(
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="for each measurement")] = 10.0,
     recipe: Annotated[str, typer.Option("--recipe", help="whose synthesis")] = "edc_code",
     precision: Annotated[str, typer.Option("--precision", help="of the stages' passes")] = "float32",
-    to: Annotated[Path | None, typer.Option("--to", help="CSV; default results/bench/DEVICE-DATASET.csv")] = None,
+    to: Annotated[Path | None, typer.Option("--to", help="CSV; default in results/bench/")] = None,
 ) -> None:
     """Measure what stages take beside the bare passes of their networks, all in one run. Needs no data."""
     from edc.bench import run
 
-    target = to or run.WHERE / f"{device}-{dataset}.csv"
+    half = "" if precision == "float32" else f"-{precision}"
+    target = to or run.WHERE / f"{device}-{dataset}{half}.csv"
     todo = run.cases(dataset, stage or [], network or [], images or [])
     found = run.bench(todo, device, threads, seconds, recipe, target, precision)
     typer.echo(run.summary(found).round(2).to_string(index=False))

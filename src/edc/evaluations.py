@@ -15,7 +15,7 @@ from edc.nets.titles import paper_name
 from edc.params import Judge
 from edc.reported import DATASETS
 from edc.storage import RESULTS, read_json
-from edc.studies import names, read
+from edc.studies import names, read, root
 from edc.validation import Model, validate
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -138,7 +138,7 @@ def evaluations() -> list[Evaluation]:
             label_bytes=manifest.label_bytes,
             steps=manifest.steps,
             own_protocol=own[choice],
-            paper_dataset=paper_dataset(dataset),
+            paper_dataset=paper_dataset(row.dataset, dataset),
             paper_student=students[row.student],
         )
         other = seen.setdefault((*one.cell, one.variant, one.protocol), one)
@@ -192,7 +192,10 @@ def manifests(stage: str, model: type[Part]) -> Iterator[tuple[str, Any]]:
         yield run, manifest
 
 
-def paper_dataset(dataset: _Dataset) -> str | None:
-    """The paper's name of a dataset, None for a part of one: its accuracy is not the paper's quantity."""
+def paper_dataset(name: str, dataset: _Dataset) -> str | None:
+    """The paper's name of a dataset, None for a part of one: its accuracy is not the paper's quantity.
+
+    A file that inherits from the paper's dataset (other observers) has the same images.
+    """
     whole = dataset.train_per_class is None and dataset.test_per_class is None
-    return DATASETS.get(dataset.family) if whole else None
+    return DATASETS.get(root("datasets", name)) if whole else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from edc.nets.titles import paper_name
 from edc.reported import LADDER, METHODS
+from edc.studies import root
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,11 @@ class Footnote:
         if not variant:
             recipe, variant = LADDER.get(recipe, (recipe, ""))
         found = {**row, "recipe": recipe, "variant": variant, "student": paper_name(row["student"]) or row["student"]}
-        return table in self.tables and all(found.get(name) in values for name, values in self.where.items())
+        asked = {name: values for name, values in self.where.items() if name != "dataset"}
+        if table not in self.tables or not all(found.get(name) in values for name, values in asked.items()):
+            return False
+        datasets = self.where.get("dataset")
+        return datasets is None or root("datasets", row["dataset"]) in datasets
 
 
 MAIN = ("table1", "table2")

@@ -170,6 +170,12 @@ class Job:
         if checkpoint.due():
             checkpoint.save({**state(), "seconds": self.seconds})
 
+    @property
+    def _precision(self) -> dict[str, str]:
+        """What tells a run in half precision from the same row in full."""
+        given = self.plan.machine.precision
+        return {} if given == "float32" else {"precision": given}
+
     def track(self, seed: int | None = None) -> Run:
         """A tracked run of this job, with short flat parameter names."""
         from edc.tracking import Run
@@ -177,10 +183,14 @@ class Job:
         return Run(
             stage=self.stage,
             row=self.key,
-            params=tracked_params(self.row.model_dump(mode="json")),
+            params=tracked_params(self.row.model_dump(mode="json") | self._precision),
             study=self.plan.study,
             seed=seed,
-            tags={"edc.device": self.device, "edc.threads": str(self.plan.machine.threads)},
+            tags={
+                "edc.device": self.device,
+                "edc.threads": str(self.plan.machine.threads),
+                "edc.precision": self.plan.machine.precision,
+            },
         )
 
     def finite(self, loss: float, when: str) -> float:
@@ -191,8 +201,9 @@ class Job:
         """
         if not math.isfinite(loss):
             row = f"{self.stage}.{self.key}"
-            knob = "optimise.lr or match.weight" if self.stage == "synthesize" else "optimiser.lr"
-            raise EdcError(f"{row}: diverged in {when} (loss {loss}); lower {row}.{knob}")
+            knobs = ("optimise.lr", "match.weight") if self.stage == "synthesize" else ("optimiser.lr",)
+            lower = " or ".join(f"{row}.{knob}" for knob in knobs)
+            raise EdcError(f"{row}: diverged in {when} (loss {loss}); lower {lower}")
         return loss
 
     def table(self, name: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Path:
@@ -250,7 +261,7 @@ class Job:
 
         on_gpu = self.device == "cuda"
         code = provenance()
-        half = "" if self.precision == torch.float32 else f", {self.plan.machine.precision}"
+        half = "".join(f", {precision}" for precision in self._precision.values())
         return {
             "code": self.code,
             "seconds": round(self.seconds, 2),

@@ -32,7 +32,7 @@ class Oracle:
     """One observer and the loss of :class:`edc.matching.StatisticsMatcher`.
 
     Args:
-        network: the observer, copied without its hooks; it computes in the precision it comes in.
+        network: the observer, copied without its hooks; whatever it was placed with, its weights say how it computes.
         patch: side of the cells, pixels.
         settings: of the match.
         everything: (D,) global target.

@@ -221,6 +221,17 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
     return merged
 
 
+def root(kind: str, name: str) -> str:
+    """The file that a file inherits from in the end; itself where it inherits nothing or there is none."""
+    seen = [name]
+    while (path := WORKFLOW / kind / f"{seen[-1]}.yaml").exists():
+        parent = read_yaml(path).get("inherits")
+        if not isinstance(parent, str) or parent in seen:
+            break
+        seen.append(parent)
+    return seen[-1]
+
+
 def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where: str = "") -> Any:
     """Read one file with all it inherits.
 

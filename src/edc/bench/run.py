@@ -103,7 +103,7 @@ def measure(
         of = bench.dataset
         macs = sum(arithmetic(name, of.classes, of.image_size, of.channels).macs for name in bench.names)
         rate = 2 * macs * pieces.passes / statistics.median(times["stage"])
-        line |= {"kernels": kernels(pieces.stage), "bare_kernels": kernels(pieces.bare)}
+        line |= {"kernels": kernels(pieces.stage), "bare_kernels": kernels(works["bare"])}
         line |= {"share_of_matrix_rate": rate / matrix_rate(where)}
     return line
 
@@ -138,6 +138,8 @@ def bench(
     except OSError as error:
         raise EdcError(f"--to {to}: {error.strerror}; expected a file to write to") from None
     done = pd.read_csv(to).to_dict("records") if to.exists() else []
+    if done and list(done[0]) != list(COLUMNS):
+        raise EdcError(f"{to}: has other columns than are measured now; expected {', '.join(COLUMNS)}; remove it")
     have = {tuple(line[name] for name in KEY) for line in done}
     common = {"recipe": recipe, "threads": threads, "precision": precision}
     left = [case for case in todo if tuple((asdict(case) | common)[name] for name in KEY) not in have]

@@ -63,7 +63,10 @@ def forget_peak() -> None:
 
 def held(device: torch.device) -> int:
     """Bytes in use now: of a GPU's memory by tensors, else by the process."""
-    return torch.cuda.memory_allocated() if device.type == "cuda" else memory("VmRSS")
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept is nobody's
+    return memory("VmRSS")
 
 
 def peak(work: Work, device: torch.device, begun: int) -> int:
@@ -81,13 +84,17 @@ def peak(work: Work, device: torch.device, begun: int) -> int:
 class Held(TorchDispatchMode):
     """Counts the bytes of all tensors that are made, and of those not yet given back.
 
+    Args:
+        network: its weights are not counted.
+
     Attributes:
         most: held at once at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self._known: set[int] = set()
+        # A view of a weight is nothing new.
+        self._known = {t.untyped_storage()._cdata for t in (*network.parameters(), *network.buffers())}
         self._now = self.most = 0
 
     def _gone(self, storage: int, size: int) -> None:
@@ -117,9 +124,9 @@ def held_at_most(network: nn.Module, shape: Sequence[int], images: int) -> int:
     Measured on two images and scaled.
     """
     device = next(network.parameters()).device
-    with Held() as held:
+    with Held(network) as counted:
         network(torch.zeros(2, *shape, device=device))
-    return held.most * images // 2
+    return counted.most * images // 2
 
 
 def kernels(work: Work) -> int:

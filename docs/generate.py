@@ -6,7 +6,7 @@ Between `<!-- generated: NAME -->` and `<!-- end -->` a page holds what the func
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +171,47 @@ def cost(study: str) -> Iterator[str]:
     yield "```"
 
 
+def table1(asked: str) -> Iterator[str]:
+    """What ran of one dataset, by each method's own protocol ("DATASET") or by every one ("DATASET all").
+
+    Without CONFIG A to G, which the ablations are about. Of the paper's figures only what stands beside a row.
+    """
+    dataset, _, every = asked.partition(" ")
+    table = pd.read_csv(RESULTS / "tables" / "table1.csv")
+    table = table[(table["dataset"] == dataset) & table["seeds"].notna() & ~table["recipe"].str.startswith("config_")]
+    own = {name: read("recipes", name).protocol for name in table["recipe"].unique()}
+    rows = [row for row in table.to_dict("records") if every or row["protocol"] == own[row["recipe"]]]
+    paper = any(pd.notna(row["reported"]) for row in rows)
+    head = ("IPC", "student", "recipe", "protocol", "seeds", "last", "best", "fixed labels", "hard labels")
+    beside = ("paper", "difference") if paper else ()
+    yield from grid(*head, "random", "gain", *beside, "label kB", "steps")
+    for row in rows:
+        mine = row["recipe"] == "random"
+        yield line(
+            "all" if row["ipc"] == 0 else int(row["ipc"]),
+            *(row[name] for name in ("student", "recipe", "protocol")),
+            int(row["seeds"]),
+            *(spread(row, name) for name in ("last", "best", "fixed", "hard")),
+            *(("", "") if mine else (spread(row, "random"), change(row["gain"]))),
+            *((spread(row, "reported", ""), change(row["difference"])) if paper else ()),
+            f"{row['label_bytes'] / 1000:.1f}",
+            int(row["steps"]),
+        )
+
+
+def spread(row: dict[str, Any], name: str, ending: str = "_mean") -> str:
+    """A mean with its standard deviation."""
+    mean, deviation = row[name + ending], row[f"{name}_std"]
+    if pd.isna(mean):
+        return ""
+    return f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
+
+
+def change(value: float) -> str:
+    """A difference with its sign."""
+    return "" if pd.isna(value) else f"{value:+.1f}"
+
+
 def bench(name: str) -> Iterator[str]:
     """Sums over networks of one file of measurements."""
     found = summary(pd.read_csv(WHERE / f"{name}.csv"))
@@ -265,15 +306,18 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "bench": bench,
     "choices": choices,
     "gpu": gpu,
+    "table1": table1,
     "networks": networks,
 }
 
 
-def render(text: str) -> str:
-    """A page with its marked parts made anew."""
+def render(text: str, leave: Collection[str] = ()) -> str:
+    """A page with its marked parts made anew, but for those of some names."""
 
     def fill(found: re.Match[str]) -> str:
         name, _, argument = found[2].partition(" ")
+        if name in leave:
+            return found[0]
         return found[1] + "\n".join(MAKERS[name](argument)) + "\n" + found[3]
 
     return MARKED.sub(fill, text)

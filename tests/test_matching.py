@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -121,6 +121,8 @@ def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int, order
     st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12),
     st.sampled_from([0, 3, 4, 16]), st.booleans(), st.integers(0, 99),
 )  # fmt: skip
+@example(2, 2, 2, 28, 28, 16, True, 0)  # too large to be resized by one product
+@example(2, 2, 2, 28, 28, 16, False, 0)
 @settings(max_examples=60, deadline=None)
 def test_groups_and_memory_order_change_nothing(
     groups: int, n: int, channels: int, height: int, width: int, patch: int, last: bool, seed: int
@@ -137,6 +139,19 @@ def test_groups_and_memory_order_change_nothing(
     found.backward(cotangent)
     expected.backward(cotangent)
     torch.testing.assert_close(together.grad, alone.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_statistics_of_some_of_a_maps_channels(order: torch.memory_format) -> None:
+    """What ShuffleNet hands on: a slice, which lies in neither order by itself."""
+    whole = random_normal(3, 6, 5, 7).contiguous(memory_format=order)
+    x, y = whole.clone(memory_format=order).requires_grad_(), whole.clone().requires_grad_()
+    found, expected = batch_statistics(x[:, 2:5], 4), batch_statistics(y[:, 2:5].contiguous(), 4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    cotangent = random_normal(len(found), seed=1)
+    found.backward(cotangent)
+    expected.backward(cotangent)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_statistics_of_channels_far_from_zero() -> None:

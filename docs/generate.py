@@ -199,6 +199,17 @@ def table1(asked: str) -> Iterator[str]:
         )
 
 
+def observers_of(dataset: str) -> Iterator[str]:
+    """The trained observers of one dataset, in its order."""
+    yield from grid("observer", "epochs", "held-out accuracy, %", "seconds", "device", "commit")
+    for network in read("datasets", dataset).observers:
+        folder = RESULTS / "pretrain" / f"{dataset}-{network}"
+        if (folder / "manifest.json").exists():
+            made, ran = read_json(folder / "manifest.json"), read_json(folder / "run.json")
+            epochs, reached = made["params"]["pretrain"]["epochs"], f"{made['holdout_accuracy']:.1f}"
+            yield line(network, epochs, reached, f"{ran['seconds']:.0f}", ran["device"], ran["commit"][:7])
+
+
 def spread(row: dict[str, Any], name: str, ending: str = "_mean") -> str:
     """A mean with its standard deviation."""
     mean, deviation = row[name + ending], row[f"{name}_std"]
@@ -306,6 +317,7 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "bench": bench,
     "choices": choices,
     "gpu": gpu,
+    "observers": observers_of,
     "table1": table1,
     "networks": networks,
 }

@@ -77,11 +77,8 @@ class Tasks:
 
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
-        done = [task.name for task in self.tasks if current(self.plan, task)]
-        if len(done) == len(self.tasks):
-            subprocess.run(["dvc", "commit", "--force", "--no-relink", "--quiet"], check=True)
-        elif done:
-            # DVC writes dvc.lock once for the whole plan, but once for each run that is named.
+        if done := [task.name for task in self.tasks if current(self.plan, task)]:
+            # In a process of its own: Snakemake's has no room for DVC.
             record = "import sys; from edc.locking import record; record(sys.argv[1:], {})"
             subprocess.run([sys.executable, "-c", record, *done], check=True)
 

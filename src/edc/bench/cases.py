@@ -48,7 +48,7 @@ class Pieces:
     Attributes:
         stage: the stage's own code.
         bare: makes ready the network's passes alone, as it was built; called once the stage's memory is known.
-        reference: makes ready the same as the stage, layer by layer; None where there is none.
+        reference: makes ready the same as the stage, layer by layer or student by student; None where there is none.
         units: how many of `unit` one call does.
         unit: what a time is given for.
         passes: forward passes of one image in a call of `bare`, a backward pass counted as one or two.

@@ -219,25 +219,42 @@ def relabel(bench: Bench) -> Pieces:
 
 
 def evaluate(bench: Bench) -> Pieces:
-    """One epoch of students: replayed augmentation, stored labels, optimiser, averaged weights."""
+    """One epoch of students: replayed augmentation, stored labels, optimiser, averaged weights.
+
+    Several are beside one another; the reference trains as many one after the other, as runs of their own would.
+    """
     row, batch, device = next(iter(bench.plan.evaluate.values())), bench.case.images, bench.device
     row = row.model_copy(update={"batch": batch})
     choices = next(iter(bench.plan.relabel.values())).model_copy(update={"epochs": 1})
     replay = Replay(bench.pixels(TRAINED), choices, bench.normaliser)
     targets = np.zeros((1, TRAINED, bench.dataset.classes), np.float16)
     classes = bench.labels(TRAINED)
-    students = [Student(seed, row, bench.dataset, device, bench.precision) for seed in range(bench.case.seeds)]
+
+    def fresh() -> list[Student]:
+        return [Student(seed, row, bench.dataset, device, bench.precision) for seed in range(bench.case.seeds)]
+
+    students = fresh()
     cohort = Cohort(students)
     steps = len(batches_of(torch.arange(TRAINED), batch))
 
-    def stage() -> None:
-        for student in students:
+    def epoch(of: Cohort) -> None:
+        for student in of.trainees:
+            assert isinstance(student, Student)
             student.begin_epoch(0)
         labels = soft_targets(targets, "soft", 0, device)
         assert labels is not None
         replay.forget()
         for index, view in replay.epoch(0, batch):
-            cohort.step(view, labels[index].to(torch.float32), classes[index])
+            of.step(view, labels[index].to(torch.float32), classes[index])
+
+    def apart() -> Work:
+        cohorts = [Cohort([student]) for student in fresh()]
+
+        def one_after_the_other() -> None:
+            for one in cohorts:
+                epoch(one)
+
+        return one_after_the_other
 
     def bare() -> Work:
         model, of = bench.network(bare=True).train().requires_grad_(True), row.optimiser
@@ -259,7 +276,8 @@ def evaluate(bench: Bench) -> Pieces:
     each, pixels = bench.weights(students[0].model), math.prod(bench.shape)
     floor = bench.case.seeds * 5 * each + _training(bench, batch) + TRAINED * pixels * (1 + 4)
     passes = 3 * TRAINED * bench.case.seeds
-    return Pieces(stage, bare, None, steps, "step", passes, floor)
+    reference = apart if bench.case.seeds > 1 else None
+    return Pieces(lambda: epoch(cohort), bare, reference, steps, "step", passes, floor)
 
 
 STAGES: dict[str, Callable[[Bench], Pieces]] = {

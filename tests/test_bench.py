@@ -97,9 +97,32 @@ def test_what_is_measured_stays_measured(tmp_path: Path) -> None:
     assert both["milliseconds"].iloc[0] == pytest.approx(first["milliseconds"].iloc[0], abs=1e-4)
     assert pd.read_csv(to)["network"].tolist() == ["convnet_d1", "convnet_d2"]
     other = bench(todo[:1], "cpu", 1, 0, "edc", to)
-    assert other["recipe"].tolist() == ["edc_code", "edc_code", "edc"]
-    assert set(other["threads"]) == {1}
-    assert other[["device", "torch", "commit", "dirty"]].notna().all(axis=None)
+    assert other["recipe"].tolist() == ["edc"]
+    stored = pd.read_csv(to)
+    assert stored["recipe"].tolist() == ["edc_code", "edc_code", "edc"]
+    assert set(stored["threads"]) == {1}
+    assert stored[["device", "torch", "commit", "dirty"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("text", ["", "stage,network\n", 'nonsense "x\n', None])
+def test_a_file_of_something_else_is_left_alone(text: str | None, tmp_path: Path) -> None:
+    to = tmp_path / "bench.csv"
+    to.mkdir() if text is None else to.write_text(text)
+    with pytest.raises(EdcError, match=r"bench\.csv: "):
+        bench([Case("relabel", "digits", "convnet_d1", 100)], "cpu", 1, 0, "edc", to)
+    assert text is None or to.read_text() == text
+
+
+@pytest.mark.parametrize(("stage", "images"), [("evaluate", 101), ("relabel", 150)])
+def test_images_a_stage_would_not_work_with(stage: str, images: int) -> None:
+    with pytest.raises(EdcError, match=f"--images {images}: {stage}"):
+        cases("digits", [stage], ["convnet_d1"], [images])
+
+
+@pytest.mark.parametrize("recipe", ["sre2l", "random"])
+def test_a_recipe_without_statistics(recipe: str) -> None:
+    case = Case("evaluate", "digits", "convnet_d1", 50)
+    assert measure(case, "cpu", torch.get_num_threads(), 0, recipe)["recipe"] == recipe
 
 
 def test_an_unknown_precision(tmp_path: Path) -> None:
@@ -115,7 +138,7 @@ def test_a_device_that_is_not_here(device: str, tmp_path: Path) -> None:
 
 def line(network: str, milliseconds: float, bare: float, **others: object) -> dict[str, object]:
     plain = {"stage": "synthesize", "images": 10, "seeds": 1, "unit": "iteration", "ratio": milliseconds / bare}
-    plain |= {"recipe": "edc_code", "threads": 2, "precision": "float32"}
+    plain |= {"dataset": "cifar10", "recipe": "edc_code", "threads": 2, "precision": "float32"}
     return dict.fromkeys(COLUMNS) | plain | {"network": network, "milliseconds": milliseconds, "bare": bare} | others
 
 

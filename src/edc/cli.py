@@ -189,7 +189,7 @@ def bench(
     network: Annotated[list[str] | None, typer.Option("--network", help="only this one; may be repeated")] = None,
     images: Annotated[list[int] | None, typer.Option("--images", min=1, help="of a batch; may be repeated")] = None,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="of the CPU")] = 2,
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="of the CPU")] = 2,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="for each measurement")] = 10.0,
     recipe: Annotated[str, typer.Option("--recipe", help="whose synthesis")] = "edc_code",
     precision: Annotated[str, typer.Option("--precision", help="of the stages' passes")] = "float32",

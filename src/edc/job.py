@@ -261,7 +261,7 @@ class Job:
 
         on_gpu = self.device == "cuda"
         code = provenance()
-        half = "".join(f", {precision}" for precision in self._precision.values())
+        half = f", {self.plan.machine.precision}" if self._precision else ""
         return {
             "code": self.code,
             "seconds": round(self.seconds, 2),

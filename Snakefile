@@ -33,6 +33,10 @@ for stage in STAGES:
     include: f"workflow/rules/{stage}.smk"
 
 
+onstart:
+    TASKS.warm()
+
+
 onsuccess:
     TASKS.commit()
 

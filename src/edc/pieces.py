@@ -23,6 +23,7 @@ from edc.current import current
 from edc.errors import EdcError
 from edc.params import Plan
 from edc.storage import STATE
+from edc.warm import libraries
 
 LOGS = Path("logs")
 POLL = 0.1
@@ -189,7 +190,7 @@ def run(plan: Plan, only: Sequence[str] = (), minutes: float | None = None, jobs
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     tasks = list(dag.tasks(plan))
     pieces = Pieces(plan, ordered(tasks, only), upstream(tasks))
-    with _alone(), _told_to_end():
+    with _alone(), _told_to_end(), libraries():
         try:
             while time.monotonic() < deadline:
                 pieces.collect()

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from edc import STAGES, dag
 from edc.current import current
 from edc.loading import load_plan
 from edc.storage import STATE, write_text
+from edc.warm import libraries
 
 
 class Tasks:
@@ -28,6 +30,7 @@ class Tasks:
     """
 
     def __init__(self) -> None:
+        self._open = ExitStack()
         self.plan = load_plan()
         dag.check_written(self.plan)
         self.tasks = list(dag.tasks(self.plan))
@@ -75,8 +78,13 @@ class Tasks:
             if path.stat().st_mtime < newest:
                 os.utime(path)
 
+    def warm(self) -> None:
+        """From here to the end of Snakemake, or of ``commit``, runs start with the libraries loaded."""
+        self._open.enter_context(libraries())
+
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""
+        self._open.close()
         if done := [task.name for task in self.tasks if current(self.plan, task)]:
             # In a process of its own: Snakemake's has no room for DVC.
             record = "import sys; from edc.locking import record; record(sys.argv[1:], {})"

@@ -1,0 +1,231 @@
+"""Start runs from a process that has the libraries loaded already, for runners that start many short ones.
+
+Importing PyTorch takes longer than a short run works. A runner keeps one process that has imported the libraries and
+none of this project's modules; a stage's command hands itself over to it, and what that forks does the work under the
+command's name: its arguments, environment, folder, files and signals. Where there is no such process, or it has gone,
+the command works itself. Linux alone: elsewhere libraries don't survive a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+ADDRESS = "EDC_WARM"
+"""The environment variable that holds the socket's path."""
+
+LIBRARIES = (
+    "torch",
+    "matplotlib.figure",
+    "numpy",
+    "PIL.Image",
+    "pydantic",
+    "safetensors.torch",
+    "tqdm",
+    "typer",
+    "yaml",
+)
+"""What stages import from elsewhere."""
+
+SOCKET, BEGUN, ENDED = "socket", "begun", "ended"
+STREAMS = (0, 1, 2)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def libraries() -> Iterator[None]:
+    """Keep a process with the libraries loaded for the commands that are started while the block runs."""
+    if sys.platform != "linux" or ADDRESS in os.environ:
+        yield
+        return
+    folder = Path(tempfile.mkdtemp(prefix="edc-"))  # nobody else may enter it
+    leash, held = os.pipe()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / SOCKET))
+        listener.listen(256)
+        # Given away listening: what connects before the libraries are loaded waits.
+        given = (listener.fileno(), leash)
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "edc.warm", *map(str, given), str(folder)],
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy would start threads, which a fork loses
+            pass_fds=given,
+            start_new_session=True,  # the terminal's signals are for the commands, which pass them on
+        )
+    os.close(leash)
+    os.environ[ADDRESS] = str(folder / SOCKET)
+    try:
+        yield
+    finally:
+        del os.environ[ADDRESS]
+        os.close(held)  # as happens when this process dies: the other one ends
+
+
+def hand_over(arguments: Sequence[str]) -> int | None:
+    """Have a command done by a process with the libraries loaded, if there is one.
+
+    Args:
+        arguments: of the command, its name first.
+
+    Returns:
+        Its exit code; ``None`` if there is nobody to do it.
+    """
+    address = os.environ.get(ADDRESS)
+    if not address:
+        return None
+    heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
+    asked = {
+        "arguments": list(arguments),
+        "environment": {name: value for name, value in os.environ.items() if name != ADDRESS},
+        "folder": os.getcwd(),
+        "python": sys.executable,
+        "path": sys.path,
+        "package": sys.modules["__main__"].__package__,
+    }
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("r", encoding="ascii") as answers:
+        try:
+            connection.connect(address)
+            socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], STREAMS)
+            kind, _, pid = answers.readline().partition(" ")
+        except OSError:
+            kind = ""
+        if kind != BEGUN:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            return None
+        for number in heard:
+            signal.signal(number, lambda number, _: _tell(int(pid), number))
+        _, _, last = answers.readline().partition(" ")
+    status = int(last or signal.SIGKILL)  # nobody is left to say how it ended
+    if os.WIFSIGNALED(status):
+        # Whoever waits for this command is to see how the work ended.
+        end = os.WTERMSIG(status)
+        if end != signal.SIGKILL:
+            signal.signal(end, signal.SIG_DFL)
+        os.kill(os.getpid(), end)
+    return os.waitstatus_to_exitcode(status)
+
+
+def _tell(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def serve(listener: socket.socket, leash: int) -> socket.socket | None:
+    """Fork for each command that comes, until the other end of ``leash`` is closed and the last of them has ended.
+
+    Returns:
+        In a fork the connection to its command; in this process ``None``.
+    """
+    children: dict[int, socket.socket] = {}
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    ended = signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(wake)
+    sources = [listener.fileno(), leash, woken]
+    while children or leash in sources:
+        ready = select.select(sources, [], [])[0]
+        if woken in ready:
+            os.read(woken, 4096)
+            _collect(children)
+        if leash in ready:  # nothing is ever written there
+            sources = [woken]
+            listener.close()
+        elif listener.fileno() in ready:
+            connection = listener.accept()[0]
+            pid = os.fork()
+            if not pid:
+                signal.set_wakeup_fd(-1)
+                signal.signal(signal.SIGCHLD, ended)
+                for held in (listener, *children.values()):
+                    held.close()
+                for descriptor in (leash, woken, wake):
+                    os.close(descriptor)
+                return connection
+            children[pid] = connection
+    return None
+
+
+def _collect(children: dict[int, socket.socket]) -> None:
+    """Tell the commands whose work has ended how it did."""
+    while children:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if not pid:
+            return
+        with children.pop(pid) as connection, contextlib.suppress(OSError):
+            connection.sendall(f"{ENDED} {status}\n".encode())
+
+
+def take_over(connection: socket.socket) -> None:
+    """Become the command at the other end: arguments, environment, folder, files, sources; die with it.
+
+    Raises:
+        SystemExit: the command has gone, or is of another installation.
+    """
+    asked, streams, _, _ = socket.recv_fds(connection, 65536, len(STREAMS))
+    while asked and not asked.endswith(b"\n"):
+        more = connection.recv(65536)
+        asked = asked + more if more else b""
+    if not asked:
+        raise SystemExit(1)
+    said = json.loads(asked)
+    if said["python"] != sys.executable:
+        raise SystemExit(1)
+    for stream, given in zip(STREAMS, streams, strict=True):
+        os.dup2(given, stream)
+        os.close(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    os.environ.clear()
+    os.environ.update(said["environment"])
+    os.chdir(said["folder"])
+    sys.argv[:], sys.path[:] = said["arguments"], said["path"]
+    sys.modules["__main__"].__package__ = said["package"]  # tells how the command was called
+    for name in [name for name in sys.modules if name.partition(".")[0] == "edc"]:
+        del sys.modules[name]  # its own may be others
+    try:
+        connection.sendall(f"{BEGUN} {os.getpid()}\n".encode())
+    except OSError:
+        raise SystemExit(1) from None
+
+    def watch() -> None:
+        connection.recv(1)  # nothing comes but its end
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    """Load the libraries and serve."""
+    listener, leash, folder = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), sys.argv[3]
+    for given in (listener.fileno(), leash):
+        os.set_inheritable(given, False)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()  # what is loaded is not gone through again, and its pages stay shared
+    connection = serve(listener, leash)
+    if connection is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    take_over(connection)
+    from edc.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -160,6 +160,8 @@ def synthesize(
             losses = step(pixels, averaged, targets, observers[visited], row, block, k)
             adam.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
+            # With their graph they would keep this pass's maps through the next one.
+            losses = {name: loss.detach() for name, loss in losses.items()}
             if row.regularise.method != "none":
                 average_images(averaged, pixels, row.regularise.beta)
             adam.step()

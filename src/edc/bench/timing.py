@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import statistics
 import time
 import weakref
@@ -63,6 +64,7 @@ def forget_peak() -> None:
 
 def held(device: torch.device) -> int:
     """Bytes in use now: of a GPU's memory by tensors, else by the process."""
+    gc.collect()  # networks and their hooks refer to each other
     if device.type == "cuda":
         return torch.cuda.memory_allocated()
     ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept is nobody's

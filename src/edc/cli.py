@@ -22,6 +22,9 @@ app = typer.Typer(
     help="Dataset condensation: make small image sets with soft labels, judge them, compare methods.",
 )
 
+RATE, DEVICE = 40.0, "one H100-class GPU (TF32)"
+"""What a study's cost is reckoned with."""
+
 RunKey = Annotated[str, typer.Option("--run", help="key of the run: a row of the stage in params.yaml", metavar="KEY")]
 
 Only = Annotated[
@@ -71,18 +74,24 @@ def plan(
         bool, typer.Option("--sync", help="keep params.yaml as edited; write the dvc.yaml it needs")
     ] = False,
     cost: Annotated[bool, typer.Option("--cost", help="only say what the study takes; write nothing")] = False,
-    rate: Annotated[float, typer.Option("--rate", help="with --cost: TFLOP/s the device reaches")] = 40.0,
+    rate: Annotated[
+        float | None, typer.Option("--rate", help=f"with --cost: TFLOP/s the device reaches [default: {RATE:g}]")
+    ] = None,
     device_name: Annotated[
-        str, typer.Option("--device-name", help="with --cost: how to call that device")
-    ] = "one H100-class GPU (TF32)",
+        str | None, typer.Option("--device-name", help=f"with --cost: that device's name [default: {DEVICE}]")
+    ] = None,
 ) -> None:
     """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
     from edc.loading import load_plan
     from edc.plan import list_studies, make_plan, write_dag, write_plan
     from edc.studies import names
 
-    if cost and (study is None or sync):
-        raise EdcError("--cost: expected a study, and not --sync")
+    if sync and (study is not None or data is not None or cost):
+        raise EdcError("--sync: expected neither a study nor other options; it takes params.yaml as it is")
+    if study is None and (cost or data is not None):
+        raise EdcError(f"{'--cost' if cost else '--data'}: expected a study")
+    if not cost and (rate is not None or device_name is not None):
+        raise EdcError(f"{'--rate' if rate is not None else '--device-name'}: expected with --cost")
     if sync:
         write_dag(load_plan())
         typer.echo("wrote dvc.yaml")
@@ -111,7 +120,7 @@ def plan(
     if cost:
         from edc.cost import report
 
-        typer.echo(report(made, rate, device_name))
+        typer.echo(report(made, RATE if rate is None else rate, device_name or DEVICE))
         return
     if kept := write_plan(made):
         typer.echo(f"the params.yaml that stood here is kept as {kept}")

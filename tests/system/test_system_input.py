@@ -205,6 +205,22 @@ def test_a_data_folder_that_is_not_there(pets_project):
     assert "nowhere" in pets_project.refused("edc", "plan", "pets", "--data", "nowhere")
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--sync", "tiny"], "--sync: expected neither a study"),
+        (["--sync", "--cost"], "--sync: expected neither a study"),
+        (["--cost"], "--cost: expected a study"),
+        (["--data", "."], "--data: expected a study"),
+        (["tiny", "--rate", "3"], "--rate: expected with --cost"),
+        (["tiny", "--device-name", "it"], "--device-name: expected with --cost"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_options_that_say_nothing_together(project, refused, options, words):
+    assert words in refused(project, "edc", "plan", *options)
+
+
 # The plan
 
 

@@ -77,6 +77,7 @@ def peak(work: Work, device: torch.device, begun: int) -> int:
         torch.cuda.reset_peak_memory_stats()
         work()
         return torch.cuda.max_memory_allocated() - begun
+    gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     forget_peak()
     work()

@@ -1,6 +1,8 @@
 # make demo: set up and run the main job. make test: set up and run the tests. Needs Python 3.11 to 3.13 and git.
 PYTHON ?= python3
 VENV ?= .venv
+# More for Snakemake; FLAGS=--forceall makes the demo's results anew.
+FLAGS ?=
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 # Nothing phones home.
 export DVC_NO_ANALYTICS := 1
@@ -23,7 +25,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 demo: setup ## the digits study: finished tables, pictures, tracked runs and a page with all of them
 	edc plan digits
-	snakemake --quiet rules --cores all --resources gpu=4
+	snakemake --quiet rules --cores all --resources gpu=4 $(FLAGS)
 	edc track
 	cat results/tables/table1.md
 	@echo 'Tables: results/tables. Pictures: results/synthesize/*/contact_sheet.png. Runs: make ui'

@@ -34,7 +34,8 @@ for stage in STAGES:
 
 
 onstart:
-    TASKS.warm()
+    if workflow.local_exec:  # jobs that a scheduler places run in what it gives them
+        TASKS.warm()
 
 
 onsuccess:

@@ -210,6 +210,19 @@ def observers_of(dataset: str) -> Iterator[str]:
             yield line(network, epochs, reached, f"{ran['seconds']:.0f}", ran["device"], ran["commit"][:7])
 
 
+def course(keys: str) -> Iterator[str]:
+    """Accuracy after each epoch the students were tested, mean over the seeds, one row an evaluation."""
+    found = {}
+    for key in keys.split():
+        path = RESULTS / "evaluate" / key / "history.csv"
+        if path.exists():
+            found[key] = pd.read_csv(path).groupby("epoch")["test_accuracy"].mean().dropna()
+    epochs = sorted({epoch for tested in found.values() for epoch in tested.index})
+    yield from grid("evaluation", *(str(epoch + 1) for epoch in epochs))
+    for key, tested in found.items():
+        yield line(f"`{key}`", *(f"{tested[epoch]:.1f}" if epoch in tested else "" for epoch in epochs))
+
+
 def spread(row: dict[str, Any], name: str, ending: str = "_mean") -> str:
     """A mean with its standard deviation."""
     mean, deviation = row[name + ending], row[f"{name}_std"]
@@ -319,6 +332,7 @@ MAKERS: dict[str, Callable[[str], Iterator[str]]] = {
     "gpu": gpu,
     "observers": observers_of,
     "table1": table1,
+    "course": course,
     "networks": networks,
 }
 

@@ -29,6 +29,7 @@ from edc.storage import (
     write_json,
     write_text,
 )
+from edc.warm import ONE_THREAD
 
 if TYPE_CHECKING:
     import torch
@@ -312,6 +313,7 @@ def execute(stage: str, key: str) -> None:
             return
         threads = plan.machine.threads
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        os.environ.update(ONE_THREAD)
         keep_freed_memory()
         import torch
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -189,13 +189,16 @@ def run(plan: Plan, only: Sequence[str] = (), minutes: float | None = None, jobs
     """
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     tasks = list(dag.tasks(plan))
-    pieces = Pieces(plan, ordered(tasks, only), upstream(tasks))
-    with _alone(), _told_to_end(), libraries():
+    pieces, started = Pieces(plan, ordered(tasks, only), upstream(tasks)), False
+    with _alone(), _told_to_end(), ExitStack() as held:
         try:
             while time.monotonic() < deadline:
                 pieces.collect()
                 for task in pieces.ready():  # to the end, for what is done already to be counted
                     if len(pieces.running) < jobs:
+                        if not started:
+                            held.enter_context(libraries(plan.machine.threads))
+                        started = True
                         pieces.start(task)
                 if not pieces.running:
                     break

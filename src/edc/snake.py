@@ -80,7 +80,7 @@ class Tasks:
 
     def warm(self) -> None:
         """From here to the end of Snakemake, or of ``commit``, runs start with the libraries loaded."""
-        self._open.enter_context(libraries())
+        self._open.enter_context(libraries(self.plan.machine.threads))
 
     def commit(self) -> None:
         """Tell DVC of every run that is up to date, in one call; jobs themselves never call it."""

@@ -2,8 +2,9 @@
 
 Importing PyTorch takes longer than a short run works. A runner keeps one process that has imported the libraries and
 none of this project's modules; a stage's command hands itself over to it, and what that forks does the work under the
-command's name: its arguments, environment, folder, files and signals. Where there is no such process, or it has gone,
-the command works itself. Linux alone: elsewhere libraries don't survive a fork.
+command's name: its arguments, environment, folder, files and signals. Where no such process answers, the command works
+itself; with ``EDC_WARM=`` (empty) in the environment none is kept. Linux alone: elsewhere libraries don't survive a
+fork.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 ADDRESS = "EDC_WARM"
 """The environment variable that holds the socket's path."""
@@ -41,38 +41,63 @@ LIBRARIES = (
 )
 """What stages import from elsewhere."""
 
-SOCKET, BEGUN, ENDED = "socket", "begun", "ended"
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's own threads would be lost in a fork, and their number changes the last bits of a product."""
+
+SOCKET, BEGUN, DONE, ENDED = "socket", "begun", "done", "ended"
 STREAMS = (0, 1, 2)
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PATIENCE = 5.0
+"""Seconds a process that nobody needs any more has to end before it is left to itself."""
 
 
 @contextlib.contextmanager
-def libraries() -> Iterator[None]:
-    """Keep a process with the libraries loaded for the commands that are started while the block runs."""
-    if sys.platform != "linux" or ADDRESS in os.environ:
+def libraries(threads: int) -> Iterator[None]:
+    """Keep a process with the libraries loaded for the commands that are started while the block runs.
+
+    Args:
+        threads: of the commands' work; what OpenMP's own threads are told.
+    """
+    with contextlib.ExitStack() as held:
+        if sys.platform == "linux" and ADDRESS not in os.environ:
+            with contextlib.suppress(OSError):  # no place for a socket, no process to be had: commands work themselves
+                _start(threads, held)
         yield
-        return
-    folder = Path(tempfile.mkdtemp(prefix="edc-"))  # nobody else may enter it
-    leash, held = os.pipe()
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / SOCKET))
-        listener.listen(256)
-        # Given away listening: what connects before the libraries are loaded waits.
-        given = (listener.fileno(), leash)
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "edc.warm", *map(str, given), str(folder)],
-            stdin=subprocess.DEVNULL,
-            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # NumPy would start threads, which a fork loses
-            pass_fds=given,
-            start_new_session=True,  # the terminal's signals are for the commands, which pass them on
-        )
-    os.close(leash)
-    os.environ[ADDRESS] = str(folder / SOCKET)
-    try:
-        yield
-    finally:
-        del os.environ[ADDRESS]
-        os.close(held)  # as happens when this process dies: the other one ends
+
+
+def _start(threads: int, held: contextlib.ExitStack) -> None:
+    """Start the process and say in the environment where it is; ``held`` ends it.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    with contextlib.ExitStack() as made:
+        folder = tempfile.mkdtemp(prefix="edc-")  # nobody else may enter it
+        made.callback(shutil.rmtree, folder, ignore_errors=True)
+        leash, end = os.pipe()
+        made.callback(os.close, end)  # as happens when this process dies: the other one ends
+        with os.fdopen(leash), socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.join(folder, SOCKET))
+            listener.listen(256)
+            # Given away listening: what connects before the libraries are loaded waits.
+            given = (listener.fileno(), leash)
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "edc.warm", *map(str, given), folder],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)} | ONE_THREAD,
+                pass_fds=given,
+                start_new_session=True,  # the terminal's signals are for the commands, which pass them on
+            )
+        os.environ[ADDRESS] = os.path.join(folder, SOCKET)
+        held.callback(_reap, process)
+        held.push(made.pop_all())
+        held.callback(os.environ.pop, ADDRESS, None)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(PATIENCE)
 
 
 def hand_over(arguments: Sequence[str]) -> int | None:
@@ -87,17 +112,19 @@ def hand_over(arguments: Sequence[str]) -> int | None:
     address = os.environ.get(ADDRESS)
     if not address:
         return None
-    heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
     asked = {
         "arguments": list(arguments),
         "environment": {name: value for name, value in os.environ.items() if name != ADDRESS},
         "folder": os.getcwd(),
-        "python": sys.executable,
+        "python": _installation(),
         "path": sys.path,
         "package": sys.modules["__main__"].__package__,
     }
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile("r", encoding="ascii") as answers:
+        if connection.fileno() in STREAMS:  # one of them is closed: the work would hold the wrong end of this
+            return None
+        heard = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, signal.SIG_DFL) for number in heard}
         try:
             connection.connect(address)
             socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], STREAMS)
@@ -108,10 +135,11 @@ def hand_over(arguments: Sequence[str]) -> int | None:
             for number, handler in before.items():
                 signal.signal(number, handler)
             return None
-        for number in heard:
-            signal.signal(number, lambda number, _: _tell(int(pid), number))
-        _, _, last = answers.readline().partition(" ")
-    status = int(last or signal.SIGKILL)  # nobody is left to say how it ended
+        _pass_on(int(pid), heard)
+        said = dict(answer.split() for answer in answers)
+    # If nobody is left to say how it ended, the work's own last word counts.
+    done = int(said[DONE]) << 8 if DONE in said else signal.SIGKILL
+    status = int(said.get(ENDED, done))
     if os.WIFSIGNALED(status):
         # Whoever waits for this command is to see how the work ended.
         end = os.WTERMSIG(status)
@@ -121,9 +149,27 @@ def hand_over(arguments: Sequence[str]) -> int | None:
     return os.waitstatus_to_exitcode(status)
 
 
-def _tell(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
+def _pass_on(pid: int, heard: Sequence[signal.Signals]) -> None:
+    """Let signals for this process reach the one that works for it."""
+
+    def tell(number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def suspend(*_: object) -> None:
+        tell(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        tell(signal.SIGCONT)  # here this process goes on again
+
+    for number in heard:
+        signal.signal(number, lambda number, _: tell(number))
+    if signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+        signal.signal(signal.SIGTSTP, suspend)
+
+
+def _installation() -> list[str]:
+    """Which Python, with which packages."""
+    return [sys.prefix, os.path.realpath(sys.executable)]
 
 
 def serve(listener: socket.socket, leash: int) -> socket.socket | None:
@@ -147,7 +193,11 @@ def serve(listener: socket.socket, leash: int) -> socket.socket | None:
             listener.close()
         elif listener.fileno() in ready:
             connection = listener.accept()[0]
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:  # the command works itself
+                connection.close()
+                continue
             if not pid:
                 signal.set_wakeup_fd(-1)
                 signal.signal(signal.SIGCHLD, ended)
@@ -183,8 +233,12 @@ def take_over(connection: socket.socket) -> None:
     if not asked:
         raise SystemExit(1)
     said = json.loads(asked)
-    if said["python"] != sys.executable:
+    if said["python"] != _installation():
         raise SystemExit(1)
+    try:
+        os.chdir(said["folder"])
+    except OSError:
+        raise SystemExit(1) from None
     for stream, given in zip(STREAMS, streams, strict=True):
         os.dup2(given, stream)
         os.close(given)
@@ -192,7 +246,6 @@ def take_over(connection: socket.socket) -> None:
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     os.environ.clear()
     os.environ.update(said["environment"])
-    os.chdir(said["folder"])
     sys.argv[:], sys.path[:] = said["arguments"], said["path"]
     sys.modules["__main__"].__package__ = said["package"]  # tells how the command was called
     for name in [name for name in sys.modules if name.partition(".")[0] == "edc"]:
@@ -203,7 +256,8 @@ def take_over(connection: socket.socket) -> None:
         raise SystemExit(1) from None
 
     def watch() -> None:
-        connection.recv(1)  # nothing comes but its end
+        with contextlib.suppress(OSError):
+            connection.recv(1)  # nothing comes but its end
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -224,7 +278,16 @@ def main() -> None:
     take_over(connection)
     from edc.cli import main as command
 
-    command()
+    code = 1
+    try:
+        command()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{DONE} {code}\n".encode())
 
 
 if __name__ == "__main__":

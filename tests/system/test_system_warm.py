@@ -1,19 +1,23 @@
-"""Commands that a process with the libraries loaded works for: nobody can tell but by the time they take."""
+"""Commands that a process with the libraries loaded works for: they do, say and end as by themselves."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from checkout import Checkout
+from checkout import LIMIT, Checkout
 
-from edc.warm import ADDRESS, LIBRARIES, hand_over, libraries
+from edc.warm import ADDRESS, LIBRARIES, ONE_THREAD, _installation, hand_over, libraries
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="libraries survive forks on Linux")]
 
@@ -24,21 +28,40 @@ KEY = RUN[-1]
 @pytest.fixture
 def warm() -> Iterator[dict[str, str]]:
     """What a command's environment must hold to be worked for."""
-    with libraries():
+    with libraries(1):
         yield {ADDRESS: os.environ[ADDRESS]}
 
 
 @pytest.fixture
-def lasting(by_dvc, tmp_path) -> Checkout:
-    """A checkout with a run that takes long enough to be disturbed."""
+def emptied(by_dvc, tmp_path) -> Checkout:
+    """A checkout where one run has still to be done."""
     project = by_dvc.copy(tmp_path / "project")
-    project.edit("params.yaml", {f"evaluate.{KEY}.seeds": list(range(40))})
     for path in project.path("results/evaluate", KEY).iterdir():
         path.unlink()
     return project
 
 
-def workers(address: str) -> set[int]:
+@pytest.fixture
+def lasting(emptied) -> Checkout:
+    """A checkout with a run to do that takes long enough to be disturbed."""
+    emptied.edit("params.yaml", {f"evaluate.{KEY}.seeds": list(range(40))})
+    return emptied
+
+
+@pytest.fixture
+def started(lasting, warm) -> Iterator[subprocess.Popen[str]]:
+    """The lasting run, under way and worked for: it has saved a checkpoint."""
+    process = lasting.start(*RUN, EDC_CHECKPOINT_SECONDS="0", **warm)
+    try:
+        assert until(lasting.path(".edc/checkpoints/evaluate", f"{KEY}.pt").exists), process.poll()
+        assert len(processes(warm[ADDRESS])) == 2, "nobody works for it"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def processes(address: str) -> set[int]:
     """The process that serves a socket, and those that work for its commands."""
     found = set()
     for folder in Path("/proc").iterdir():
@@ -52,29 +75,36 @@ def workers(address: str) -> set[int]:
     return found
 
 
-def until(true) -> bool:
+def serving(address: str) -> int:
+    """The process that serves a socket; it leads its session."""
+    (found,) = {pid for pid in processes(address) if os.getsid(pid) == pid}
+    return found
+
+
+def working(address: str) -> int:
+    """The process that works for the only command."""
+    (found,) = processes(address) - {serving(address)}
+    return found
+
+
+def state(pid: int) -> str:
+    """A letter: R, S, T, ..."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def until(true: Callable[[], object]) -> bool:
     """Wait for something to become true."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + LIMIT
     while not true() and time.monotonic() < limit:
         time.sleep(0.01)
     return bool(true())
 
 
-def started(project: Checkout, environment: dict[str, str]) -> subprocess.Popen[str]:
-    """The lasting run, under way: it has saved a checkpoint."""
-    process = project.start(*RUN, EDC_CHECKPOINT_SECONDS="0", **environment)
-    assert until(project.path(".edc/checkpoints/evaluate", f"{KEY}.pt").exists), process.poll()
-    return process
-
-
-def test_it_leaves_and_says_the_same(by_dvc, tmp_path, warm):
-    project = by_dvc.copy(tmp_path / "project")
-    for path in project.path("results/evaluate", KEY).iterdir():
-        path.unlink()
-    done = project.run(*RUN, **warm)
+def test_it_leaves_and_says_the_same(emptied, by_dvc, warm):
+    done = emptied.run(*RUN, **warm)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert project.outputs("evaluate", KEY) == by_dvc.outputs("evaluate", KEY) != {}
-    assert len(workers(warm[ADDRESS])) == 1, "what worked has ended"
+    assert emptied.outputs("evaluate", KEY) == by_dvc.outputs("evaluate", KEY) != {}
+    assert until(lambda: processes(warm[ADDRESS]) == {serving(warm[ADDRESS])}), "what worked has not ended"
 
 
 def test_mistakes_are_told_as_ever(by_dvc, warm):
@@ -85,64 +115,107 @@ def test_mistakes_are_told_as_ever(by_dvc, warm):
     assert used[0].returncode == 2
 
 
-def test_sources_are_those_of_the_commands_checkout_as_they_are_now(by_dvc, tmp_path, warm):
-    project = by_dvc.copy(tmp_path / "project")
+def test_sources_are_those_of_the_commands_checkout_as_they_are_now(emptied, warm):
     for word in ("first", "second"):
-        module = project.path("src/edc/evaluate.py")
-        module.write_text(f"raise SystemExit({word!r})\n")
-        done = project.run(*RUN, **warm)
+        emptied.path("src/edc/evaluate.py").write_text(
+            f"import sys\nraise SystemExit({word!r} * ('torch' in sys.modules))"
+        )
+        done = emptied.run(*RUN, **warm)
         assert (done.returncode, done.stderr) == (1, f"{word}\n")
 
 
-def test_a_signal_reaches_the_work_and_its_end_the_command(lasting, warm):
-    process = started(lasting, warm)
-    assert len(workers(warm[ADDRESS])) == 2
-    process.terminate()
-    process.communicate()
-    assert process.returncode == -signal.SIGTERM
-    assert until(lambda: len(workers(warm[ADDRESS])) == 1)
+def test_a_signal_reaches_the_work_and_its_end_the_command(started, warm):
+    started.terminate()
+    started.communicate()
+    assert started.returncode == -signal.SIGTERM
+    assert until(lambda: len(processes(warm[ADDRESS])) == 1)
 
 
-def test_the_work_dies_with_its_command_and_goes_on_with_the_next(lasting, warm, tmp_path):
-    whole = lasting.copy(tmp_path / "whole")
-    whole.ok(*RUN)
-    process = started(lasting, warm)
-    process.kill()
-    process.communicate()
-    assert until(lambda: len(workers(warm[ADDRESS])) == 1)
+def test_the_work_is_suspended_with_its_command(started, warm):
+    worker = working(warm[ADDRESS])
+    started.send_signal(signal.SIGTSTP)
+    assert until(lambda: (state(started.pid), state(worker)) == ("T", "T"))
+    started.send_signal(signal.SIGCONT)
+    assert until(lambda: state(worker) in "RSD")
+
+
+def test_the_work_dies_with_its_command_and_goes_on_with_the_next(lasting, started, warm, tmp_path):
+    started.kill()
+    started.communicate()
+    assert until(lambda: len(processes(warm[ADDRESS])) == 1)
     assert "manifest.json" not in lasting.outputs("evaluate", KEY)
+    whole = lasting.copy(tmp_path / "whole")
+    shutil.rmtree(whole.path(".edc/checkpoints"))
+    whole.ok(*RUN)
     said = lasting.run(*RUN, **warm)
     assert said.stderr == f"edc: evaluate {KEY} goes on from its checkpoint\n"
     assert lasting.outputs("evaluate", KEY) == whole.outputs("evaluate", KEY)
 
 
-def test_a_command_whose_work_is_killed_says_so(lasting, warm):
-    process = started(lasting, warm)
-    (serving,) = {pid for pid in workers(warm[ADDRESS]) if os.getsid(pid) == pid}
-    (working,) = workers(warm[ADDRESS]) - {serving}
-    os.kill(working, signal.SIGKILL)
+def test_the_work_dies_with_a_command_that_has_not_heard_of_its_beginning(lasting, warm):
+    asked = {"arguments": list(RUN), "environment": lasting.environment(), "folder": str(lasting.root)}
+    asked |= {"python": _installation(), "path": [str(lasting.path("src")), *sys.path], "package": None}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(warm[ADDRESS])
+        socket.send_fds(connection, [json.dumps(asked).encode() + b"\n"], (0, 1, 2))
+        assert connection.recv(5, socket.MSG_PEEK) == b"begun"
+        assert len(processes(warm[ADDRESS])) == 2
+    assert until(lambda: len(processes(warm[ADDRESS])) == 1)
+
+
+def test_a_command_whose_work_is_killed_says_so(started, warm):
+    os.kill(working(warm[ADDRESS]), signal.SIGKILL)
+    started.communicate()
+    assert started.returncode == -signal.SIGKILL
+
+
+def test_work_outlives_whoever_forked_it(emptied, by_dvc, warm):
+    emptied.edit("params.yaml", {f"evaluate.{KEY}.seeds": list(range(10))})
+    whole = emptied.copy(emptied.root.parent / "whole")
+    process = emptied.start(*RUN, EDC_CHECKPOINT_SECONDS="0", **warm)
+    assert until(emptied.path(".edc/checkpoints/evaluate", f"{KEY}.pt").exists)
+    os.kill(serving(warm[ADDRESS]), signal.SIGKILL)
     process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode == 0
+    whole.ok(*RUN)
+    assert emptied.outputs("evaluate", KEY) == whole.outputs("evaluate", KEY) != {}
 
 
-def test_without_anybody_there_a_command_works_itself(by_dvc, tmp_path):
-    gone = {ADDRESS: str(tmp_path / "socket")}
-    project = by_dvc.copy(tmp_path / "project")
-    for path in project.path("results/evaluate", KEY).iterdir():
-        path.unlink()
-    project.ok(*RUN, **gone)
-    assert project.outputs("evaluate", KEY) == by_dvc.outputs("evaluate", KEY) != {}
+def test_without_anybody_there_a_command_works_itself(emptied, by_dvc, tmp_path, monkeypatch):
+    gone = str(tmp_path / "socket")
+    emptied.ok(*RUN, **{ADDRESS: gone})
+    assert emptied.outputs("evaluate", KEY) == by_dvc.outputs("evaluate", KEY) != {}
+    monkeypatch.setenv(ADDRESS, gone)
     assert hand_over(["edc"]) is None
 
 
-def test_it_ends_with_whoever_started_it(tmp_path):
-    code = "import os, signal, edc.warm as w\nheld = w.libraries()\nheld.__enter__()\n"
-    code += "print(os.environ[w.ADDRESS], flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    address = done.stdout.strip()
-    assert done.returncode == -signal.SIGKILL
-    assert until(lambda: not workers(address))
-    assert not Path(address).parent.exists()
+def test_where_there_is_no_place_for_a_socket_nothing_is_kept(tmp_path, monkeypatch):
+    deep = tmp_path / ("a" * 120)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with libraries(1):
+        assert ADDRESS not in os.environ
+    assert list(deep.iterdir()) == []
+
+
+def test_it_ends_with_whoever_started_it():
+    code = "import os, time, edc.warm as w\nheld = w.libraries(1)\nheld.__enter__()\n"
+    code += "print(os.environ[w.ADDRESS], flush=True)\ntime.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        address = owner.stdout.readline().strip()
+        assert len(processes(address)) == 1
+        owner.kill()
+    assert until(lambda: not processes(address))
+    assert until(lambda: not Path(address).parent.exists())
+
+
+@pytest.mark.parametrize("command", [("edc", "run"), ("snakemake", "--cores", "1")], ids=lambda command: command[0])
+def test_runners_use_it(emptied, command):
+    source, word = emptied.path("src/edc/evaluate.py"), "'loaded' if 'torch' in sys.modules else 'not loaded'"
+    source.write_text(source.read_text() + f"\nimport sys\nraise SystemExit({word})\n")
+    emptied.run(*command)
+    assert {path.read_text() for path in emptied.path("logs/evaluate").glob("*.log")} == {"loaded\n"}
 
 
 def test_nothing_of_this_project_is_loaded_before_a_command_comes():
@@ -150,5 +223,5 @@ def test_nothing_of_this_project_is_loaded_before_a_command_comes():
     code = f"import importlib, sys\nfor name in {LIBRARIES!r}: importlib.import_module(name)\n"
     code += "assert not [name for name in sys.modules if name.partition('.')[0] == 'edc']\n"
     code += "print(open('/proc/self/status').read().partition('Threads:')[2].split()[0])"
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip() == "1"
+    said = subprocess.check_output([sys.executable, "-c", code], env=os.environ | ONE_THREAD, text=True)
+    assert said.strip() == "1", "threads are lost in a fork"

@@ -189,7 +189,7 @@ def run(plan: Plan, only: Sequence[str] = (), minutes: float | None = None, jobs
     """
     deadline = time.monotonic() + 60 * minutes if minutes is not None else float("inf")
     tasks = list(dag.tasks(plan))
-    pieces, started = Pieces(plan, ordered(tasks, only), upstream(tasks)), False
+    pieces, started, late = Pieces(plan, ordered(tasks, only), upstream(tasks)), False, False
     with _alone(), _told_to_end(), ExitStack() as held:
         try:
             while time.monotonic() < deadline:
@@ -203,11 +203,13 @@ def run(plan: Plan, only: Sequence[str] = (), minutes: float | None = None, jobs
                 if not pieces.running:
                     break
                 time.sleep(POLL)
+            else:
+                late = True
             pieces.collect()
         finally:
             interrupted = len(pieces.running)
             pieces.stop()
-    why = f"; time is up, {interrupted} interrupted" if interrupted else ""
+    why = f"; time is up, {interrupted} interrupted" if late and pieces.left else ""
     print(f"{len(pieces.done)} runs done, {pieces.left} left, {len(pieces.failed)} failed{why}", flush=True)
     return 1 if pieces.failed else 0
 

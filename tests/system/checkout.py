@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -183,6 +184,14 @@ class Checkout:
         jobs = set(re.findall(r"^rule (\S+):$", said, re.MULTILINE)) - {"all"}
         assert jobs or "Nothing to be done" in said, said
         return {"dvc": self.with_downstream(json.loads(dvc.result().stdout)), "snakemake": jobs}
+
+
+def until(true: Callable[[], object]) -> bool:
+    """Wait for something to become true."""
+    limit = time.monotonic() + LIMIT
+    while not true() and time.monotonic() < limit:
+        time.sleep(0.01)
+    return bool(true())
 
 
 def load(path: Path) -> Any:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from checkout import REPOSITORY, Checkout
+from checkout import LIMIT, REPOSITORY, Checkout, until
 
 POISON = """
 import sys
@@ -34,10 +35,15 @@ def bare(once, planned) -> Checkout:
         made.write(".edc-commit", "0123abc\nfalse\n")
         made.write("src/sitecustomize.py", POISON)
         assert "is not on this machine" in made.run("python", "-c", "import mlflow").stderr
+        command = ("python", "-m", "edc", "run", "--jobs", "2")
         environment = {"EDC_CHECKPOINT_SECONDS": "0", "EDC_RUNS_PER_GPU": "2"}
-        first = made.ok("python", "-m", "edc", "run", "--jobs", "2", "--minutes", "0.07", **environment)
-        assert "time is up, 2 interrupted" in first.splitlines()[-1], first
-        said = made.ok("python", "-m", "edc", "run", "--jobs", "2", **environment)
+        with made.start(*command, **environment) as first:
+            assert until(lambda: list(made.path(".edc/checkpoints").rglob("*.pt")) or first.poll() is not None)
+            first.terminate()
+            _, err = first.communicate(timeout=LIMIT)
+        assert first.returncode == 128 + signal.SIGTERM, err
+        assert list(made.path(".edc/checkpoints").rglob("*.pt")), "nothing was interrupted"
+        said = made.ok(*command, **environment)
         assert said.splitlines()[-1] == "17 runs done, 0 left, 0 failed"
 
     return Checkout(once("bare", make) / "project")
@@ -95,6 +101,19 @@ def test_runs_of_other_code_are_refused_and_those_that_need_them(bare, planned, 
     locked = home.path("dvc.lock").read_text()
     assert "synthesize-tiny-random-ipc1:" in locked
     assert "relabel-tiny" not in locked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("minutes", "interrupted"), [("0", 0), ("0.05", 2)])
+def test_a_deadline_interrupts_what_is_under_way(minutes, interrupted, planned, tmp_path):
+    """Without a loaded process runs start at once, and these end long after the deadline."""
+    made = planned.copy(tmp_path / "project")
+    keys = [key for stage, key in run_names(made) if stage == "pretrain"][:2]
+    made.edit("params.yaml", {f"pretrain.{key}.epochs": 100_000 for key in keys})
+    only = [word for key in keys for word in ("--only", f"pretrain-{key}")]
+    said = made.ok("edc", "run", "--jobs", "2", "--minutes", minutes, *only, EDC_WARM="")
+    assert said == f"0 runs done, 2 left, 0 failed; time is up, {interrupted} interrupted\n"
+    assert not made.path("results/pretrain").exists()
 
 
 @pytest.mark.slow

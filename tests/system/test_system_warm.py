@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from checkout import LIMIT, Checkout
+from checkout import Checkout, until
 
 from edc.warm import ADDRESS, LIBRARIES, ONE_THREAD, _installation, hand_over, libraries
 
@@ -90,14 +89,6 @@ def working(address: str) -> int:
 def state(pid: int) -> str:
     """A letter: R, S, T, ..."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def until(true: Callable[[], object]) -> bool:
-    """Wait for something to become true."""
-    limit = time.monotonic() + LIMIT
-    while not true() and time.monotonic() < limit:
-        time.sleep(0.01)
-    return bool(true())
 
 
 def test_it_leaves_and_says_the_same(emptied, by_dvc, warm):

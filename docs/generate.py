@@ -240,11 +240,12 @@ def bench(name: str) -> Iterator[str]:
     """Sums over networks of one file of measurements."""
     found = summary(pd.read_csv(WHERE / f"{name}.csv"))
     head = ("stage", "images", "seeds", "unit", "ms", "bare", "ratio", "largest", "reference")
-    yield from grid(*head, "peak MB", "peak / floor", "peak / bare")
+    yield from grid(*head, "peak MB", "peak / floor", "peak / bare", "process MB")
     for _, row in found.iterrows():
         reference = "-" if pd.isna(row["reference_ratio"]) else f"{row['reference_ratio']:.2f}"
         times = (f"{row[name]:.2f}" for name in ("milliseconds", "bare", "ratio", "largest_ratio"))
         memory = (f"{row['peak_mb']:.0f}", f"{row['peak_to_floor']:.2f}", f"{row['peak_to_bare']:.2f}")
+        memory += ("-" if pd.isna(row["process_mb"]) else f"{row['process_mb']:.0f}",)
         yield line(row["stage"], row["images"], row["seeds"], row["unit"], *times, reference, *memory)
 
 

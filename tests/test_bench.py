@@ -18,7 +18,7 @@ from edc.bench import projection
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES
 from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
-from edc.bench.timing import held_at_most, side_by_side
+from edc.bench.timing import Work, held_at_most, most_in_tensors, side_by_side
 from edc.devices import peak_memory
 from edc.errors import EdcError
 from edc.passes import activations, groups_at_once
@@ -38,7 +38,8 @@ def test_every_stage_is_measured(stage: str) -> None:
     assert list(line)[: len(COLUMNS)] == list(COLUMNS)
     assert {name: line[name] for name in asdict(case)} == asdict(case)
     assert all(line[name] > 0 for name in ("milliseconds", "bare", "ratio", "floor_mb"))
-    assert line["peak_mb"] >= 0
+    assert line["peak_mb"] > 0
+    assert line["process_mb"] >= 0
     assert (line["reference"] is not None) == (stage in ("statistics", "synthesize"))
     json.dumps(line)
 
@@ -143,8 +144,8 @@ def line(network: str, milliseconds: float, bare: float, **others: object) -> di
 
 
 def test_networks_are_summed() -> None:
-    small = {"peak_mb": 2.0, "floor_mb": 0.5, "bare_peak_mb": 1.0}
-    memory = {"peak_mb": 3.0, "floor_mb": 2.0, "bare_peak_mb": 2.5}
+    small = {"peak_mb": 2.0, "floor_mb": 0.5, "bare_peak_mb": 1.0, "process_mb": 9.0}
+    memory = {"peak_mb": 3.0, "floor_mb": 2.0, "bare_peak_mb": 2.5, "process_mb": 4.0}
     table = pd.DataFrame([line("a", 3, 2, reference=8, **small), line("b", 30, 10, reference=40, **memory)])
     found = summary(table).iloc[0]
     assert (found["networks"], found["milliseconds"], found["bare"]) == (2, 33, 12)
@@ -153,6 +154,7 @@ def test_networks_are_summed() -> None:
     assert found["reference_ratio"] == pytest.approx(4)
     assert found["peak_to_floor"] == pytest.approx(1.5)
     assert found["peak_to_bare"] == pytest.approx(1.2)
+    assert found["process_mb"] == 4
     both = pd.DataFrame([line(ALL, 20, 11, reference=50, **memory)])
     together = summary(pd.concat([table, both])).iloc[0]
     assert (together["networks"], together["ratio"]) == (2, pytest.approx(20 / 11))
@@ -189,6 +191,23 @@ def test_activations_are_what_the_backward_pass_keeps() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU()).eval().requires_grad_(False)
     assert activations(model, (1, 8, 8), 6) == 6 * 4 * (64 + 4 * 64)
     assert groups_at_once([model], (1, 8, 8), 6, torch.device("cpu"), 1.0) == 1
+
+
+def test_tensors_are_counted_while_they_are_held() -> None:
+    """What is made for the work counts, what is given back before it begins or meanwhile does not."""
+    kilobyte = 256
+
+    def make() -> Work:
+        torch.ones(100 * kilobyte)
+        held = torch.ones(8 * kilobyte)
+
+        def work() -> None:
+            for _ in range(3):
+                held + torch.ones(8 * kilobyte)
+
+        return work
+
+    assert most_in_tensors(make) == pytest.approx(24 * 1024, abs=64)
 
 
 def test_peak_memory_is_this_process_own() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES, TRAINED
-from edc.bench.timing import held, kernels, matrix_rate, peak, ratio, side_by_side
+from edc.bench.timing import held, kernels, matrix_rate, most_in_tensors, peak, ratio, side_by_side
 from edc.devices import keep_freed_memory, spare_compiler
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
@@ -30,7 +30,7 @@ from edc.tracking.provenance import provenance
 WHERE = Path("results/bench")
 COLUMNS = (
     "dataset", "stage", "network", "images", "seeds", "unit", "milliseconds", "bare", "ratio",
-    "reference", "reference_ratio", "peak_mb", "bare_peak_mb", "floor_mb",
+    "reference", "reference_ratio", "peak_mb", "bare_peak_mb", "floor_mb", "process_mb",
     "kernels", "bare_kernels", "share_of_matrix_rate",
     "recipe", "threads", "precision", "device", "torch", "commit", "dirty",
 )  # fmt: skip
@@ -40,6 +40,9 @@ GROUPS = tuple(name for name in KEY if name != "network")
 """Lines that the summary adds up."""
 IMAGES = {"pretrain": [64], "statistics": [64], "synthesize": [10, 100], "relabel": [500], "evaluate": [25, 100]}
 """Of a batch or a group, where nothing else is asked for."""
+
+QUIET = {"KINETO_LOG_LEVEL": "99"}
+"""Else PyTorch's profiler says that it begins and ends."""
 
 STUDENTS = ("resnet18", "convnet_w128")
 """Observers that stand for all students: a large and a small one."""
@@ -92,22 +95,30 @@ def measure(
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False
     bench = Bench(case, where, recipe, getattr(torch, precision))
-    STAGES[case.stage](bench).stage()  # what the libraries load with their first work is no part of it
-    begun = held(where)
-    pieces = STAGES[case.stage](bench)
-    # Before freed memory is kept, and before anything else is held beside it.
-    peaks = [peak(pieces.stage, where, begun) / 2**20]
-    between = held(where)
-    works = {"stage": pieces.stage, "bare": pieces.bare()}
-    peaks.append(peak(works["bare"], where, between) / 2**20)
+    make = STAGES[case.stage]
     keep_freed_memory()
+    make(bench).stage()  # what the libraries load with their first work is no part of it
+    begun = held(where)
+    pieces = make(bench)
+    process = peak(pieces.stage, where, begun)
+    if device == "cuda":
+        between = held(where)
+        works = {"stage": pieces.stage, "bare": pieces.bare()}
+        peaks = [process, peak(works["bare"], where, between)]
+    else:
+        bare = pieces.bare
+        del pieces
+        peaks = [most_in_tensors(lambda: make(bench).stage), most_in_tensors(bare)]
+        pieces = make(bench)
+        works = {"stage": pieces.stage, "bare": pieces.bare()}
     if pieces.reference is not None:
         works["reference"] = pieces.reference()
     times = side_by_side(works, where, seconds)
     each = {name: 1000 * statistics.median(found) / pieces.units for name, found in times.items()}
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
-    line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[1], "peak_mb": peaks[0]}
+    line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[1] / 2**20, "peak_mb": peaks[0] / 2**20}
+    line |= {"process_mb": process / 2**20 if device == "cpu" else None}
     line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "precision": precision}
     line |= {"torch": str(torch.__version__)}
     line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
@@ -169,7 +180,7 @@ def bench(
         for case in left:
             arguments = json.dumps([asdict(case), device, threads, seconds, recipe, precision])
             command = [sys.executable, "-m", "edc.bench.run", arguments]
-            environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+            environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | QUIET
             made = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
             if made.returncode:
                 raise EdcError(f"bench: {case.stage} of {case.network} at {case.images} images failed; see above")
@@ -225,7 +236,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             | {"milliseconds": part["milliseconds"].sum(), "bare": whole, "ratio": part["milliseconds"].sum() / whole}
             | {"largest_ratio": lines["ratio"].max(), "reference_ratio": reference}
             | {"peak_mb": largest["peak_mb"], "peak_to_floor": largest["peak_mb"] / largest["floor_mb"]}
-            | {"peak_to_bare": largest["peak_mb"] / largest["bare_peak_mb"]}
+            | {"peak_to_bare": largest["peak_mb"] / largest["bare_peak_mb"], "process_mb": largest["process_mb"]}
         )
     return pd.DataFrame(found)
 

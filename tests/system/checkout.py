@@ -189,9 +189,9 @@ class Checkout:
 def until(true: Callable[[], object]) -> bool:
     """Wait for something to become true."""
     limit = time.monotonic() + LIMIT
-    while not true() and time.monotonic() < limit:
+    while not (found := true()) and time.monotonic() < limit:
         time.sleep(0.01)
-    return bool(true())
+    return bool(found)
 
 
 def load(path: Path) -> Any:

@@ -100,11 +100,11 @@ def measure(
     make(bench).stage()  # what the libraries load with their first work is no part of it
     begun = held(where)
     pieces = make(bench)
-    process = peak(pieces.stage, where, begun)
+    taken = peak(pieces.stage, where, begun)
     if device == "cuda":
         between = held(where)
         works = {"stage": pieces.stage, "bare": pieces.bare()}
-        peaks = [process, peak(works["bare"], where, between)]
+        peaks = [taken, peak(works["bare"], where, between)]
     else:
         bare = pieces.bare
         del pieces
@@ -118,7 +118,7 @@ def measure(
     line: dict[str, Any] = dict.fromkeys(COLUMNS)
     line |= asdict(case) | {"unit": pieces.unit, "milliseconds": each["stage"], "bare": each["bare"]}
     line |= {"ratio": ratio(times, "stage", "bare"), "bare_peak_mb": peaks[1] / 2**20, "peak_mb": peaks[0] / 2**20}
-    line |= {"process_mb": process / 2**20 if device == "cpu" else None}
+    line |= {"process_mb": taken / 2**20 if device == "cpu" else None}
     line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "precision": precision}
     line |= {"torch": str(torch.__version__)}
     line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"

@@ -74,7 +74,7 @@ def held(device: torch.device) -> int:
 def peak(work: Work, device: torch.device, begun: int) -> int:
     """Bytes a piece of work takes at most above ``begun``, all that is held for it included.
 
-    On a GPU those of tensors, else those of the process, after a few rounds, for an allocator to become what it will.
+    On a GPU those of tensors, else those of the process, in a few rounds: an allocator may keep more each time.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -96,13 +96,14 @@ def most_in_tensors(make: Callable[[], Work]) -> int:
     """Bytes PyTorch asks the CPU's allocator for and has not given back, at most while a piece of work is done.
 
     Args:
-        make: makes the work; the tensors it makes for it count, how they were made does not.
+        make: makes the work, which is done once before; what both leave counts, how it was made does not.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 
     gc.collect()  # what is given back must not be counted against what is made
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         work = make()
+        work()  # an optimiser makes its moments in its first step
         with record_function(WORK):
             work()
     events = sorted(found.profiler.kineto_results.events(), key=lambda event: event.start_ns())

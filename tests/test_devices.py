@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from edc.devices import start_again_without_cache, without_cache
 
 TRAIN = """
 import sys
@@ -40,3 +43,61 @@ def test_peak_memory_is_not_inherited() -> None:
     large = bytearray(400 * 2**20)
     found = int(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout)
     assert 2**20 < found < len(large)
+
+
+HEAP = """
+from edc.devices import keep_freed_memory, memory, peak_memory
+import torch
+keep_freed_memory()
+others, begun = [], memory("VmRSS")
+for _ in range(40):
+    maps = [torch.full((2**20,), 1.0) for _ in range(8)]
+    others += [torch.ones(4) for _ in range(200)]
+    del maps
+print(peak_memory() - begun)
+"""
+AGAIN = """
+import os
+from edc.devices import start_again_without_cache
+print("here")
+start_again_without_cache()
+print(os.environ.get("GLIBC_TUNABLES"))
+"""
+
+glibc = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_names", {}), reason="another allocator")
+
+
+@glibc
+def test_tensors_fit_into_the_holes_that_earlier_ones_left() -> None:
+    """Eight maps of 4 MiB at a time, and small tensors that stay: the heap holds the maps once, not twice."""
+    environment = without_cache(os.environ)
+    said = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, env=environment, check=True)
+    assert int(said.stdout) < 1.5 * 8 * 2**22
+
+
+@glibc
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "glibc.malloc.tcache_count=0"),
+        ("glibc.malloc.hugetlb=1", "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=0"),
+    ],
+)
+def test_a_process_starts_again_once(before: str | None, after: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"GLIBC_TUNABLES": before} if before else {}
+    command = [sys.executable, "-u", "-c", AGAIN, "word"]
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert said.stdout.split() == ["here", "here", after]
+
+
+def test_what_the_user_has_set_stays() -> None:
+    mine = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=3", "HOME": "here"}
+    assert without_cache(mine) == mine
+
+
+def test_a_process_that_does_the_work_of_another_stays_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["edc", "pretrain", "--run", "x"])
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started again"))
+    start_again_without_cache()

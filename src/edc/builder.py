@@ -174,7 +174,9 @@ class Builder:
         dataset = self.datasets[cell.dataset]
         over = [(where, values.get("synthesize", {})) for where, values in self.over(cell, "recipe")]
         choices = resolve(recipe, "synthesize", dataset.family, cell.ipc, SynthesisChoices, path, over)
-        row: dict[str, Any] = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc, "seed": self.study.seed}
+        own = self.study.variants[cell.variant].seed if cell.variant else None
+        seed = self.study.seed if own is None else own
+        row: dict[str, Any] = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc, "seed": seed}
         row |= {"statistics": None, "observers": [], "scorers": []}
         if choices.optimise.iterations:
             row["observers"] = self.observers(cell.dataset, recipe, path, "match", cell.ipc)

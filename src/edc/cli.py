@@ -293,11 +293,13 @@ def _main(
 def main() -> None:
     """Entry point: a mistake in the input is one line and exit code 2."""
     if sys.argv[1:] and sys.argv[1] in STAGES:
+        from edc.devices import start_again_without_cache
         from edc.warm import hand_over
 
         code = hand_over(sys.argv)
         if code is not None:
             raise SystemExit(code)
+        start_again_without_cache()
     try:
         app()
     except EdcError as error:

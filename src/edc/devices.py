@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +115,45 @@ def same_every_time() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
+TUNABLES, NO_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
+
+
+def without_cache(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which glibc's allocator keeps no lists of small pieces beside its heap.
+
+    Tensors are aligned to 64 bytes, and glibc cuts off what stands out at their ends as small pieces. While such a
+    piece is on a list, the hole a tensor leaves beside it is too small for the next tensor of the same size, and the
+    heap grows. The variable is read once, when a process starts; what the user has set stays.
+    """
+    said = environment.get(TUNABLES, "")
+    return dict(environment) | ({} if NO_CACHE in said else {TUNABLES: f"{said}:{NO_CACHE}=0".lstrip(":")})
+
+
+def start_again_without_cache() -> None:
+    """Replace this process by one with :func:`without_cache`, where that matters and has not been done.
+
+    Only a process that was started for its arguments: not one that does another's work, as tests and forks do.
+    """
+    glibc = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
+    own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
+    environment = without_cache(os.environ)
+    if glibc and own and environment != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
 def keep_freed_memory() -> None:
-    """Let glibc's allocator keep what is freed instead of handing it back to the kernel.
+    """Let glibc's allocator keep what is freed instead of handing it back to the kernel, and in one piece.
 
     Training allocates the same large tensors again and again; mapped anew each time they cost a page fault per 4 KiB,
-    a third of the time of small networks. No effect on numbers, nor where the C library has no `mallopt`.
+    a third of the time of small networks. No effect on numbers, nor where the C library has no `mallopt`. With
+    :func:`without_cache`, holes are as large as what they are for.
     """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
+    mxfast, trim_threshold, top_pad, mmap_max = 1, -1, -2, -4  # names of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
+    mallopt(mxfast, 0)
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)

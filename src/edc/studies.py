@@ -120,6 +120,7 @@ class Variant(Model):
 
     recipe: Values = {}
     protocol: Values = {}
+    seed: int | None = Field(default=None, ge=0, description="of the draws of synthesis; null: the study's")
 
 
 class Grid(Model):

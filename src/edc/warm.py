@@ -71,6 +71,8 @@ def _start(threads: int, held: contextlib.ExitStack) -> None:
     Raises:
         OSError: it can't be started.
     """
+    from edc.devices import without_cache
+
     with contextlib.ExitStack() as made:
         folder = tempfile.mkdtemp(prefix="edc-")  # nobody else may enter it
         made.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -85,7 +87,7 @@ def _start(threads: int, held: contextlib.ExitStack) -> None:
                 [sys.executable, "-P", "-m", "edc.warm", *map(str, given), folder],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)} | ONE_THREAD,
+                env=without_cache(os.environ) | {"OMP_NUM_THREADS": str(threads)} | ONE_THREAD,
                 pass_fds=given,
                 start_new_session=True,  # the terminal's signals are for the commands, which pass them on
             )

@@ -112,6 +112,17 @@ def test_a_broken_study_does_not_hide_the_others(project):
     assert "unknown recipe 'edcc'" in lines["tiny"]
 
 
+def test_a_variant_can_draw_other_images(project):
+    """To see how much depends on which images a set was made of."""
+    drawn = {"recipes": ["random"], "protocols": ["edc"], "variants": ["", "draw=5"]}
+    project.edit("workflow/studies/tiny.yaml", {"variants.draw=5": {"seed": 5}, "grids": [*GRIDS, drawn]})
+    project.ok("edc", "plan", "tiny")
+    rows = project.plan()["synthesize"]
+    (name,) = [name for name in rows if name.endswith("draw_5")]
+    assert rows[name] == rows[name.removesuffix("-draw_5")] | {"seed": 5}
+    assert {row["seed"] for key, row in rows.items() if key != name} == {0}
+
+
 @pytest.mark.parametrize(
     ("changes", "grows"),
     [

@@ -98,6 +98,22 @@ def test_it_leaves_and_says_the_same(emptied, by_dvc, warm):
     assert until(lambda: processes(warm[ADDRESS]) == {serving(warm[ADDRESS])}), "what worked has not ended"
 
 
+def variables(pid: int) -> bytes:
+    """What a process was started with."""
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+@pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another allocator")
+def test_the_allocator_keeps_no_lists_of_small_pieces(lasting, warm):
+    wanted = b"GLIBC_TUNABLES=glibc.malloc.tcache_count=0"
+    assert wanted in variables(serving(warm[ADDRESS]))
+    with lasting.start(*RUN, **{ADDRESS: ""}) as alone:
+        try:
+            assert until(lambda: wanted in variables(alone.pid))
+        finally:
+            alone.kill()
+
+
 def test_mistakes_are_told_as_ever(by_dvc, warm):
     said = [by_dvc.refused("edc", "evaluate", "--run", "nonsense", **more) for more in ({}, warm)]
     assert said[0] == said[1]

@@ -18,7 +18,7 @@ import torch
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES, TRAINED
 from edc.bench.timing import held, kernels, matrix_rate, most_in_tensors, peak, ratio, side_by_side
-from edc.devices import keep_freed_memory, spare_compiler
+from edc.devices import keep_freed_memory, spare_compiler, without_cache
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.params import Machine
@@ -180,7 +180,7 @@ def bench(
         for case in left:
             arguments = json.dumps([asdict(case), device, threads, seconds, recipe, precision])
             command = [sys.executable, "-m", "edc.bench.run", arguments]
-            environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | QUIET
+            environment = without_cache(os.environ) | {"OMP_NUM_THREADS": str(threads)} | QUIET
             made = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment)
             if made.returncode:
                 raise EdcError(f"bench: {case.stage} of {case.network} at {case.images} images failed; see above")

@@ -106,6 +106,7 @@ def variables(pid: int) -> bytes:
 @pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="another allocator")
 def test_the_allocator_keeps_no_lists_of_small_pieces(lasting, warm):
     wanted = b"GLIBC_TUNABLES=glibc.malloc.tcache_count=0"
+    assert until(lambda: processes(warm[ADDRESS])), "it has not started"
     assert wanted in variables(serving(warm[ADDRESS]))
     with lasting.start(*RUN, **{ADDRESS: ""}) as alone:
         try:

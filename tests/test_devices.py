@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from edc.devices import start_again_without_cache, without_cache
+from edc.devices import STARTED_AGAIN, start_again_without_cache, without_cache
 
 TRAIN = """
 import sys
@@ -49,7 +49,7 @@ HEAP = """
 from edc.devices import keep_freed_memory, memory, peak_memory
 import torch
 keep_freed_memory()
-others, begun = [], memory("VmRSS")
+others, begun = [torch.full((2,), 1.0), torch.ones(4)], memory("VmRSS")  # what they load is no part of the heap
 for _ in range(40):
     maps = [torch.full((2**20,), 1.0) for _ in range(8)]
     others += [torch.ones(4) for _ in range(200)]
@@ -58,7 +58,7 @@ print(peak_memory() - begun)
 """
 AGAIN = """
 import os
-from edc.devices import start_again_without_cache
+from edc.devices import STARTED_AGAIN, start_again_without_cache
 print("here")
 start_again_without_cache()
 print(os.environ.get("GLIBC_TUNABLES"))
@@ -70,7 +70,7 @@ glibc = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in getattr(os, "confstr_nam
 @glibc
 def test_tensors_fit_into_the_holes_that_earlier_ones_left() -> None:
     """Eight maps of 4 MiB at a time, and small tensors that stay: the heap holds the maps once, not twice."""
-    environment = without_cache(os.environ)
+    environment = without_cache({name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"})
     said = subprocess.run([sys.executable, "-c", HEAP], capture_output=True, text=True, env=environment, check=True)
     assert int(said.stdout) < 1.5 * 8 * 2**22
 
@@ -84,11 +84,19 @@ def test_tensors_fit_into_the_holes_that_earlier_ones_left() -> None:
     ],
 )
 def test_a_process_starts_again_once(before: str | None, after: str) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment = {name: value for name, value in os.environ.items() if name not in ("GLIBC_TUNABLES", STARTED_AGAIN)}
     environment |= {"GLIBC_TUNABLES": before} if before else {}
     command = [sys.executable, "-u", "-c", AGAIN, "word"]
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert said.stdout.split() == ["here", "here", after]
+
+
+@glibc
+def test_a_process_that_loses_the_variable_starts_again_once_only() -> None:
+    command = [sys.executable, "-u", "-c", "import os; os.environ.pop('GLIBC_TUNABLES', None)" + AGAIN, "word"]
+    environment = {name: value for name, value in os.environ.items() if name != STARTED_AGAIN}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60)
+    assert said.stdout.split() == ["here", "here", "None"]
 
 
 def test_what_the_user_has_set_stays() -> None:

@@ -116,6 +116,8 @@ def same_every_time() -> None:
 
 
 TUNABLES, NO_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
+STARTED_AGAIN = "EDC_STARTED_AGAIN"
+"""Set where a process has been started again, whatever has become of the variable it was done for."""
 
 
 def without_cache(environment: Mapping[str, str]) -> dict[str, str]:
@@ -137,8 +139,10 @@ def start_again_without_cache() -> None:
     glibc = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
     own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
     environment = without_cache(os.environ)
-    if glibc and own and environment != dict(os.environ):
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+    if not (glibc and own) or environment == dict(os.environ) or STARTED_AGAIN in os.environ:
+        return
+    with contextlib.suppress(OSError, ValueError):  # then it takes more memory, nothing else
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment | {STARTED_AGAIN: "1"})
 
 
 def keep_freed_memory() -> None:

@@ -135,6 +135,7 @@ def start_again_without_cache() -> None:
     """Replace this process by one with :func:`without_cache`, where that matters and has not been done.
 
     Only a process that was started for its arguments: not one that does another's work, as tests and forks do.
+    A debugger or profiler that wraps a command is replaced too, unless the variable names the setting already.
     """
     glibc = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
     own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]

@@ -18,8 +18,10 @@ from edc.builder import Builder
 from edc.choices import SynthesisChoices
 from edc.cost import report
 from edc.evaluations import finished
+from edc.nets.titles import paper_name
 from edc.params import EvaluateRow, Plan, SynthesizeRow
 from edc.plan import list_studies, make_plan
+from edc.reported import read_figures
 from edc.storage import RESULTS, read_json
 from edc.studies import StudyFile, names, read
 
@@ -268,30 +270,40 @@ def choices(family: str) -> Iterator[str]:
         yield "No evaluation on held-out images has finished here."
         return
     head = ("dataset", "epochs of observers", "their accuracy", "recipe", "IPC", "variant", "protocol", "student")
-    yield from grid(*head, "seeds", "last (best)", "agreement", "seconds", "device")
+    yield from grid(*head, "seeds", "last (best)", "agreement", "seconds", "device", "commit")
     for path, made in sorted(found, key=lambda one: judged_order(one[1]["params"]["evaluate"])):
         row, scores, ran = made["params"]["evaluate"], made["scores"], read_json(path.with_name("run.json"))
         epochs, accuracy, agreement = labelled(row["labels"])
         spread = "" if scores["last_std"] is None else f" ± {scores['last_std']:.1f}"
         cells = (row["recipe"], row["ipc"] or "all", row["variant"] or "-", row["protocol"], row["student"])
         reached = f"{scores['last_mean']:.1f}{spread} ({scores['best_mean']:.1f})"
-        seconds, device = f"{ran['seconds']:.0f}", ran["device"]
-        yield line(row["dataset"], epochs, accuracy, *cells, len(row["seeds"]), reached, agreement, seconds, device)
+        how = (f"{ran['seconds']:.0f}", ran["device"], ran["commit"][:7])
+        yield line(row["dataset"], epochs, accuracy, *cells, len(row["seeds"]), reached, agreement, *how)
 
 
 def gpu(name: str) -> Iterator[str]:
     """What ran on a GPU and came home as numbers alone, one file below results/gpu and which images judged."""
     file, _, judge = name.partition(" ")
     table = pd.read_csv(RESULTS / "gpu" / f"{file}.csv", keep_default_na=False)
-    table = table[table["judge"] == judge]
-    yield from grid(
-        "IPC", "student", "protocol", "recipe", "variant", "observers' epochs", "seeds", "last (best)", "seconds"
-    )
-    for row in table.to_dict("records"):
+    rows = table[table["judge"] == judge].to_dict("records")
+    figures, beside = read_figures(), ("paper", "difference") if judge == "test" else ()
+    head = ("IPC", "student", "protocol", "recipe", "variant", "observers' epochs", "seeds", "last (best)")
+    yield from grid(*head, "random", "gain", *beside, "seconds")
+    taught = ("ipc", "student", "protocol", "observer_epochs")
+    random = {tuple(row[name] for name in taught): row for row in rows if row["recipe"] == "random"}
+    for row in rows:
         spread = f" ± {float(row['last_std']):.1f}" if row["last_std"] else ""
         reached = f"{row['last_mean']:.1f}{spread} ({row['best_mean']:.1f})"
-        cells = (row["ipc"], row["student"], row["protocol"], row["recipe"], row["variant"] or "-")
-        yield line(*cells, row["observer_epochs"], row["seeds"], reached, f"{row['seconds']:.0f}")
+        cells = [row["ipc"], row["student"], row["protocol"], row["recipe"], row["variant"] or "-"]
+        cells += [row["observer_epochs"], row["seeds"], reached]
+        other = random.get(tuple(row[name] for name in taught))
+        compared = other is not None and other is not row and not row["variant"]
+        cells += [f"{other['last_mean']:.1f}", change(row["last_mean"] - other["last_mean"])] if compared else ["", ""]
+        if beside:
+            own = row["protocol"] == read("recipes", row["recipe"]).protocol
+            figure = figures.find(1, "CIFAR-10", row["ipc"], paper_name(row["student"]), row["recipe"]) if own else None
+            cells += [f"{figure.accuracy:.1f}", change(row["last_mean"] - figure.accuracy)] if figure else ["", ""]
+        yield line(*cells, f"{row['seconds']:.0f}")
 
 
 def judged_order(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -171,6 +171,8 @@ def test_projection_to_whole_jobs(tmp_path: Path) -> None:
     found = projection.synthesis(pd.DataFrame(large)).iloc[0]
     assert found["per_second"] == pytest.approx(3200)
     assert found["hours"] == pytest.approx(2e7 / 3200 / 3600)
+    short = [*large, line("a", 1, 1, images=160)]  # the other one did not fit
+    assert list(projection.synthesis(pd.DataFrame(short))["images"]) == [80]
     said = projection.report(tmp_path)
     assert "10,000 images a second" in said
     assert "48 s" in said

@@ -421,6 +421,29 @@ def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
     torch.testing.assert_close(run(state, nothing), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_what_is_kept_of_a_group_is_all_that_is_left_of_it(at_once: int) -> None:
+    """From pixels to pixels, as the stage has it: equal to rounding at the end, nothing kept before a group is done."""
+    settings, sizes = row(iterations=4), []
+    images, labels = start()
+    pixels = NORMALISER.decode(images)
+
+    def after(now: Progress) -> None:
+        sizes.append(now.done.numel())
+
+    def keep(finished: Tensor) -> Tensor:
+        sizes.append(len(finished))
+        return NORMALISER.decode(finished)
+
+    groups = groups_of(CLASSES, 2, 3, 1)
+    asked = (labels, groups, make_observers(settings), settings, NORMALISER, Progress(), after, at_once)
+    found = synthesize(pixels, *asked, keep)
+    whole, _ = made(settings, group=3, images=NORMALISER.encode(pixels), at_once=at_once)
+    assert torch.equal(found, NORMALISER.decode(whole))
+    everything = pixels.numel()
+    assert sizes == ([0] * 4 + [3] + [everything] * 4 + [3] if at_once == 1 else [0] * 4 + [6])
+
+
 def test_groups_do_not_know_of_each_other() -> None:
     settings = row(iterations=4, regularise={"method": "logits", "beta": 0.5})
     images, _ = start()

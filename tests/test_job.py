@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edc.job import _out_of_memory
+from edc.job import _out_of_memory, knob
+from edc.params import Plan
 
 
 def hidden(kind: type[Exception], text: str) -> BaseException:
@@ -32,3 +33,17 @@ def hidden(kind: type[Exception], text: str) -> BaseException:
 )
 def test_want_of_memory_is_known_whatever_came_up_since(error: BaseException, expected: bool) -> None:
     assert _out_of_memory(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "device", "memory", "expected"),
+    [
+        ("evaluate", "cuda", None, "lower evaluate.row.batch"),
+        ("synthesize", "cpu", None, "lower synthesize.row.optimise.group"),
+        ("synthesize", "cuda", 20, "lower machine.memory (GB, now 20), or else synthesize.row.optimise.group, which"),
+        ("synthesize", "cuda", None, "lower machine.memory (GB, now half of the device's), or else"),
+    ],
+)
+def test_the_knob_that_helps_is_named(stage: str, device: str, memory: float | None, expected: str) -> None:
+    plan = Plan.model_validate({"study": "s", "datasets": {}, "machine": {"memory": memory}})
+    assert knob(stage, "row", device, plan).startswith(expected)

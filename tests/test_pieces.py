@@ -9,13 +9,15 @@ import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import laboratory
 import pytest
+import torch
 from filelock import FileLock
 
 from edc import dag
-from edc.devices import runs_per_gpu
+from edc.devices import runs_per_gpu, share_of_memory
 from edc.errors import EdcError
 from edc.packing import Index, digest, pack
 from edc.params import Plan
@@ -79,6 +81,15 @@ def test_runs_per_gpu_are_one_unless_said(monkeypatch):
     assert runs_per_gpu() == 1
     monkeypatch.setenv("EDC_RUNS_PER_GPU", "8")
     assert runs_per_gpu() == 8
+
+
+def test_runs_that_share_a_gpu_share_what_they_plan_with(monkeypatch):
+    card, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
+    monkeypatch.setenv("EDC_RUNS_PER_GPU", "4")
+    assert share_of_memory(None, card) == 10
+    assert share_of_memory(3.0, card) == 3
+    assert share_of_memory(None, cpu) is None
 
 
 def test_every_run_comes_after_those_it_reads_from_and_brings_them_along(plan):

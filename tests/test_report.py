@@ -186,9 +186,9 @@ def test_a_mean_and_its_deviation_are_one_cell_that_sorts_by_the_mean(evaluate: 
     evaluate("random", 40.0, None)
     tabulate()
     last = Tables(made()).column("table1 digits", "last")
-    assert last == {"edc/edc": ("50.1 ± 1.3", "50.12", True), "random/edc": ("40.0", "40.0", False)}
+    assert last == {"edc/edc": ("50.1 ± 1.3", "50.123", True), "random/edc": ("40.0", "40.0", False)}
     gain = Tables(made()).column("table1 digits", "gain")
-    assert gain == {"edc/edc": ("+10.1", "10.12", False), "random/edc": ("", None, False)}
+    assert gain == {"edc/edc": ("+10.1", "10.123", False), "random/edc": ("", None, False)}
 
 
 def test_the_best_of_a_cell_is_bold_and_no_other(evaluate: Evaluate) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edc import storage
 from edc.errors import EdcError
 from edc.storage import (
     MANIFEST,
@@ -79,8 +82,12 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 5000 bytes, which fails like a disk without space."""
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No file may grow beyond 5000 bytes, which fails like a disk without space.
+
+    Python would cut off the bytecode of whatever it imports meanwhile, and find it damaged ever after.
+    """
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     yield
@@ -325,6 +332,30 @@ def test_checkpoints_are_kept_at_intervals(tmp_path: Path, monkeypatch: pytest.M
     assert checkpoint.due()
     monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", "3600")
     assert not Checkpoint(tmp_path / "state.pt", "id").due()
+
+
+def test_a_costly_checkpoint_is_kept_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that takes 6 seconds waits 120, not 30."""
+    now = [0.0]
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", "30")
+    checkpoint = Checkpoint(tmp_path / "state.pt", "id")
+
+    @contextlib.contextmanager
+    def slow(path: Path) -> Iterator[Path]:
+        yield path
+        now[0] += 6
+
+    monkeypatch.setattr(storage, "replacing", slow)
+    due = []
+    for seconds in (29, 30):
+        now[0] = seconds
+        due.append(checkpoint.due())
+    checkpoint.save({"x": 1})
+    for seconds in (36 + 119, 36 + 120):
+        now[0] = seconds
+        due.append(checkpoint.due())
+    assert due == [False, True, False, True]
 
 
 def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path: Path) -> None:

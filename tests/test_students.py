@@ -18,7 +18,8 @@ from edc.data.replay import batches_of
 from edc.data.sets import ImageSet
 from edc.params import Dataset, EvaluateRow
 from edc.schedules import multiplier
-from edc.students import Student
+from edc.students import Student, accuracies
+from edc.training import accuracy
 
 CPU = torch.device("cpu")
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
@@ -120,6 +121,29 @@ def test_interrupted_training_ends_the_same(
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     train([second], range(1, 3), size)
     assert_same(second, whole)
+
+
+@pytest.mark.parametrize("ema", [0.9, None])
+def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one reading of the images, by the averaged weights, which only judging sees."""
+    slow = {"name": "adamw", "lr": 1e-4, "weight_decay": 0.01}  # fast ones give every image the same class
+    students = [Student(seed, row(ema=ema, optimiser=slow), dataset(), CPU) for seed in range(3)]
+    train(students, range(2))
+    before = [[tensor.clone() for tensor in everything(student)] for student in students]
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (90, 3, 8, 8), generator=draws, dtype=torch.uint8)
+    with students[0].judged(), torch.no_grad():  # whom the test calls right
+        test = feed(pixels, students[0].model.eval()(NORMALISER.encode(pixels)).argmax(1))
+    readings, read = [], test.images.read
+    monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
+    monkeypatch.setattr("edc.students.images_at_once", lambda _: 40)
+    found = accuracies(students, test)
+    assert len(readings) == 3
+    for student, percent, kept in zip(students, found, before, strict=True):
+        with student.judged():
+            assert accuracy(student.model, test) == percent
+        assert all(torch.equal(a, b) for a, b in zip(everything(student), kept, strict=True))
+    assert found[0] == 100 > min(found)
 
 
 def test_adaptive_schedule_survives_an_interruption(tmp_path: Path) -> None:

@@ -13,9 +13,12 @@ import time
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def visible_gpus() -> list[str]:
@@ -44,6 +47,20 @@ def runs_per_gpu() -> int:
     if number < 1:
         raise EdcError(f"EDC_RUNS_PER_GPU={said}: expected a whole number, at least 1")
     return number
+
+
+def share_of_memory(wanted: float | None, device: torch.device) -> float | None:
+    """GB of a device that one run may plan with.
+
+    Args:
+        wanted: what the plan says; None: half of what a run may have, so that the rest holds what is not planned.
+        device: a CPU's is not planned: None.
+    """
+    import torch
+
+    if wanted is not None or device.type == "cpu":
+        return wanted
+    return torch.cuda.get_device_properties(device).total_memory / 2e9 / runs_per_gpu()
 
 
 @contextlib.contextmanager
@@ -217,6 +234,19 @@ def memory(record: str) -> int:
         if line.startswith(f"{record}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"no {record} in /proc/self/status")
+
+
+def device_name(device: str) -> str:
+    """The GPU's name, or the CPU with the vector instructions on which the last bits of what it computes depend.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return f"CPU ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def peak_memory() -> int:

@@ -82,7 +82,7 @@ class Progress:
         group: the first group of those in work.
         together: how many are in work; 0: none yet.
         iteration: visits they have had.
-        done: (N, C, S, S) the set, finished up to `group`.
+        done: (N, C, S, S) the set as it is kept, finished up to `group`; empty until a group is.
         pixels, averaged, adam: of the groups in work.
         running: the observers' running statistics.
         history: see `HISTORY`.
@@ -112,13 +112,15 @@ def synthesize(
     state: Progress,
     after: Callable[[Progress], None],
     at_once: int = 1,
+    keep: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> Tensor:
     """Optimise a condensed set, group after group.
 
     One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * regulariser.
+    Of the set only the groups in work are on the device.
 
     Args:
-        images: (N, C, S, S) initial images, normalised, on the device.
+        images: (N, C, S, S) initial images, uint8 or normalised, wherever they are.
         labels: (N,) classes.
         groups: indices of the images that are matched together.
         observers: visited round robin; the count runs on across groups.
@@ -128,30 +130,28 @@ def synthesize(
         after: called with the state after every iteration; its tensors are only valid during the call.
         at_once: most groups in work at the same time, each with statistics and draws of its own: what comes out is what
             one after the other gives. See `mates`.
+        keep: what is left of finished groups' last iterates (B, C, S, S), normalised and on the device; same shape.
 
     Returns:
-        (N, C, S, S) the last iterates.
+        (N, C, S, S) what was kept.
     """
-    result = images.clone()
-    if state.done.numel():
-        result.copy_(state.done)
-    iterations = row.optimise.iterations
+    device, iterations = normaliser.mean.device, row.optimise.iterations
     every = max(1, iterations // 100)
     for observer in observers:
         if observer.name in state.running:
-            observer.matcher.running = state.running[observer.name].to(images.device)
+            observer.matcher.running = state.running[observer.name].to(device)
     while state.group < len(groups):
         resumed = state.pixels is not None
         state.together = state.together if resumed else mates(groups, state.group, row, len(observers), at_once)
         block = range(state.group, state.group + state.together)
-        index = torch.cat([groups[g] for g in block]).to(images.device)
-        pixels = state.pixels.to(images.device) if state.pixels is not None else result[index].clone()
-        pixels.requires_grad_(True)
-        averaged = state.averaged.to(images.device) if state.averaged is not None else pixels.detach().clone()
+        index = torch.cat([groups[g] for g in block])
+        pixels = started(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
+        pixels = pixels.to(device).requires_grad_(True)
+        averaged = state.averaged.to(device) if state.averaged is not None else pixels.detach().clone()
         adam = torch.optim.Adam([pixels], lr=row.optimise.lr, betas=row.optimise.betas, eps=1e-8)
         if resumed:
             adam.load_state_dict(state.adam)
-        targets = labels[index]
+        targets = labels[index.to(labels.device)].to(device)
         for observer in observers:
             observer.matcher.start_group(targets.view(len(block), -1), forget=not (resumed or row.match.carry))
         for k in range(state.iteration, iterations):
@@ -171,15 +171,23 @@ def synthesize(
                 absent = torch.zeros(len(block))
                 terms = [losses.get(name, absent).tolist() for name in HISTORY[3:]]
                 state.history += [[g, k, visited, *(term[i] for term in terms)] for i, g in enumerate(block)]
-            state.iteration, state.done = k + 1, result
+            state.iteration = k + 1
             state.pixels, state.averaged, state.adam = pixels.detach(), averaged, adam.state_dict()
             state.running = {o.name: o.matcher.running for o in observers if o.matcher.running is not None}
             after(state)
-        result[index] = pixels.detach()
+        finished = keep(pixels.detach())
+        if not state.done.numel():
+            state.done = finished.new_zeros(images.shape)
+        state.done[index.to(state.done.device)] = finished.to(state.done.device)
         state.history.sort(key=lambda entry: entry[:2])
-        state.group, state.iteration, state.done = block.stop, 0, result
+        state.group, state.iteration = block.stop, 0
         state.pixels = state.averaged = None
-    return result
+    return state.done
+
+
+def started(images: Tensor, normaliser: Normaliser) -> Tensor:
+    """Initial images (B, C, S, S) of a group in the space networks see."""
+    return images if images.is_floating_point() else normaliser.encode(images.to(normaliser.mean.device))
 
 
 def mates(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:

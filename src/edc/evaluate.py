@@ -25,7 +25,7 @@ from edc.params import RelabelRow
 from edc.progress import bar
 from edc.rng import generator
 from edc.storage import RESULTS, read_array, read_tensors
-from edc.students import Student
+from edc.students import Student, accuracies
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "test_accuracy")
 
@@ -61,11 +61,11 @@ def run(job: Job) -> None:
                 student.begin_epoch(epoch)
             for x, targets, labels in source.epoch(epoch):
                 cohort.step(x, targets, labels)
-            for student, entry in zip(students, tracked, strict=True):
-                loss, right = job.finite(student.end_epoch(), f"epoch {epoch}"), None
+            losses = [job.finite(student.end_epoch(), f"epoch {epoch}") for student in students]
+            rights = accuracies(students, feed) if epoch in looks else [None] * len(students)
+            for student, entry, loss, right in zip(students, tracked, losses, rights, strict=True):
                 values = {"train_loss": loss, "lr": student.rate}
-                if epoch in looks:
-                    right = student.test(feed)
+                if right is not None:
                     values["test_accuracy"] = right
                 student.history.append([epoch, student.rate, loss, right])
                 entry.metrics(values, step=epoch)

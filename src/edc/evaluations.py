@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from edc.reported import DATASETS
 from edc.storage import RESULTS, read_json
 from edc.studies import names, read, root
 from edc.validation import Model, validate
+
+WHICH = {"recipe", "ipc", "student", "protocol", "images", "labels", "seeds", "variant", "changed"}
+"""Parameters that say which images and students, not how these are taught."""
 
 Percent = Annotated[float, Field(ge=0, le=100)]
 Spread = Annotated[float, Field(ge=0)]
@@ -94,6 +98,8 @@ class Evaluation:
     """The paper's name of the dataset; None for one it does not have, and for a part of one."""
     paper_student: str | None
     """The paper's name of the student, if it has it."""
+    teaching: str | None = None
+    """All that decides how a student is taught, whichever the images; None where that is not known."""
 
     @property
     def cell(self) -> tuple[str, str, int, str]:
@@ -140,6 +146,7 @@ def evaluations() -> list[Evaluation]:
             own_protocol=own[choice],
             paper_dataset=paper_dataset(row.dataset, dataset),
             paper_student=students[row.student],
+            teaching=teaching(run),
         )
         other = seen.setdefault((*one.cell, one.variant, one.protocol), one)
         if other is not one:
@@ -149,6 +156,26 @@ def evaluations() -> list[Evaluation]:
         where = " on a test set, only on held-out training images" if any(finished("evaluate", "holdout")) else ""
         raise EdcError(f"{RESULTS / 'evaluate'}: no finished evaluation{where}; run `edc evaluate` first")
     return found
+
+
+def teaching(run: str) -> str | None:
+    """How an evaluation taught its students, as text that is equal where they were taught alike.
+
+    A protocol may say the same for a dataset as another one does. What labels are made from (observers, views) is
+    read where they were made; the evaluation's manifest has their fingerprint, so it cannot change unseen.
+
+    Returns:
+        None where the labels' manifest is not here.
+    """
+    row = dict(read_json(RESULTS / "evaluate" / run / "manifest.json")["params"]["evaluate"])
+    label: dict[str, Any] = {}
+    if key := row.get("labels"):
+        path = RESULTS / "relabel" / key / "manifest.json"
+        if not path.exists():
+            return None
+        label = dict(read_json(path)["params"]["relabel"])
+    told = {name: {k: v for k, v in part.items() if k not in WHICH} for name, part in (("row", row), ("label", label))}
+    return json.dumps(told, sort_keys=True)
 
 
 def finished(stage: str, judge: Judge = "test") -> Iterator[Path]:

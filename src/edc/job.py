@@ -257,7 +257,7 @@ class Job:
         """When, where and with what this run was made: facts that no runner hashes."""
         import torch
 
-        from edc.devices import peak_memory
+        from edc.devices import device_name, peak_memory
         from edc.tracking.provenance import provenance
 
         on_gpu = self.device == "cuda"
@@ -266,7 +266,7 @@ class Job:
         return {
             "code": self.code,
             "seconds": round(self.seconds, 2),
-            "device": (torch.cuda.get_device_name() if on_gpu else f"CPU, {self.plan.machine.threads} threads") + half,
+            "device": device_name(self.device) + ("" if on_gpu else f", {self.plan.machine.threads} threads") + half,
             "peak_memory_mb": peak_memory() // 2**20,
             "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
             "commit": code["edc.commit"],
@@ -331,7 +331,18 @@ def execute(stage: str, key: str) -> None:
         except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            raise EdcError(f"{stage}.{key}: out of memory on {device}; lower {stage}.{key}.{KNOBS[stage]}") from None
+            raise EdcError(f"{stage}.{key}: out of memory on {device}; {knob(stage, key, device, plan)}") from None
+
+
+def knob(stage: str, key: str, device: str, plan: Plan) -> str:
+    """What to turn where memory was not enough.
+
+    Synthesis on a GPU works on as many groups at once as ``machine.memory`` holds, and gives the same with fewer.
+    """
+    if stage == "synthesize" and device == "cuda":
+        now = "half of the device's" if plan.machine.memory is None else f"{plan.machine.memory:g}"
+        return f"lower machine.memory (GB, now {now}), or else {stage}.{key}.{KNOBS[stage]}, which gives other images"
+    return f"lower {stage}.{key}.{KNOBS[stage]}"
 
 
 def _out_of_memory(error: BaseException | None) -> bool:

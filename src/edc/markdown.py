@@ -37,7 +37,7 @@ NOTES = {
     "scores": (
         "As DD-Ranking defines them, on fractions (its code feeds percentages). hlr: real_hard - condensed_hard; ior: "
         "condensed_own - random_own; lrs: (e^a - e^-1) / (e - e^-1) with a = (ior - hlr) / 2. Empty where a part did "
-        "not run: real_hard is recipe `full` with hard labels, random_own random images under the same protocol. "
+        "not run: real_hard is recipe `full` with hard labels, random_own random images taught alike. "
         f"DD-Ranking trains {trainings(3)} students for one such score; these are made of evaluations that ran anyway."
     ),
 }
@@ -68,8 +68,9 @@ def table1(made: Table, found: list[Evaluation], cost: list[dict[str, Any]] | No
     """Table 1, a section a dataset, and the paper's cells that did not run here in a block at the end."""
     times = {row["run"]: row for row in cost or [] if row["stage"] == "evaluate"}
     runs = {(*one.cell, one.protocol): one.run for one in found if not one.variant}
-    head = ["IPC", "student", "recipe", "protocol", "last", "best", "fixed labels", "hard labels", "random", "gain"]
-    head += ["paper", "difference", "image kB", "label kB", "steps"] + (["s"] if cost is not None else [])
+    head = ["IPC", "student", "recipe", "protocol", "seeds", "last", "best", "fixed labels", "hard labels", "random"]
+    head += ["gain", "paper", "difference", "image kB", "label kB", "steps"]
+    head += ["s", "commit"] if cost is not None else []
     ran, not_run = parted(made.rows)
     notes, sections = Numbered("table1"), []
     for name, part in groupby(ran, key=lambda row: str(row["dataset"])):
@@ -78,26 +79,22 @@ def table1(made: Table, found: list[Evaluation], cost: list[dict[str, Any]] | No
         for row in rows:
             run = runs[row["dataset"], row["recipe"], row["ipc"], row["student"], row["protocol"]]
             timed.append(times.get(run, {}))
-            cells = [images(row["ipc"]), row["student"], row["recipe"], row["protocol"]]
+            cells = [images(row["ipc"]), row["student"], row["recipe"], row["protocol"], row["seeds"]]
             cells += [strong(plus_minus(row, column), best[column], row) for column in best]
             cells += ["", ""] if row["recipe"] == RANDOM else [plus_minus(row, "random"), signed(row["gain"])]
             cells += [plus_minus(row, "reported", "") + notes.mark(row), signed(row["difference"])]
             cells += [f"{row['image_bytes'] / 1000:.1f}", f"{row['label_bytes'] / 1000:.1f}", row["steps"]]
-            seconds = [f"{timed[-1]['seconds']:.0f}" if timed[-1] else ""]
+            seconds = [f"{timed[-1]['seconds']:.0f}", str(timed[-1]["commit"])[:7]] if timed[-1] else ["", ""]
             body.append(cells + (seconds if cost is not None else []))
-        seeds = ", ".join(str(count) for count in sorted({row["seeds"] for row in rows}))
         text = [
-            f"Top-1 test accuracy in percent, mean ± standard deviation over {seeds} seeds; last epoch, and the",
-            "best of the epochs looked at. random: random real images under the same protocol; gain: last minus that.",
+            "Top-1 test accuracy in percent, mean ± standard deviation over the seeds; last epoch, and the best of the",
+            "epochs looked at. random: random real images taught alike (same training, labellers, views); gain: last",
+            "minus that.",
         ]
         text += [BEST] if any(best.values()) else []
         if cost is not None:
             devices = "; ".join(sorted({str(row["device"]) for row in timed if row}))
-            commits = ", ".join(sorted({str(row["commit"])[:10] for row in cost if row["dataset"] == name}))
-            text += [
-                f"s: seconds of the whole evaluation, all seeds, {devices or 'not recorded'}.",
-                f"Made at commit {commits or 'not recorded'}.",
-            ]
+            text += [f"s: seconds of the whole evaluation, all seeds, {devices or 'not recorded'}; commit: its own."]
         sections.append(Section(title(name), table(head, body), tuple(text)))
     sections += absent(not_run, notes)
     return Page(HEADINGS["table1"], sections, tuple(notes.texts))
@@ -122,6 +119,7 @@ def other(name: str, made: Table) -> Page:
     text = [NOTES.get(name, PERCENT)]
     text += [BEST] if any(best.values()) else []
     text += [ELSEWHERE] if "reported_imagenet1k" in columns else []
+    text += [f"{name}: {title(name)}." for name in column(ran, "dataset") if title(name) != name]
     grid = table([means.get(column, column) for column in columns], body)
     return Page(HEADINGS[name], [Section("", grid, tuple(text)), *absent(not_run, notes)], tuple(notes.texts))
 

@@ -26,7 +26,9 @@ class Machine(Model):
         description="of the networks' passes; weights, statistics and losses are float32, and the analysis's slopes",
     )
     memory: float | None = Field(
-        default=None, gt=0, description="GB a GPU's synthesis may plan with; null: half of what the GPU has"
+        default=None,
+        gt=0,
+        description="GB a GPU's synthesis may plan with; null: half of what the GPU has for each run",
     )
 
 

@@ -176,6 +176,10 @@ def read_manifest(stage: str, key: str) -> dict[str, Any]:
     return manifest
 
 
+SPARING = 20
+"""So many times as long as it took to keep a checkpoint pass before the next one: a large state costs 5 % at most."""
+
+
 class Checkpoint:
     """Where a long run stands, kept outside its outputs, so that a killed run goes on instead of starting over.
 
@@ -190,7 +194,7 @@ class Checkpoint:
         self.path, self.identity = path, identity
         # EDC_CHECKPOINT_SECONDS=0 keeps one at every opportunity; the fault tests use it.
         self.interval = float(os.environ.get("EDC_CHECKPOINT_SECONDS", "30"))
-        self._last = time.monotonic()
+        self._last, self._cost = time.monotonic(), 0.0
 
     def load(self) -> dict[str, Any] | None:
         """The kept state, or None when there is none, it is damaged, or it belongs to other inputs."""
@@ -208,18 +212,21 @@ class Checkpoint:
         return kept if isinstance(kept, dict) else None
 
     def due(self) -> bool:
-        """Whether the interval since the last one has passed."""
-        return time.monotonic() - self._last >= self.interval
+        """Whether the interval since the last one has passed, and long enough for it to take a small share of time."""
+        wait = max(self.interval, SPARING * self._cost) if self.interval else 0.0
+        return time.monotonic() - self._last >= wait
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep a state of tensors, numbers, strings, lists and dictionaries."""
         import torch
 
+        begun = time.monotonic()
         buffer = io.BytesIO()  # torch has no clear word for a full disk
         torch.save({"identity": self.identity, "state": dict(state)}, buffer)
         with replacing(self.path) as temporary:
             temporary.write_bytes(buffer.getbuffer())
         self._last = time.monotonic()
+        self._cost = self._last - begun
 
     def clear(self) -> None:
         """Forget the state: the run is finished."""

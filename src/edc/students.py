@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 from edc.cohort import draws
 from edc.nets import build
 from edc.params import Dataset, StudentRow
+from edc.passes import images_at_once
 from edc.rng import generator
 from edc.schedules import multiplier
 from edc.trainee import Trainee
-from edc.training import WeightAverage, accuracy, load_optimiser, set_rate, student_loss
+from edc.training import WeightAverage, answers, load_optimiser, set_rate, student_loss
 
 if TYPE_CHECKING:
     from edc.data.feed import Feed
@@ -92,9 +94,12 @@ class Student(Trainee):
         return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
-        """Accuracy in percent, of the averaged weights where the protocol has them."""
-        with self.average.swapped() if self.average is not None else contextlib.nullcontext():
-            return accuracy(self.model, feed)
+        """Accuracy in percent; see `accuracies`."""
+        return accuracies([self], feed)[0]
+
+    def judged(self) -> contextlib.AbstractContextManager[Any]:
+        """Within it the model has the averaged weights, where the protocol has them."""
+        return self.average.swapped() if self.average is not None else contextlib.nullcontext()
 
     def state(self) -> dict[str, Any]:
         """For the checkpoint."""
@@ -113,3 +118,21 @@ class Student(Trainee):
             for shadow, kept in zip(self.average.shadow, state["average"], strict=True):
                 shadow.copy_(kept)
         self.history = state["history"]
+
+
+@torch.no_grad()
+def accuracies(students: Sequence[Student], feed: Feed) -> list[float]:
+    """Top-1 accuracy in percent of each student; the images are read, and decoded, once for all.
+
+    Args:
+        students: on the feed's device; their models are left in eval mode.
+        feed: the images to judge them on.
+    """
+    right = torch.zeros(len(students), dtype=torch.int64, device=feed.device)
+    with contextlib.ExitStack() as stack:
+        for student in students:
+            stack.enter_context(student.judged())
+            student.model.eval()
+        for x, truth in feed.plain(images_at_once(feed.dataset.image_size)):
+            right += torch.stack([(answers(student.model, x).argmax(1) == truth).sum() for student in students])
+    return [100.0 * count / len(feed) for count in right.tolist()]

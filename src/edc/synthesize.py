@@ -9,14 +9,18 @@ import torch
 from PIL import Image
 
 from edc.data.augment import Normaliser
+from edc.devices import share_of_memory
 from edc.engine import HISTORY, Observer, Progress, synthesize
 from edc.figures import contact_sheet
 from edc.initialise import Start, groups_of, initial_images
 from edc.job import Job
 from edc.observers import load_observer
-from edc.passes import groups_at_once
+from edc.passes import groups_at_once, images_at_once
 from edc.progress import bar
 from edc.storage import RESULTS, read_tensors
+
+GRAPHS = {"sam": 2}
+"""Regularisers that keep the maps of more than one forward pass at a time -> of how many."""
 
 
 def run(job: Job) -> None:
@@ -47,15 +51,17 @@ def run(job: Job) -> None:
                     progress.update(now.together)
                     job.keep(checkpoint, lambda: vars(now))
 
-                first = pixels.to(device)
-                first = first if first.is_floating_point() else normaliser.encode(first)
+                def keep(finished: torch.Tensor) -> torch.Tensor:
+                    return normaliser.decode(finished).cpu()
+
                 networks = [observer.watcher.observer for observer in observers]
-                memory = job.plan.machine.memory
-                at_once = groups_at_once(networks, first.shape[1:], len(groups[0]), device, memory)
-                images = synthesize(first, labels.to(device), groups, observers, row, normaliser, state, after, at_once)
-            pixels = normaliser.decode(images).cpu()
+                memory = share_of_memory(job.plan.machine.memory, device)
+                counted = len(groups[0]) * GRAPHS.get(row.regularise.method, 1)
+                at_once = groups_at_once(networks, pixels.shape[1:], counted, device, memory)
+                pixels = synthesize(pixels, labels, groups, observers, row, normaliser, state, after, at_once, keep)
         elif pixels.is_floating_point():
-            pixels = normaliser.decode(pixels.to(device)).cpu()
+            parts = pixels.split(images_at_once(dataset.image_size))
+            pixels = torch.cat([normaliser.decode(part.to(device)).cpu() for part in parts])
         if row.jpeg is not None:
             pixels = jpeg_round_trip(pixels, row.jpeg)
         for group, iteration, _, *losses in state.history:

@@ -75,7 +75,12 @@ class Checkout:
     def start(
         self, *command: str, before: Callable[[], object] | None = None, **environment: str
     ) -> subprocess.Popen[str]:
-        """Start a command; ``before`` runs in the new process ahead of it."""
+        """Start a command; ``before`` runs in the new process ahead of it.
+
+        What it forbids (large files) must not cut off the bytecode of the libraries here.
+        """
+        if before is not None:
+            environment = {"PYTHONDONTWRITEBYTECODE": "1"} | environment
         return subprocess.Popen(
             command,
             cwd=self.root,

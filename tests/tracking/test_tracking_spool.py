@@ -151,6 +151,7 @@ def test_full_disk_costs_one_warning_and_what_fits_later_is_written(python):
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         with Run(stage="evaluate", row="row", params={}, study="digits") as run:
             run.metrics({"loss": 1.0}, 0)
+            sys.dont_write_bytecode = True  # it would be cut off
             resource.setrlimit(resource.RLIMIT_FSIZE, (run.path.stat().st_size + 100, hard))
             for step in range(1, 20):
                 run.metrics({"loss": 1.0}, step)

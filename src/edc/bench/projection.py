@@ -19,9 +19,11 @@ STEPS = 4 * 1000
 def synthesis(table: pd.DataFrame) -> pd.DataFrame:
     """For every number of images at once: milliseconds a visit, images x iterations a second, hours of ImageNet-1k.
 
-    Every observer is visited equally often, so the mean over the observers counts.
+    Every observer is visited equally often, so the mean over the observers counts. A size that not all of them were
+    measured at (one had too little memory) says nothing.
     """
     part = table[table["stage"] == "synthesize"]
+    part = part[part.groupby("images")["network"].transform("count") == part["network"].nunique()]
     found = part.groupby("images")["milliseconds"].agg(["mean", "count"]).reset_index()
     found["per_second"] = 1000 * found["images"] / found["mean"]
     found["hours"] = VISITS / found["per_second"] / 3600

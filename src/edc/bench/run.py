@@ -18,7 +18,7 @@ import torch
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES, TRAINED
 from edc.bench.timing import held, kernels, matrix_rate, most_in_tensors, peak, ratio, side_by_side
-from edc.devices import keep_freed_memory, spare_compiler, without_cache
+from edc.devices import device_name, keep_freed_memory, same_every_time, spare_compiler, without_cache
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.params import Machine
@@ -93,7 +93,7 @@ def measure(
     spare_compiler()
     where = torch.device(device)
     if device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False
+        same_every_time()  # as in a stage
     bench = Bench(case, where, recipe, getattr(torch, precision))
     make = STAGES[case.stage]
     keep_freed_memory()
@@ -121,7 +121,7 @@ def measure(
     line |= {"process_mb": taken / 2**20 if device == "cpu" else None}
     line |= {"floor_mb": pieces.floor / 2**20, "recipe": recipe, "threads": threads, "precision": precision}
     line |= {"torch": str(torch.__version__)}
-    line["device"] = torch.cuda.get_device_name() if device == "cuda" else "CPU"
+    line["device"] = device_name(device)
     code = provenance()
     line |= {"commit": code["edc.commit"], "dirty": code["edc.dirty"]}
     if pieces.reference is not None:

@@ -22,7 +22,7 @@ from edc.tabulate import Table
 
 BESIDE = {
     "table1": (
-        "random: random real images under the same protocol; gain: last minus that. fixed and hard labels: the same "
+        "random: random real images taught alike; gain: last minus that. fixed and hard labels: the same "
         "images under the other two label regimes. s: seconds of the evaluation, all seeds; s to make: of the images "
         "and labels."
     ),

@@ -12,7 +12,7 @@ from edc.markdown import PERCENT, images, plus_minus, signed, title
 from edc.report.gather import Results
 from edc.report.markup import Html, element
 from edc.report.tabular import Cell, table_of
-from edc.tabulate import RANDOM
+from edc.tabulate import RANDOM, less
 
 METHOD = "edc"
 REGIMES = {
@@ -34,9 +34,9 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """EDC's accuracy minus that of random images, of the figures as the table has them."""
+        """EDC's accuracy minus that of random images."""
         ours, theirs = self.row[f"{self.regime}_mean"], self.random[f"{self.regime}_mean"]
-        return round(ours - theirs, 2)
+        return less(ours, theirs)
 
     @property
     def verdict(self) -> str:

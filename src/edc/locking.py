@@ -1,9 +1,14 @@
-"""Write runs into ``dvc.lock`` as ``dvc commit`` would, also where a large file is on another machine."""
+"""Write runs into ``dvc.lock`` as ``dvc commit`` would, also where a large file is on another machine.
+
+DVC reads and writes the whole of ``dvc.lock`` after every run, in Python: with the runs of all studies in it that took
+twelve seconds and more. So it has those of the active plan; what was locked of others waits in ``results/locked.yaml``.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +16,57 @@ from typing import TYPE_CHECKING, Any
 from edc import dag
 from edc.errors import EdcError
 from edc.params import Plan
+from edc.storage import RESULTS, write_text
 from edc.tracking.delivery import one_line
 
 if TYPE_CHECKING:
     from edc.packing import Digest
+
+LOCK, OTHERS = Path("dvc.lock"), RESULTS / "locked.yaml"
+HEAD = "schema: '2.0'\nstages:\n"
+
+
+def make_room(plan: Plan, root: Path = Path(".")) -> None:
+    """Leave in ``dvc.lock`` what it has of a plan's runs, put by the rest, and bring back what was put by of them.
+
+    A file that is not as DVC writes it (an unfinished merge) is left alone, and so is the other one.
+    """
+    here, away = entries(root / LOCK), entries(root / OTHERS)
+    if here is None or away is None:
+        return
+    names = {task.name for task in dag.tasks(plan)}
+    known = away | here
+    mine = {name: text for name, text in known.items() if name in names}
+    if mine.keys() == here.keys() and not away.keys() & here.keys():
+        return
+    _write(root / OTHERS, known)  # whatever happens from here on, nothing is lost
+    _write(root / LOCK, mine)
+    _write(root / OTHERS, {name: text for name, text in known.items() if name not in names})
+
+
+def entries(path: Path) -> dict[str, str] | None:
+    """The text of every run in a lock file, by name; nothing where there is no file.
+
+    Text, not values: DVC takes a number that is written in another way for another one.
+
+    Returns:
+        None where the file is not as DVC writes it.
+    """
+    if not path.exists():
+        return {}
+    text = path.read_text(encoding="utf-8")
+    parts = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
+    whole = all(re.fullmatch(r"  [\w-]+:\n(    .*\n)+", part) for part in parts[1:])
+    if not text.startswith(HEAD) or parts[0] or not whole:
+        return None
+    return {part.partition(":")[0].strip(): part for part in parts[1:]}
+
+
+def _write(path: Path, texts: Mapping[str, str]) -> None:
+    if texts:
+        write_text(path, HEAD + "".join(texts.values()))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def check(plan: Plan) -> None:

@@ -9,6 +9,7 @@ import yaml
 from edc import dag
 from edc.builder import Builder
 from edc.errors import EdcError
+from edc.locking import make_room
 from edc.params import Plan
 from edc.storage import STATE, write_text
 from edc.studies import StudyFile, names, read
@@ -52,8 +53,9 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
 
 
 def write_dag(plan: Plan, root: Path = Path(".")) -> None:
-    """Write the ``dvc.yaml`` of a plan."""
+    """Write the ``dvc.yaml`` of a plan, and leave in ``dvc.lock`` what is locked of its runs."""
     write_text(root / "dvc.yaml", dag.render(plan))
+    make_room(plan, root)
 
 
 def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:

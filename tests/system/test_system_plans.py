@@ -13,6 +13,7 @@ from samples import STUDY
 from edc import STAGES, dag
 from edc.cost import report
 from edc.loading import load_plan
+from edc.locking import LOCK, OTHERS, entries
 from edc.params import Plan, TablesRow
 from edc.plan import make_plan
 
@@ -256,6 +257,17 @@ def test_the_committed_dag_belongs_to_the_committed_plan():
     with contextlib.chdir(REPOSITORY):
         expected = dag.render(load_plan())
     assert (REPOSITORY / "dvc.yaml").read_text() == expected
+
+
+@pytest.mark.skipif(not tracked("dvc.lock"), reason="nothing is locked")
+def test_the_committed_lock_has_the_runs_of_the_committed_plan_and_no_others():
+    with contextlib.chdir(REPOSITORY):
+        names = {task.name for task in dag.tasks(load_plan())}
+        here, others = entries(LOCK), entries(OTHERS)
+    assert here is not None
+    assert others is not None
+    assert here.keys() <= names
+    assert not others.keys() & names
 
 
 @pytest.mark.skipif(not any((REPOSITORY / "workflow/schema").glob("*.json")), reason="no schema is committed")

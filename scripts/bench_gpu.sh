@@ -10,7 +10,7 @@ seconds=${SECONDS_EACH:-3}
 bench() { "$python" -m edc bench --device cuda --seconds "$seconds" "$@"; }
 
 # The observers of ImageNet-1k with random weights, groups of 20 pictures of 224 pixels, from 80 at once up to what fits.
-# Recipe edc: its groups do not go on from one another's running statistics, so several may be in work.
+# Recipe edc, whose groups may be worked on together, with its flatness term.
 for images in 80 160 320 640; do
   bench --dataset imagenet1k --recipe edc --stage synthesize --images "$images" >/dev/null || break
 done

@@ -400,6 +400,51 @@ def test_kept_pixels_are_plain_data(tmp_path: Path) -> None:
     assert not any(tensor.requires_grad for tensor in tensors)
 
 
+def test_an_interrupted_run_goes_on_where_fewer_groups_fit(tmp_path: Path) -> None:
+    """The groups that were in work begin anew, one by one, and come out as they would have."""
+    settings = row(iterations=4)
+
+    def after(now: Progress) -> None:
+        if now.group == 0 and now.iteration == 3:
+            torch.save(vars(now), tmp_path / "state.pt")
+
+    made(settings, group=2, at_once=3, after=after)
+    expected, whole = made(settings, group=2)
+    kept = Progress(**torch.load(tmp_path / "state.pt", weights_only=True))
+    assert kept.together == 3
+    found, state = made(settings, group=2, state=kept)
+    assert torch.equal(found, expected)
+    assert state.history == whole.history
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_set_that_waits_on_the_host_comes_out_as_one_on_the_gpu(tmp_path: Path) -> None:
+    """From bytes to bytes, killed in the second group."""
+    settings = row(iterations=4)
+    images, labels = start()
+    device = torch.device("cuda")
+    normaliser = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3), device)
+    pixels = NORMALISER.decode(images)
+
+    def keep(finished: Tensor) -> Tensor:
+        return normaliser.decode(finished).cpu()
+
+    def run(
+        images: Tensor, state: Progress, after: Callable[[Progress], None], keep: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        observers, groups = make_observers(settings, device="cuda"), groups_of(CLASSES, 2, 3, 1)
+        return synthesize(images, labels, groups, observers, settings, normaliser, state, after, 1, keep)
+
+    def after(now: Progress) -> None:
+        if (now.group, now.iteration) == (1, 2):
+            torch.save(vars(now), tmp_path / "state.pt")
+
+    expected = normaliser.decode(run(normaliser.encode(pixels.to(device)), Progress(), nothing, Tensor.detach)).cpu()
+    assert torch.equal(run(pixels, Progress(), after, keep), expected)
+    state = Progress(**torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
+    assert torch.equal(run(pixels, state, nothing, keep), expected)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
     settings = row(iterations=4)

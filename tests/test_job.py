@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -40,10 +42,14 @@ def test_want_of_memory_is_known_whatever_came_up_since(error: BaseException, ex
     [
         ("evaluate", "cuda", None, "lower evaluate.row.batch"),
         ("synthesize", "cpu", None, "lower synthesize.row.optimise.group"),
-        ("synthesize", "cuda", 20, "lower machine.memory (GB, now 20), or else synthesize.row.optimise.group, which"),
-        ("synthesize", "cuda", None, "lower machine.memory (GB, now half of the device's), or else"),
+        ("synthesize", "cuda", 20, "set EDC_GPU_MEMORY below 20 (GB to plan with; the images stay the same), or else"),
+        ("synthesize", "cuda", None, "set EDC_GPU_MEMORY below 10 (GB"),
     ],
 )
-def test_the_knob_that_helps_is_named(stage: str, device: str, memory: float | None, expected: str) -> None:
+def test_the_knob_that_helps_is_named(
+    stage: str, device: str, memory: float | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=80e9))
+    monkeypatch.setenv("EDC_RUNS_PER_GPU", "4")
     plan = Plan.model_validate({"study": "s", "datasets": {}, "machine": {"memory": memory}})
     assert knob(stage, "row", device, plan).startswith(expected)

@@ -7,12 +7,22 @@ from pathlib import Path
 
 import laboratory
 import pytest
-from dvc.utils.serialize import load_yaml
+from dvc.lock import make_lock
+from dvc.utils.serialize import load_yaml, modify_yaml
 
 from edc import locking
 from edc.dag import tasks
+from edc.errors import EdcError
 from edc.locking import HEAD, LOCK, OTHERS, entries, make_room
 from edc.params import Plan
+
+VALUES = {
+    "text": "word " * 60,
+    "small": 1e-08,
+    "none": None,
+    "many": list(range(60)),
+    "deep": {"x": ["a: b", "- c", ""]},
+}
 
 
 @pytest.fixture
@@ -53,6 +63,38 @@ def test_runs_of_others_are_put_by_and_come_back_as_they_were(plan: Plan) -> Non
     before = read(LOCK), read(OTHERS)
     make_room(plan)
     assert (read(LOCK), read(OTHERS)) == before
+
+
+def test_whatever_dvc_writes_is_understood(plan: Plan) -> None:
+    """Names of runs, short and long, and values that DVC breaks into several lines."""
+    long = "statistics-" + "torchvision_resnet18-" * 6
+    runs = {
+        name: {"cmd": f"edc x --run {name}", "params": {"params.yaml": {"a.b": VALUES}}} for name in ("a-b_c-1", long)
+    }
+    with modify_yaml(str(LOCK)) as data:
+        data.update(
+            {"schema": "2.0", "stages": {**runs, "empty-outs": {"cmd": "x", "deps": [], "outs": [{"path": "p"}]}}}
+        )
+    text = read(LOCK)
+    assert entries(LOCK) is not None
+    make_room(plan)
+    assert (read(LOCK), read(OTHERS)) == ("", text)
+    assert load_yaml(OTHERS)["stages"].keys() == {*runs, "empty-outs"}
+
+
+def test_a_command_of_dvc_that_is_at_work_is_not_disturbed(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dvc.lock.DEFAULT_TIMEOUT", 0)
+    Path(".dvc/tmp").mkdir(parents=True)
+    write(LOCK, entry("tables-other"))
+    held = make_lock(".dvc/tmp/lock", tmp_dir=".dvc/tmp")
+    with held, pytest.raises(EdcError, match=r"^dvc\.lock: a command of DVC is at work here"):
+        make_room(plan)
+    assert read(LOCK) == HEAD + entry("tables-other")
+    make_room(plan)
+    assert read(OTHERS) == HEAD + entry("tables-other")
+    make_room(plan)  # nothing is left to do: no lock is asked for
+    with held:
+        make_room(plan)
 
 
 def test_what_is_locked_anew_counts(plan: Plan) -> None:
@@ -114,9 +156,10 @@ def test_nothing_is_lost_when_it_stops_half_way(plan: Plan, steps: int, monkeypa
         HEAD + "  a: &x\n    cmd: y\n",
     ],
 )
-def test_a_file_that_dvc_did_not_write_is_left_alone(plan: Plan, text: str) -> None:
+def test_a_file_that_dvc_did_not_write_is_left_alone(plan: Plan, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     LOCK.write_text(text)
     write(OTHERS, entry(own(plan)[0]))
     before = read(OTHERS)
     make_room(plan)
     assert (read(LOCK), read(OTHERS)) == (text, before)
+    assert "dvc.lock: not as DVC writes it" in capsys.readouterr().err

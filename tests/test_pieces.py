@@ -90,6 +90,15 @@ def test_runs_that_share_a_gpu_share_what_they_plan_with(monkeypatch):
     assert share_of_memory(None, card) == 10
     assert share_of_memory(3.0, card) == 3
     assert share_of_memory(None, cpu) is None
+    monkeypatch.setenv("EDC_GPU_MEMORY", "2.5")
+    assert share_of_memory(None, card) == share_of_memory(3.0, card) == 2.5
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "much", "nan", "inf"])
+def test_memory_that_is_none_is_refused(monkeypatch, text):
+    monkeypatch.setenv("EDC_GPU_MEMORY", text)
+    with pytest.raises(EdcError, match=rf"EDC_GPU_MEMORY={text}: expected a number of GB above 0"):
+        share_of_memory(None, torch.device("cuda"))
 
 
 def test_every_run_comes_after_those_it_reads_from_and_brings_them_along(plan):

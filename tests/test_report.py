@@ -262,7 +262,15 @@ def test_tables_older_than_the_results_are_told(evaluate: Evaluate) -> None:
 # Summary
 
 
-def row(recipe: str, last: float, hard: float | None = None, std: float | None = 1.0, **more: Any) -> dict[str, Any]:
+def row(
+    recipe: str,
+    last: float,
+    hard: float | None = None,
+    std: float | None = 1.0,
+    random: float | None = None,
+    **more: Any,
+) -> dict[str, Any]:
+    more |= {"random_mean": random, "random_std": None if random is None else std}
     cell = {"dataset": "d", "ipc": 10, "student": "s", "protocol": "edc", "seeds": 3, "recipe": recipe}
     return cell | {"last_mean": last, "last_std": std, "hard_mean": hard, "hard_std": std, "fixed_mean": None} | more
 
@@ -275,6 +283,7 @@ def row(recipe: str, last: float, hard: float | None = None, std: float | None =
         (41, 40, 1, "level"),
         (41.5, 40, 1, "ahead"),
         (40.1, 40, None, "ahead"),
+        (40.04, 40, None, "level"),  # the page would say 0.0
         (40, 40, None, "level"),
     ],
 )
@@ -283,8 +292,9 @@ def test_edc_is_ahead_only_beyond_the_spread(ours: float, theirs: float, std: fl
 
 
 def test_the_headline_names_every_regime() -> None:
-    rows = [row("edc", 50, 30), row("random", 52, 20), row("edc", 60, 33, ipc=1), row("random", 40, 20.5, ipc=1)]
-    rows.append(row("edc", 99, protocol="other"))  # random images were not judged by it
+    rows = [row("edc", 50, 30, random=52), row("random", 52, 20)]
+    rows += [row("edc", 60, 33, random=40, ipc=1), row("random", 40, 20.5, ipc=1)]
+    rows.append(row("edc", 99, protocol="other"))  # no random images were taught like that
     assert list(headline(comparisons(rows))) == [
         "Under soft labels renewed every epoch EDC is ahead of random real images in 1 of 2 comparisons (by 20.0 "
         "points) and behind in 1 (by 2.0 points).",

@@ -335,8 +335,8 @@ def test_checkpoints_are_kept_at_intervals(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_costly_checkpoint_is_kept_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that takes 6 seconds waits 120, not 30."""
-    now = [0.0]
+    """One that takes 6 seconds waits 120, not 30; one that takes 60 waits 300."""
+    now, cost = [0.0], [6.0]
     monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
     monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", "30")
     checkpoint = Checkpoint(tmp_path / "state.pt", "id")
@@ -344,7 +344,7 @@ def test_a_costly_checkpoint_is_kept_less_often(tmp_path: Path, monkeypatch: pyt
     @contextlib.contextmanager
     def slow(path: Path) -> Iterator[Path]:
         yield path
-        now[0] += 6
+        now[0] += cost[0]
 
     monkeypatch.setattr(storage, "replacing", slow)
     due = []
@@ -355,7 +355,12 @@ def test_a_costly_checkpoint_is_kept_less_often(tmp_path: Path, monkeypatch: pyt
     for seconds in (36 + 119, 36 + 120):
         now[0] = seconds
         due.append(checkpoint.due())
-    assert due == [False, True, False, True]
+    cost[0] = 60.0
+    checkpoint.save({"x": 2})
+    for seconds in (216 + 299, 216 + 300):
+        now[0] = seconds
+        due.append(checkpoint.due())
+    assert due == [False, True] * 3
 
 
 def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path: Path) -> None:

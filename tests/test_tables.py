@@ -20,6 +20,7 @@ from edc.errors import EdcError
 from edc.evaluations import evaluations
 from edc.params import Plan, TablesRow
 from edc.reported import FIGURES, REPORTED, TABLES, read_figures
+from edc.storage import fingerprint
 from edc.tabulate import tables as tabulate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -139,21 +140,26 @@ def test_the_baseline_is_the_one_under_the_same_protocol(store: Store) -> None:
 def test_a_protocol_that_teaches_alike_serves_as_the_baseline(store: Store) -> None:
     """Only where training and labelling are the same in every choice; the images' own key is no choice."""
 
-    def labelled(key: str, **choices: Any) -> str:
+    def labelled(key: str, weights: str = "w", **choices: Any) -> Row:
+        files = {"logits.npy": {"sha256": key}}
         path = Path("results/relabel") / key / "manifest.json"
         path.parent.mkdir(parents=True)
         values = {"images": key, "observers": ["digits-a"], "mix": "cutmix"} | choices
-        path.write_text(json.dumps({"params": {"relabel": values}}))
-        return key
+        inputs = {f"synthesize/{key}": key, "pretrain/digits-a": weights}
+        path.write_text(json.dumps({"params": {"relabel": values}, "inputs": inputs, "files": files}))
+        return {"labels": key, "change": lambda made: made["inputs"].update({f"relabel/{key}": fingerprint(files)})}
 
-    store("random", 40, labels=labelled("r"))
-    store("edc_code", 50, protocol="edc_code", labels=labelled("c"))
-    store("rded", 45, protocol="rded", labels=labelled("one", observers=["digits-b"]))
-    store("sre2l", 45, protocol="sre2l", labels=labelled("short"), epochs=4)
+    store("random", 40, **labelled("r"))
+    store("edc_code", 50, protocol="edc_code", **labelled("c"))
+    store("rded", 45, protocol="rded", **labelled("one", observers=["digits-b"]))
+    store("sre2l", 45, protocol="sre2l", **labelled("short"), epochs=4)
+    store("config_f", 45, protocol="config_e", **labelled("trained anew", weights="v"))
+    store("config_d", 45, protocol="config_c", **(labelled("made since") | {"change": None}))
     store("config_c", 45, protocol="config_c", labels="gone")
     rows = {row["recipe"]: row for row in ran("table1")}
     assert (rows["edc_code"]["random_mean"], rows["edc_code"]["gain"]) == (40, 10)
-    assert not any("gain" in rows[recipe] for recipe in ("rded", "sre2l", "config_c"))
+    others = ("rded", "sre2l", "config_f", "config_d", "config_c")
+    assert not any("gain" in rows[recipe] for recipe in others)
     scored = {row["recipe"]: row for row in ran("scores")}
     assert (scored["edc_code"]["random_own"], scored["edc_code"]["ior"]) == (0.4, 0.1)
     assert "random_own" not in scored["rded"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -52,12 +53,24 @@ def runs_per_gpu() -> int:
 def share_of_memory(wanted: float | None, device: torch.device) -> float | None:
     """GB of a device that one run may plan with.
 
+    ``EDC_GPU_MEMORY`` goes before what the plan says: it changes no result, so no plan, and no run is stale for it.
+
     Args:
         wanted: what the plan says; None: half of what a run may have, so that the rest holds what is not planned.
         device: a CPU's is not planned: None.
+
+    Raises:
+        EdcError: ``EDC_GPU_MEMORY`` is no number above zero.
     """
     import torch
 
+    if said := os.environ.get("EDC_GPU_MEMORY"):
+        try:
+            wanted = float(said)
+        except ValueError:
+            wanted = 0.0
+        if not 0 < wanted < math.inf:
+            raise EdcError(f"EDC_GPU_MEMORY={said}: expected a number of GB above 0")
     if wanted is not None or device.type == "cpu":
         return wanted
     return torch.cuda.get_device_properties(device).total_memory / 2e9 / runs_per_gpu()

@@ -98,6 +98,13 @@ class Progress:
     running: dict[str, Tensor] = field(default_factory=dict)
     history: list[list[float]] = field(default_factory=list)
 
+    def fit(self, at_once: int) -> None:
+        """Begin the groups in work anew, if they are more than can be worked on at once here."""
+        if self.pixels is not None and self.together > at_once:
+            self.pixels = self.averaged = None
+            self.together = self.iteration = 0
+            self.history = [entry for entry in self.history if entry[0] < self.group]
+
 
 HISTORY = ("group", "iteration", "observer", "cross_entropy", "matching", "regularise")
 
@@ -135,6 +142,7 @@ def synthesize(
     Returns:
         (N, C, S, S) what was kept.
     """
+    state.fit(at_once)
     device, iterations = normaliser.mean.device, row.optimise.iterations
     every = max(1, iterations // 100)
     for observer in observers:

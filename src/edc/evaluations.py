@@ -15,7 +15,7 @@ from edc.layering import own_protocol
 from edc.nets.titles import paper_name
 from edc.params import Judge
 from edc.reported import DATASETS
-from edc.storage import RESULTS, read_json
+from edc.storage import RESULTS, fingerprint, read_json
 from edc.studies import names, read, root
 from edc.validation import Model, validate
 
@@ -162,19 +162,21 @@ def teaching(run: str) -> str | None:
     """How an evaluation taught its students, as text that is equal where they were taught alike.
 
     A protocol may say the same for a dataset as another one does. What labels are made from (observers, views) is
-    read where they were made; the evaluation's manifest has their fingerprint, so it cannot change unseen.
+    read where they were made.
 
     Returns:
-        None where the labels' manifest is not here.
+        None where the labels' manifest is not here, or is of other labels than those the students had.
     """
-    row = dict(read_json(RESULTS / "evaluate" / run / "manifest.json")["params"]["evaluate"])
-    label: dict[str, Any] = {}
-    if key := row.get("labels"):
+    judged = read_json(RESULTS / "evaluate" / run / "manifest.json")
+    told = {"row": judged["params"]["evaluate"]}
+    if key := told["row"].get("labels"):
         path = RESULTS / "relabel" / key / "manifest.json"
-        if not path.exists():
+        made = read_json(path) if path.exists() else {}
+        if judged.get("inputs", {}).get(f"relabel/{key}") != fingerprint(made.get("files")):
             return None
-        label = dict(read_json(path)["params"]["relabel"])
-    told = {name: {k: v for k, v in part.items() if k not in WHICH} for name, part in (("row", row), ("label", label))}
+        told["label"] = made["params"]["relabel"]
+        told["observers"] = {name: mark for name, mark in made["inputs"].items() if name.startswith("pretrain/")}
+    told = {name: {k: v for k, v in part.items() if k not in WHICH} for name, part in told.items()}
     return json.dumps(told, sort_keys=True)
 
 

@@ -337,11 +337,16 @@ def execute(stage: str, key: str) -> None:
 def knob(stage: str, key: str, device: str, plan: Plan) -> str:
     """What to turn where memory was not enough.
 
-    Synthesis on a GPU works on as many groups at once as ``machine.memory`` holds, and gives the same with fewer.
+    Synthesis on a GPU works on as many groups at once as it may plan memory for, and gives the same with fewer.
     """
     if stage == "synthesize" and device == "cuda":
-        now = "half of the device's" if plan.machine.memory is None else f"{plan.machine.memory:g}"
-        return f"lower machine.memory (GB, now {now}), or else {stage}.{key}.{KNOBS[stage]}, which gives other images"
+        import torch
+
+        from edc.devices import share_of_memory
+
+        now = f"{share_of_memory(plan.machine.memory, torch.device(device)):.3g}"
+        groups = f"set EDC_GPU_MEMORY below {now} (GB to plan with; the images stay the same)"
+        return f"{groups}, or else lower {stage}.{key}.{KNOBS[stage]} (other images)"
     return f"lower {stage}.{key}.{KNOBS[stage]}"
 
 

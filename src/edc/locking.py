@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,24 +25,61 @@ if TYPE_CHECKING:
 
 LOCK, OTHERS = Path("dvc.lock"), RESULTS / "locked.yaml"
 HEAD = "schema: '2.0'\nstages:\n"
+ENTRY = re.compile(r"  (?:([\w-]+):\n|\? ([\w-]+)\n  : .*\n)(?:    .*\n)+")
+"""One run; a name of 128 characters and more is written as the second of these."""
 
 
 def make_room(plan: Plan, root: Path = Path(".")) -> None:
     """Leave in ``dvc.lock`` what it has of a plan's runs, put by the rest, and bring back what was put by of them.
 
     A file that is not as DVC writes it (an unfinished merge) is left alone, and so is the other one.
+
+    Raises:
+        EdcError: a command of DVC is at work here.
     """
-    here, away = entries(root / LOCK), entries(root / OTHERS)
-    if here is None or away is None:
-        return
     names = {task.name for task in dag.tasks(plan)}
-    known = away | here
-    mine = {name: text for name, text in known.items() if name in names}
-    if mine.keys() == here.keys() and not away.keys() & here.keys():
+    if _placed(root, names):
         return
-    _write(root / OTHERS, known)  # whatever happens from here on, nothing is lost
-    _write(root / LOCK, mine)
-    _write(root / OTHERS, {name: text for name, text in known.items() if name not in names})
+    with _alone(root):
+        here, away = entries(root / LOCK), entries(root / OTHERS)
+        if here is None or away is None:
+            path = LOCK if here is None else OTHERS
+            print(
+                f"edc: {path}: not as DVC writes it; it and {OTHERS if path == LOCK else LOCK} stay as they are",
+                file=sys.stderr,
+            )
+            return
+        known = away | here
+        _write(root / OTHERS, known)  # whatever happens from here on, nothing is lost
+        _write(root / LOCK, {name: text for name, text in known.items() if name in names})
+        _write(root / OTHERS, {name: text for name, text in known.items() if name not in names})
+
+
+def _placed(root: Path, names: set[str]) -> bool:
+    """Whether every run is in its file already."""
+    here, away = entries(root / LOCK), entries(root / OTHERS)
+    return here is not None and away is not None and here.keys() <= names and not away.keys() & names
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold DVC's lock: it reads ``dvc.lock``, works on it for seconds, and writes it."""
+    if not (root / ".dvc").is_dir():
+        yield
+        return
+    from dvc.lock import LockError, make_lock
+
+    scratch = root / ".dvc" / "tmp"
+    scratch.mkdir(exist_ok=True)
+    try:
+        held = make_lock(str(scratch / "lock"), tmp_dir=str(scratch))
+        held.lock()
+    except LockError:
+        raise EdcError("dvc.lock: a command of DVC is at work here; expected none while the plan is changed") from None
+    try:
+        yield
+    finally:
+        held.unlock()
 
 
 def entries(path: Path) -> dict[str, str] | None:
@@ -55,11 +93,11 @@ def entries(path: Path) -> dict[str, str] | None:
     if not path.exists():
         return {}
     text = path.read_text(encoding="utf-8")
-    parts = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
-    whole = all(re.fullmatch(r"  [\w-]+:\n(    .*\n)+", part) for part in parts[1:])
-    if not text.startswith(HEAD) or parts[0] or not whole:
+    first, *parts = re.split(r"^(?=  [^\s:])", text.removeprefix(HEAD), flags=re.MULTILINE)
+    found = [ENTRY.fullmatch(part) for part in parts]
+    if not text.startswith(HEAD) or first or None in found:
         return None
-    return {part.partition(":")[0].strip(): part for part in parts[1:]}
+    return {entry[1] or entry[2]: entry[0] for entry in found if entry is not None}
 
 
 def _write(path: Path, texts: Mapping[str, str]) -> None:

@@ -42,6 +42,7 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
     Returns:
         Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
     """
+    make_room(plan, root)
     path, kept = root / "params.yaml", None
     text = render(plan)
     if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
@@ -54,8 +55,8 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
 
 def write_dag(plan: Plan, root: Path = Path(".")) -> None:
     """Write the ``dvc.yaml`` of a plan, and leave in ``dvc.lock`` what is locked of its runs."""
+    make_room(plan, root)  # first, because it may refuse
     write_text(root / "dvc.yaml", dag.render(plan))
-    make_room(plan, root)
 
 
 def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:

@@ -176,8 +176,9 @@ def read_manifest(stage: str, key: str) -> dict[str, Any]:
     return manifest
 
 
-SPARING = 20
-"""So many times as long as it took to keep a checkpoint pass before the next one: a large state costs 5 % at most."""
+SPARING, LONGEST = 20, 300.0
+"""So many times as long as it took to keep a checkpoint pass before the next one, so that a large state costs a small
+share of the time, but no more than so many seconds, so that a run in pieces of some minutes gets on."""
 
 
 class Checkpoint:
@@ -213,7 +214,7 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether the interval since the last one has passed, and long enough for it to take a small share of time."""
-        wait = max(self.interval, SPARING * self._cost) if self.interval else 0.0
+        wait = max(self.interval, min(SPARING * self._cost, LONGEST)) if self.interval else 0.0
         return time.monotonic() - self._last >= wait
 
     def save(self, state: Mapping[str, Any]) -> None:

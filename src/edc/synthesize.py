@@ -39,6 +39,11 @@ def run(job: Job) -> None:
             checkpoint = job.checkpoint()
             if kept := job.resume(checkpoint):
                 state = Progress(**{name: kept[name] for name in vars(state)})
+            networks = [observer.watcher.observer for observer in observers]
+            memory = share_of_memory(job.plan.machine.memory, device)
+            counted = len(groups[0]) * GRAPHS.get(row.regularise.method, 1)
+            at_once = groups_at_once(networks, pixels.shape[1:], counted, device, memory)
+            state.fit(at_once)
             total, done = (
                 len(groups) * row.optimise.iterations,
                 state.group * row.optimise.iterations + state.together * state.iteration,
@@ -54,10 +59,6 @@ def run(job: Job) -> None:
                 def keep(finished: torch.Tensor) -> torch.Tensor:
                     return normaliser.decode(finished).cpu()
 
-                networks = [observer.watcher.observer for observer in observers]
-                memory = share_of_memory(job.plan.machine.memory, device)
-                counted = len(groups[0]) * GRAPHS.get(row.regularise.method, 1)
-                at_once = groups_at_once(networks, pixels.shape[1:], counted, device, memory)
                 pixels = synthesize(pixels, labels, groups, observers, row, normaliser, state, after, at_once, keep)
         elif pixels.is_floating_point():
             parts = pixels.split(images_at_once(dataset.image_size))

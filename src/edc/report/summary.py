@@ -21,6 +21,8 @@ REGIMES = {
     "hard": "hard labels",
 }
 """Columns of Table 1 -> the label regime they show."""
+LEAST = 0.05
+"""Points that a page with one decimal does not show."""
 VERDICTS = {"ahead": "ahead of", "behind": "behind", "level": "level with"}
 
 
@@ -43,7 +45,7 @@ class Comparison:
         """Ahead, behind, or level: no further apart than the standard deviation of their difference over the seeds."""
         spreads = [row.get(f"{self.regime}_std") for row in (self.row, self.random)]
         spread = math.hypot(*(value or 0.0 for value in spreads))
-        if self.difference == 0 or abs(self.difference) <= spread:
+        if abs(self.difference) <= max(spread, LEAST):
             return "level"
         return "ahead" if self.difference > 0 else "behind"
 
@@ -55,13 +57,13 @@ def comparisons(rows: Sequence[dict[str, Any]]) -> list[Comparison]:
         rows: of Table 1.
     """
     ran = [row for row in rows if row["seeds"] is not None]
-    random = {(*_cell(row), row["protocol"]): row for row in ran if row["recipe"] == RANDOM}
     any_random = {_cell(row): row for row in ran if row["recipe"] == RANDOM}
     found: dict[tuple[Any, ...], Comparison] = {}
     for regime in REGIMES:
         for row in (row for row in ran if row["recipe"] == METHOD):
             # The columns of the other two regimes belong to the images, whatever the row's own protocol is.
-            other = random.get((*_cell(row), row["protocol"])) if regime == "last" else any_random.get(_cell(row))
+            taught = {"last_mean": row["random_mean"], "last_std": row["random_std"]}
+            other = taught if regime == "last" else any_random.get(_cell(row))
             key = (regime, *_cell(row), row["protocol"] if regime == "last" else "")
             if other and None not in (row.get(f"{regime}_mean"), other.get(f"{regime}_mean")):
                 found.setdefault(key, Comparison(row, other, regime))

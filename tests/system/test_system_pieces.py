@@ -29,12 +29,15 @@ def bare(once, planned) -> Checkout:
 
     def make(folder: Path) -> None:
         made = planned.copy(folder / "project")
-        for name in (".git", ".dvc", "dvc.yaml"):
-            remove = shutil.rmtree if made.path(name).is_dir() else Path.unlink
-            remove(made.path(name))
+        shutil.rmtree(made.path(".git"))
+        # At home something else was planned and locked; the copy has DVC's files all the same.
+        locked = "schema: '2.0'\nstages:\n  tables-other:\n    cmd: edc tables --run other\n"
+        made.write("dvc.lock", locked)
         made.write(".edc-commit", "0123abc\nfalse\n")
         made.write("src/sitecustomize.py", POISON)
         assert "is not on this machine" in made.run("python", "-c", "import mlflow").stderr
+        made.ok("python", "-m", "edc", "plan", "tiny")
+        assert made.path("results/locked.yaml").read_text() == locked
         command = ("python", "-m", "edc", "run", "--jobs", "2")
         environment = {"EDC_CHECKPOINT_SECONDS": "0", "EDC_RUNS_PER_GPU": "2"}
         with made.start(*command, **environment) as first:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 from edc import locking
 from edc.dag import tasks
 from edc.errors import EdcError
-from edc.locking import HEAD, LOCK, OTHERS, entries, make_room
+from edc.locking import HEAD, LOCK, OTHERS, entries, exchanged
 from edc.params import Plan
 
 VALUES = {
@@ -47,6 +48,11 @@ def read(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
+def make_room(plan: Plan) -> None:
+    with exchanged(plan):
+        pass
+
+
 def own(plan: Plan) -> list[str]:
     return [task.name for task in tasks(plan)]
 
@@ -57,8 +63,8 @@ def test_runs_of_others_are_put_by_and_come_back_as_they_were(plan: Plan) -> Non
     write(OTHERS, mine[-1], entry("pretrain-third"))
     whole = {**load_yaml(LOCK)["stages"], **load_yaml(OTHERS)["stages"]}
     make_room(plan)
-    assert read(LOCK) == HEAD + "".join([mine[-1], *mine[:-1]])
-    assert read(OTHERS) == HEAD + entry("pretrain-third") + entry("tables-other") + entry("evaluate-other", "0.1")
+    assert read(LOCK) == HEAD + "".join(mine)
+    assert read(OTHERS) == HEAD + entry("evaluate-other", "0.1") + entry("pretrain-third") + entry("tables-other")
     assert {**load_yaml(LOCK)["stages"], **load_yaml(OTHERS)["stages"]} == whole
     before = read(LOCK), read(OTHERS)
     make_room(plan)
@@ -68,17 +74,19 @@ def test_runs_of_others_are_put_by_and_come_back_as_they_were(plan: Plan) -> Non
 def test_whatever_dvc_writes_is_understood(plan: Plan) -> None:
     """Names of runs, short and long, and values that DVC breaks into several lines."""
     long = "statistics-" + "torchvision_resnet18-" * 6
-    runs = {
-        name: {"cmd": f"edc x --run {name}", "params": {"params.yaml": {"a.b": VALUES}}} for name in ("a-b_c-1", long)
-    }
+    runs = {}
+    for name in ("a-b_c-1", long):
+        params = {"params.yaml": {"a.b": copy.deepcopy(VALUES)}}
+        runs[name] = {"cmd": f"edc x --run {name}", "params": params}
     with modify_yaml(str(LOCK)) as data:
         data.update(
             {"schema": "2.0", "stages": {**runs, "empty-outs": {"cmd": "x", "deps": [], "outs": [{"path": "p"}]}}}
         )
-    text = read(LOCK)
-    assert entries(LOCK) is not None
+    before, values = entries(LOCK), load_yaml(LOCK)
     make_room(plan)
-    assert (read(LOCK), read(OTHERS)) == ("", text)
+    assert read(LOCK) == ""
+    assert entries(OTHERS) == before
+    assert load_yaml(OTHERS) == values
     assert load_yaml(OTHERS)["stages"].keys() == {*runs, "empty-outs"}
 
 
@@ -140,26 +148,60 @@ def test_nothing_is_lost_when_it_stops_half_way(plan: Plan, steps: int, monkeypa
                 make_room(plan)
         else:
             make_room(plan)
-    assert {**(entries(OTHERS) or {}), **(entries(LOCK) or {})}.keys() == set(names)
+    assert {**entries(OTHERS), **entries(LOCK)}.keys() == set(names)
     make_room(plan)
-    assert (entries(LOCK) or {}).keys() == set(own(plan))
-    assert (entries(OTHERS) or {}).keys() == {"tables-other", "evaluate-other"}
+    assert entries(LOCK).keys() == set(own(plan))
+    assert entries(OTHERS).keys() == {"tables-other", "evaluate-other"}
+
+
+def test_going_to_another_plan_and_back_changes_no_byte(plan: Plan) -> None:
+    other = plan.model_copy(update={"evaluate": {}, "tables": {}})
+    write(LOCK, *(entry(name) for name in own(plan)))
+    write(OTHERS, entry("evaluate-third"), entry("tables-third"))
+    before = read(LOCK), read(OTHERS)
+    make_room(other)
+    assert (read(LOCK), read(OTHERS)) != before
+    make_room(plan)
+    assert (read(LOCK), read(OTHERS)) == before
+
+
+def test_a_plan_that_cannot_be_written_leaves_the_lock_as_it_was(plan: Plan) -> None:
+    write(LOCK, entry("tables-other"))
+    with pytest.raises(OSError, match="full"), exchanged(plan):
+        raise OSError("disk full")
+    assert (read(LOCK), read(OTHERS)) == (HEAD + entry("tables-other"), "")
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("content", "expected"),
     [
-        "",
-        "stages: {}\n",
-        HEAD + "<<<<<<< ours\n" + entry("a") + "=======\n",
-        HEAD + entry("a") + ">>>>>>> theirs\n" + entry("b"),
-        HEAD + "  a: &x\n    cmd: y\n",
+        (b"garbage\n", "not as DVC writes it"),
+        ((HEAD + "<<<<<<< ours\n" + entry("a") + "=======\n").encode(), "not as DVC writes it"),
+        ((HEAD + entry("a") + ">>>>>>> theirs\n" + entry("b")).encode(), "not as DVC writes it"),
+        ((HEAD + "  a: &x\n    cmd: y\n").encode(), "not as DVC writes it"),
+        ((HEAD + "  a:\n    cmd: y\n    deps: &id001\n").encode(), "not as DVC writes it"),  # another run may use it
+        (b"\xff\xfe\x00", "cannot be read (not UTF-8 text)"),
+        (None, "cannot be read (Is a directory)"),
     ],
 )
-def test_a_file_that_dvc_did_not_write_is_left_alone(plan: Plan, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("path", [LOCK, OTHERS])
+def test_a_damaged_file_is_refused_before_anything_is_written(
+    plan: Plan, path: Path, content: bytes | None, expected: str
+) -> None:
+    for other in {LOCK, OTHERS} - {path}:
+        write(other, entry("tables-other"))
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(EdcError) as caught, exchanged(plan):
+        raise AssertionError("the block was entered")
+    assert str(caught.value).startswith(f"{path}: {expected}")
+    assert "\n" not in str(caught.value)
+    assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize("text", ["", "schema: '2.0'\n", "schema: '2.0'\nstages: {}\n"])
+def test_an_empty_file_has_no_runs(plan: Plan, text: str) -> None:
     LOCK.write_text(text)
     write(OTHERS, entry(own(plan)[0]))
-    before = read(OTHERS)
     make_room(plan)
-    assert (read(LOCK), read(OTHERS)) == (text, before)
-    assert "dvc.lock: not as DVC writes it" in capsys.readouterr().err
+    assert (read(LOCK), read(OTHERS)) == (HEAD + entry(own(plan)[0]), "")

@@ -363,6 +363,13 @@ def test_a_costly_checkpoint_is_kept_less_often(tmp_path: Path, monkeypatch: pyt
     assert due == [False, True] * 3
 
 
+@pytest.mark.parametrize("text", ["abc", "-1", "nan", "inf"])
+def test_an_interval_that_is_none_is_refused(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", text)
+    with pytest.raises(EdcError, match=rf"EDC_CHECKPOINT_SECONDS={text}: expected a number of seconds, at least 0"):
+        Checkpoint(tmp_path / "state.pt", "id")
+
+
 def test_an_interrupted_save_keeps_the_checkpoint_before(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "state.pt", "id")
     checkpoint.save({"epoch": 1})

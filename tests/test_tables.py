@@ -655,3 +655,14 @@ def test_two_protocols_of_a_regime(store: Store, regime: str) -> None:
     assert repr(standard) in str(caught.value)
     store("edc", 10.0, protocol=standard, regime=regime)
     assert only("table1")[f"{regime}_mean"] == 10.0
+
+
+@pytest.mark.parametrize("name", ["seconds", "device", "commit"])
+def test_a_record_without_what_the_tables_tell_is_refused(store: Store, name: str) -> None:
+    path = store("edc").with_name("run.json")
+    made = {"seconds": 1.5, "device": "CPU", "commit": "c"}
+    del made[name]
+    path.write_text(json.dumps(made))
+    with pytest.raises(EdcError) as caught:
+        tables.costs()
+    assert str(caught.value) == f"{path}: damaged, no {name!r} in it; run `edc evaluate --run {path.parent.name}` again"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import re
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,40 +24,34 @@ if TYPE_CHECKING:
 
 LOCK, OTHERS = Path("dvc.lock"), RESULTS / "locked.yaml"
 HEAD = "schema: '2.0'\nstages:\n"
+EMPTY = ("", "schema: '2.0'", "schema: '2.0'\nstages: {}")
 ENTRY = re.compile(r"  (?:([\w-]+):\n|\? ([\w-]+)\n  : .*\n)(?:    .*\n)+")
 """One run; a name of 128 characters and more is written as the second of these."""
+SHARED = re.compile(r"[:-] [&*]id\d+$", re.MULTILINE)
+"""A value that several runs share, which could not be taken apart; DVC writes none."""
 
 
-def make_room(plan: Plan, root: Path = Path(".")) -> None:
-    """Leave in ``dvc.lock`` what it has of a plan's runs, put by the rest, and bring back what was put by of them.
+@contextlib.contextmanager
+def exchanged(plan: Plan, root: Path = Path(".")) -> Iterator[None]:
+    """After the block, in which a plan is written, ``dvc.lock`` has what is locked of its runs; the rest is put by.
 
-    A file that is not as DVC writes it (an unfinished merge) is left alone, and so is the other one.
+    Entries stand in the plan's order there and by name here, so that going to another plan and back changes no byte.
 
     Raises:
-        EdcError: a command of DVC is at work here.
+        EdcError: ahead of the block: one of the two files is damaged, or a command of DVC is at work here.
     """
-    names = {task.name for task in dag.tasks(plan)}
-    if _placed(root, names):
+    order = [task.name for task in dag.tasks(plan)]
+    here, away = entries(root / LOCK), entries(root / OTHERS)
+    if here.keys() <= set(order) and not away.keys() & set(order):
+        yield
         return
     with _alone(root):
-        here, away = entries(root / LOCK), entries(root / OTHERS)
-        if here is None or away is None:
-            path = LOCK if here is None else OTHERS
-            print(
-                f"edc: {path}: not as DVC writes it; it and {OTHERS if path == LOCK else LOCK} stay as they are",
-                file=sys.stderr,
-            )
-            return
-        known = away | here
+        known = entries(root / OTHERS) | entries(root / LOCK)
+        yield
+        mine = {name: known[name] for name in order if name in known}
         _write(root / OTHERS, known)  # whatever happens from here on, nothing is lost
-        _write(root / LOCK, {name: text for name, text in known.items() if name in names})
-        _write(root / OTHERS, {name: text for name, text in known.items() if name not in names})
-
-
-def _placed(root: Path, names: set[str]) -> bool:
-    """Whether every run is in its file already."""
-    here, away = entries(root / LOCK), entries(root / OTHERS)
-    return here is not None and away is not None and here.keys() <= names and not away.keys() & names
+        _write(root / LOCK, mine)
+        _write(root / OTHERS, {name: known[name] for name in sorted(known) if name not in mine})
 
 
 @contextlib.contextmanager
@@ -73,33 +66,42 @@ def _alone(root: Path) -> Iterator[None]:
         yield
         return
     scratch = root / ".dvc" / "tmp"
-    scratch.mkdir(exist_ok=True)
     try:
+        scratch.mkdir(exist_ok=True)
         held = make_lock(str(scratch / "lock"), tmp_dir=str(scratch))
         held.lock()
     except LockError:
         raise EdcError("dvc.lock: a command of DVC is at work here; expected none while the plan is changed") from None
+    except OSError as error:
+        raise EdcError(f"{scratch}: cannot be written ({error.strerror})") from None
     try:
         yield
     finally:
         held.unlock()
 
 
-def entries(path: Path) -> dict[str, str] | None:
-    """The text of every run in a lock file, by name; nothing where there is no file.
+def entries(path: Path) -> dict[str, str]:
+    """The text of every run in a lock file, by name; nothing where there is no file, or an empty one.
 
     Text, not values: DVC takes a number that is written in another way for another one.
 
-    Returns:
-        None where the file is not as DVC writes it.
+    Raises:
+        EdcError: it cannot be read, or is not as DVC writes it.
     """
-    if not path.exists():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
         return {}
-    text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdcError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+    if text.strip() in EMPTY:
+        return {}
     first, *parts = re.split(r"^(?=  [^\s:])", text.removeprefix(HEAD), flags=re.MULTILINE)
     found = [ENTRY.fullmatch(part) for part in parts]
-    if not text.startswith(HEAD) or first or None in found:
-        return None
+    if not text.startswith(HEAD) or first or None in found or SHARED.search(text):
+        raise EdcError(
+            f"{path}: not as DVC writes it (an unfinished merge?); mend it, or bring it back with `git checkout {path}`"
+        )
     return {entry[1] or entry[2]: entry[0] for entry in found if entry is not None}
 
 

@@ -9,7 +9,7 @@ import yaml
 from edc import dag
 from edc.builder import Builder
 from edc.errors import EdcError
-from edc.locking import make_room
+from edc.locking import exchanged
 from edc.params import Plan
 from edc.storage import STATE, write_text
 from edc.studies import StudyFile, names, read
@@ -42,21 +42,31 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
     Returns:
         Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
     """
-    make_room(plan, root)
     path, kept = root / "params.yaml", None
-    text = render(plan)
-    if path.exists() and (old := path.read_text(encoding="utf-8")) != text:
-        kept = root / STATE / "params.previous.yaml"
-        write_text(kept, old)
-    write_text(path, text)
-    write_dag(plan, root)
+    text, old = render(plan), _text(path)
+    with exchanged(plan, root):
+        if old is not None and old != text:
+            kept = root / STATE / "params.previous.yaml"
+            write_text(kept, old)
+        write_text(path, text)
+        write_text(root / "dvc.yaml", dag.render(plan))
     return kept
 
 
 def write_dag(plan: Plan, root: Path = Path(".")) -> None:
     """Write the ``dvc.yaml`` of a plan, and leave in ``dvc.lock`` what is locked of its runs."""
-    make_room(plan, root)  # first, because it may refuse
-    write_text(root / "dvc.yaml", dag.render(plan))
+    with exchanged(plan, root):
+        write_text(root / "dvc.yaml", dag.render(plan))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise EdcError(f"{path}: cannot be read ({why}); mend it, or delete it to have it written anew") from None
 
 
 def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:

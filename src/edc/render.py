@@ -16,6 +16,7 @@ import pandas as pd
 
 BOLD, NOTE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"\[\^(\d+)\]")
 TEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", "^": r"\^{}", "~": r"\~{}"}
+TEX |= {"<": r"\textless{}", ">": r"\textgreater{}"}
 TEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 STYLE = (
     ":root{color-scheme:light dark;font-family:system-ui,sans-serif}body{margin:1rem;line-height:1.4}"

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -194,7 +195,13 @@ class Checkpoint:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
         # EDC_CHECKPOINT_SECONDS=0 keeps one at every opportunity; the fault tests use it.
-        self.interval = float(os.environ.get("EDC_CHECKPOINT_SECONDS", "30"))
+        said = os.environ.get("EDC_CHECKPOINT_SECONDS") or "30"
+        try:
+            self.interval = float(said)
+        except ValueError:
+            self.interval = -1.0
+        if not 0 <= self.interval < math.inf:
+            raise EdcError(f"EDC_CHECKPOINT_SECONDS={said}: expected a number of seconds, at least 0")
         self._last, self._cost = time.monotonic(), 0.0
 
     def load(self) -> dict[str, Any] | None:

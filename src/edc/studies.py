@@ -251,7 +251,7 @@ def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where
     current: str | None = name
     while current is not None:
         path = WORKFLOW / kind / f"{current}.yaml"
-        if not path.exists():
+        if Path(current).name != current or not path.exists():  # a name, no path
             raise unknown_name(singular, current, names(kind), where or str(WORKFLOW / kind))
         if current in chain:
             raise EdcError(f"{path}: inherits from itself through {' -> '.join([*chain, current])}")

@@ -94,5 +94,9 @@ def costs() -> list[dict[str, Any]]:
             if path.exists():
                 params = read_json(manifest)["params"][stage]
                 row = {"stage": stage, "run": path.parent.name, "dataset": params["dataset"], **read_json(path)}
+                if missing := [name for name in ("seconds", "device", "commit") if row.get(name) is None]:
+                    raise EdcError(
+                        f"{path}: damaged, no {missing[0]!r} in it; run `edc {stage} --run {row['run']}` again"
+                    )
                 rows.append({name: row.get(name) for name in COST})
     return rows

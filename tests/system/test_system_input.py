@@ -168,6 +168,7 @@ def test_a_mistake_in_a_workflow_file(project, refused, edit):
 
 def test_an_unknown_study(project):
     assert "unknown study 'tinny'; did you mean 'tiny'?" in project.refused("edc", "plan", "tinny")
+    assert "unknown study '../studies/tiny'" in project.refused("edc", "plan", "../studies/tiny")
 
 
 @pytest.mark.parametrize(

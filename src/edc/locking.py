@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edc import dag
 from edc.errors import EdcError
 from edc.params import Plan
-from edc.storage import RESULTS, write_text
+from edc.storage import RESULTS, read_text, write_text
 from edc.tracking.delivery import one_line
 
 if TYPE_CHECKING:
@@ -88,12 +88,7 @@ def entries(path: Path) -> dict[str, str]:
     Raises:
         EdcError: it cannot be read, or is not as DVC writes it.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise EdcError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+    text = read_text(path) or ""
     if text.strip() in EMPTY:
         return {}
     first, *parts = re.split(r"^(?=  [^\s:])", text.removeprefix(HEAD), flags=re.MULTILINE)

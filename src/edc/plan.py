@@ -11,7 +11,7 @@ from edc.builder import Builder
 from edc.errors import EdcError
 from edc.locking import exchanged
 from edc.params import Plan
-from edc.storage import STATE, write_text
+from edc.storage import STATE, read_text, write_text
 from edc.studies import StudyFile, names, read
 from edc.validation import DUMPER
 
@@ -43,7 +43,7 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
         Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
     """
     path, kept = root / "params.yaml", None
-    text, old = render(plan), _text(path)
+    text, old = render(plan), read_text(path)
     with exchanged(plan, root):
         if old is not None and old != text:
             kept = root / STATE / "params.previous.yaml"
@@ -57,16 +57,6 @@ def write_dag(plan: Plan, root: Path = Path(".")) -> None:
     """Write the ``dvc.yaml`` of a plan, and leave in ``dvc.lock`` what is locked of its runs."""
     with exchanged(plan, root):
         write_text(root / "dvc.yaml", dag.render(plan))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise EdcError(f"{path}: cannot be read ({why}); mend it, or delete it to have it written anew") from None
 
 
 def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:

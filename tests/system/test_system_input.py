@@ -171,6 +171,14 @@ def test_an_unknown_study(project):
     assert "unknown study '../studies/tiny'" in project.refused("edc", "plan", "../studies/tiny")
 
 
+def test_a_plan_that_is_no_text_is_kept(project):
+    project.path("params.yaml").write_bytes(b"\xff\xfe\x00")
+    before = project.path("dvc.yaml").read_bytes()
+    assert "params.yaml: cannot be read (not UTF-8 text)" in project.refused("edc", "plan", "tiny")
+    assert project.path("params.yaml").read_bytes() == b"\xff\xfe\x00"
+    assert project.path("dvc.yaml").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

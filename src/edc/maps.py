@@ -39,29 +39,40 @@ class Maps:
             return values.view(images, height, width, channels).permute(0, 3, 1, 2)
         return values.view(self._shape)
 
-    def sums_by_channel(self) -> Tensor:
-        """Sums of the values and of their squares: (2, G, C)."""
-        values, groups = self.values, len(self.values)
+    @property
+    def in_one_go(self) -> bool:
+        """Whether batch norm's kernel takes both moments of all channels at once: one group, interleaved, on a CPU."""
+        return self.interleaved and len(self.values) == 1 and not self.values.is_cuda
+
+    def moments_by_channel(self) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance of every channel, (1, C) each, where :attr:`in_one_go`."""
+        mean, variance = torch.batch_norm_update_stats(self.values.flatten(0, 2), None, None, 0.0)
+        return mean[None], variance[None]
+
+    def sums_by_channel(self) -> tuple[Tensor, Tensor]:
+        """Sums of the values and of their squares: (G, C) each."""
+        values = self.values
         if not self.interleaved:
             # Without a squared copy: the length of each map.
             rows = values.flatten(0, 2)
             square = torch.linalg.vector_norm(rows, dim=1).square_()
-            return torch.stack([rows.sum(1), square]).view(2, *values.shape[:3]).sum(2)
+            first, second = (sums.view(values.shape[:3]).sum(1) for sums in (rows.sum(1), square))
+            return first, second
         pixels = values.flatten(1, 2)
-        if groups == 1 and not values.is_cuda:
-            # What batch norm does in training: both moments in one go.
-            mean, variance = torch.batch_norm_update_stats(pixels[0], None, None, 0.0)
-            count = pixels.shape[1]
-            return torch.stack([mean, torch.addcmul(variance, mean, mean)]).mul_(count)[:, None]
-        return torch.stack([pixels.sum(1), (pixels * pixels).sum(1)])
+        return pixels.sum(1), (pixels * pixels).sum(1)
 
-    def sums_over_images(self) -> tuple[Tensor, Tensor]:
-        """Sums of the values and of their squares, straight through memory, which leave little: (G, C, H * W) each."""
+    def sums_over_images(self) -> Tensor:
+        """Sums of the values and of their squares, straight through memory, which leave little: (2, G, C, H * W)."""
+        sums = self.values.new_empty(2, len(self.values), *self.values.shape[2:])
+        first, second = sums
         if self.values.shape[1] == 1:
-            first = self.values[:, 0]
-            return first, first * first
-        flat, shape = self.values.flatten(2), self.values.shape[2:]
-        return flat.sum(1).unflatten(1, shape), (flat * flat).sum(1).unflatten(1, shape)
+            first.copy_(self.values[:, 0])
+            torch.mul(first, first, out=second)
+        else:
+            flat = self.values.flatten(2)
+            torch.sum(flat, 1, out=first.flatten(1))
+            torch.sum(flat * flat, 1, out=second.flatten(1))
+        return sums
 
     def products(self) -> Tensor:
         """Products of pixels with one another, summed over images and channels: (G, H * W, H * W)."""

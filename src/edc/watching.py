@@ -9,14 +9,15 @@ last two for convolutions only; the vector of all layers has length D.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edc.maps import Maps
-from edc.moments import Layout, Source
+from edc.moments import Layout, Source, Sums
 from edc.nets.placing import answers
 
 Kind = Literal["bn", "conv"]
@@ -51,6 +52,31 @@ class Hook:
         return sum(self.lengths)
 
 
+def in_float32(x: Tensor) -> Tensor:
+    """A tensor, or its copy; most are in float32, and there are so many that asking pays."""
+    return x if x.dtype == torch.float32 else x.to(torch.float32)
+
+
+def in_full(device: torch.device) -> AbstractContextManager[object]:
+    """In which nothing is computed in half precision, whatever the network computes in."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
+class Watched(NamedTuple):
+    """A tensor that was measured on its way through the network.
+
+    Attributes:
+        values: without its graph.
+        version: how often it had been changed in place by then.
+        maps: a view of it; None where that would be a copy.
+    """
+
+    values: Tensor
+    version: int
+    maps: Maps | None
+
+
 class Slopes:
     """What one forward pass leaves for its backward pass: the watched tensors, and later how they are pulled.
 
@@ -59,12 +85,12 @@ class Slopes:
         images: in each group.
 
     Attributes:
-        inputs: the watched tensors, without their graph.
+        inputs: the watched tensors.
     """
 
     def __init__(self, layout: Layout, images: int) -> None:
         self.layout, self.images = layout, images
-        self.inputs: dict[int, Tensor] = {}
+        self.inputs: dict[int, Watched] = {}
         self.means = torch.empty(0)
         self.values: list[list[Tensor]] | None = None
 
@@ -72,15 +98,15 @@ class Slopes:
         """Take the gradient (G, D) of the statistics; None: nothing depends on them."""
         self.values = None if gradient is None else self.layout.slopes(gradient, self.means, self.images)
 
-    def pull(self, number: int, x: Tensor, version: int, gradient: Tensor) -> Tensor | None:
+    def pull(self, number: int, watched: Watched, gradient: Tensor) -> Tensor | None:
         """The gradient of a watched tensor with the statistics' part; None: nothing is added."""
-        if self.values is None or self.inputs.get(number) is not x:  # a layer that ran twice counts once
+        if self.values is None or self.inputs.get(number) is not watched:  # a layer that ran twice counts once
             return None
-        if x._version != version:
+        if watched.values._version != watched.version:
             raise RuntimeError("a watched tensor was changed in place after it was measured")
-        maps = Maps(x.to(torch.float32), len(self.means))
-        part = maps.restored(self.layout.sources[number].pull(maps, self.values[number]))
-        return part.add_(gradient).to(gradient.dtype)
+        maps = watched.maps or Maps(in_float32(watched.values), len(self.means))
+        part = maps.restored(self.layout.sources[number].pull(maps, self.values[number])).add_(gradient)
+        return part if part.dtype == gradient.dtype else part.to(gradient.dtype)
 
 
 class Statistics(torch.autograd.Function):
@@ -140,7 +166,7 @@ class Watcher:
         layers = observed(observer, kinds)
         device = next(observer.parameters()).device
         self._active, self._groups, self._wanted = False, 1, set[int]()
-        self._sums: dict[int, tuple[Tensor, Tensor | None]] = {}
+        self._sums: dict[int, Sums] = {}
         seen = _inputs(observer, [module for _, _, module in layers], torch.zeros(2, *shape, device=device))
         tensors: dict[tuple[int, int], int] = {}
         self._sources = [tensors.setdefault((id(x), version), len(tensors)) for x, version in seen]
@@ -172,13 +198,15 @@ class Watcher:
 
     def _measure(self, number: int, x: Tensor) -> None:
         values = x.detach()
-        source, maps = self.layout.sources[number], Maps(values.to(torch.float32), self._groups)
-        with torch.autocast(x.device.type, enabled=False):  # whatever the network computes in
+        source, maps = self.layout.sources[number], Maps(in_float32(values), self._groups)
+        with in_full(x.device):
             self._sums[number] = source.sums(maps)
         if torch.is_grad_enabled() and x.requires_grad:
-            slopes, version = self._slopes, values._version
-            slopes.inputs[number] = values
-            x.register_hook(lambda gradient: slopes.pull(number, values, version, gradient))
+            # Not a copy, which would stay until the backward pass.
+            view = maps if maps.values.data_ptr() == values.data_ptr() else None
+            slopes, watched = self._slopes, Watched(values, values._version, view)
+            slopes.inputs[number] = watched
+            x.register_hook(lambda gradient: slopes.pull(number, watched, gradient))
 
     def __call__(self, x: Tensor, skip: set[int] | None = None, groups: int | None = None) -> tuple[Tensor, Tensor]:
         """Forward pass with statistics.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from edc.nets import build
+from edc.nets.frozen import frozen
 from edc.nets.placing import placed
 from edc.nets.weights import copy_weights
 from edc.storage import RESULTS, read_tensors
@@ -35,4 +36,4 @@ def load_observer(job: Job, key: str) -> nn.Module:
     )
     # Not load_state_dict: some networks of the libraries refuse a dict without their version number.
     copy_weights(model, read_tensors(path), str(path))
-    return placed(model.eval().requires_grad_(False), torch.device(job.device), job.precision)
+    return placed(frozen(model), torch.device(job.device), job.precision)

@@ -13,6 +13,7 @@ from edc.builder import Builder
 from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.nets import build
+from edc.nets.frozen import frozen
 from edc.nets.placing import placed
 from edc.params import Dataset, Plan
 from edc.studies import DatasetFile, StudyFile, read
@@ -94,8 +95,9 @@ class Bench:
         dataset = self.dataset
         size, channels = dataset.image_size, dataset.channels
         model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
-        model = model.eval().requires_grad_(False)
-        return model.to(self.device) if bare else placed(model, self.device, self.precision)
+        if bare:
+            return model.eval().requires_grad_(False).to(self.device)
+        return placed(frozen(model), self.device, self.precision)
 
     def pixels(self, n: int) -> Tensor:
         """Random pictures, uint8 (n, C, S, S)."""

@@ -39,7 +39,7 @@ def pretrain(bench: Bench) -> Pieces:
     row = row.model_copy(update={"batch": n})
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
-    trainee = Trainee(bench.network().train().requires_grad_(True), row.optimiser, device, bench.precision)
+    trainee = Trainee(bench.network(bare=True).train().requires_grad_(True), row.optimiser, device, bench.precision)
     cohort, epochs = Cohort([trainee]), iter(range(10**9))
 
     def bare() -> Work:
@@ -175,7 +175,7 @@ def synthesis(bench: Bench) -> Pieces:
 
         return _repeated(layer_by_layer, visits)
 
-    floor = bench.weights(model) + activations(model, bench.shape, n) + 5 * images.numel() * 4
+    floor = bench.weights(model) + activations(bench.network(bare=True), bench.shape, n) + 5 * images.numel() * 4
     return Pieces(
         stage=stage,
         bare=bare,
@@ -306,4 +306,4 @@ def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _training(bench: Bench, images: int) -> int:
     """Bytes a training step keeps for its backward pass."""
-    return activations(bench.network().requires_grad_(True), bench.shape, images)
+    return activations(bench.network(bare=True).requires_grad_(True), bench.shape, images)

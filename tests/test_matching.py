@@ -301,10 +301,10 @@ def test_quiet_passes_collect_nothing() -> None:
     quiet = watcher.logits(x)
     assert not quiet.requires_grad
     assert torch.equal(quiet, logits)
-    assert watcher._sums == {}
+    assert watcher._measured == {}
     watcher.close()
     network(x)
-    assert watcher._sums == {}
+    assert watcher._measured == {}
 
 
 def test_running_statistics_replace_those_of_batch_norms() -> None:

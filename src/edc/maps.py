@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class OverImages(NamedTuple):
+    """Sums of values and of their squares over the images of each group, (G, C, H * W) each, as the map lies.
+
+    Attributes:
+        first, second: the two; `first` of a single image is the map itself.
+        joint: both in one tensor, where they are sums of several images.
+    """
+
+    first: Tensor
+    second: Tensor
+    joint: Tensor | None = None
+
+    def along(self, axis: int) -> Tensor:
+        """Added up along an axis: (2, G, what is left)."""
+        if self.joint is not None:
+            return self.joint.sum(axis)
+        return torch.stack([self.first.sum(axis), self.second.sum(axis)])
 
 
 class Maps:
@@ -45,34 +66,32 @@ class Maps:
         return self.interleaved and len(self.values) == 1 and not self.values.is_cuda
 
     def moments_by_channel(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of every channel, (1, C) each, where :attr:`in_one_go`."""
+        """Mean and biased variance of every channel, (C,) each, where :attr:`in_one_go`."""
         mean, variance = torch.batch_norm_update_stats(self.values.flatten(0, 2), None, None, 0.0)
-        return mean[None], variance[None]
+        return mean, variance
 
-    def sums_by_channel(self) -> tuple[Tensor, Tensor]:
-        """Sums of the values and of their squares: (G, C) each."""
+    def sums_by_channel(self) -> Tensor:
+        """Sums of the values and of their squares: (2, G, C)."""
         values = self.values
         if not self.interleaved:
             # Without a squared copy: the length of each map.
             rows = values.flatten(0, 2)
             square = torch.linalg.vector_norm(rows, dim=1).square_()
-            first, second = (sums.view(values.shape[:3]).sum(1) for sums in (rows.sum(1), square))
-            return first, second
+            return torch.stack([rows.sum(1), square]).view(2, *values.shape[:3]).sum(2)
         pixels = values.flatten(1, 2)
-        return pixels.sum(1), (pixels * pixels).sum(1)
+        return torch.stack([pixels.sum(1), (pixels * pixels).sum(1)])
 
-    def sums_over_images(self) -> Tensor:
-        """Sums of the values and of their squares, straight through memory, which leave little: (2, G, C, H * W)."""
-        sums = self.values.new_empty(2, len(self.values), *self.values.shape[2:])
-        first, second = sums
+    def over_images(self) -> OverImages:
+        """Sums of the values and of their squares, straight through memory."""
         if self.values.shape[1] == 1:
-            first.copy_(self.values[:, 0])
-            torch.mul(first, first, out=second)
-        else:
-            flat = self.values.flatten(2)
-            torch.sum(flat, 1, out=first.flatten(1))
-            torch.sum(flat * flat, 1, out=second.flatten(1))
-        return sums
+            first = self.values[:, 0]
+            return OverImages(first, first * first)
+        joint = self.values.new_empty(2, len(self.values), *self.values.shape[2:])
+        first, second = joint
+        flat = self.values.flatten(2)
+        torch.sum(flat, 1, out=first.flatten(1))
+        torch.sum(flat * flat, 1, out=second.flatten(1))
+        return OverImages(first, second, joint)
 
     def products(self) -> Tensor:
         """Products of pixels with one another, summed over images and channels: (G, H * W, H * W)."""

@@ -62,18 +62,22 @@ def pool(pixels: Tensor, patch: int) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """What is measured of one watched tensor.
+    """Sums of a watched tensor's values and of their squares.
 
     Attributes:
-        first, second: sums of the values and of their squares by channel, (G, C) each.
-        by_pixel: both by pixel of the map resized to whole cells, (2, G, pixels); None without cells.
-        images: of the group, where `first` and `second` are mean and variance instead; else 0.
+        by_channel: (2, G, C).
+        by_pixel: by pixel of the map resized to whole cells, (2, G, pixels); None without cells.
     """
 
-    first: Tensor
-    second: Tensor
+    by_channel: Tensor
     by_pixel: Tensor | None = None
-    images: int = 0
+
+
+class Averages(NamedTuple):
+    """Mean and biased variance of a watched tensor without cells, by channel of its only group: (C,) each."""
+
+    mean: Tensor
+    variance: Tensor
 
 
 @dataclass(frozen=True)
@@ -127,18 +131,16 @@ class Source:
         cells = torch.arange(self.cells).view(self.grid[0] // p, -1)
         return cells.repeat_interleave(p, 0).repeat_interleave(p, 1).flatten()
 
-    def sums(self, maps: Maps) -> Sums:
-        """Sums of the tensor and of its square over each group of images."""
+    def measure(self, maps: Maps) -> Sums | Averages:
+        """What the tensor's statistics are made of, over each group of images."""
         if not self.patched:
-            if maps.in_one_go:
-                return Sums(*maps.moments_by_channel(), images=maps.values.shape[1])
-            return Sums(*maps.sums_by_channel())
-        sums = maps.sums_over_images()
-        first, second = sums.sum(maps.pixel_axis)
+            return Averages(*maps.moments_by_channel()) if maps.in_one_go else Sums(maps.sums_by_channel())
+        over_images = maps.over_images()
+        by_channel = over_images.along(maps.pixel_axis)
         if not self.resized:
-            return Sums(first, second, sums.sum(maps.channel_axis))
-        by_pixel = torch.stack([self._grown(sums[0].sum(maps.channel_axis)), self._grown_squares(maps)])
-        return Sums(first, second, by_pixel)
+            return Sums(by_channel, over_images.along(maps.channel_axis))
+        by_pixel = [self._grown(over_images.first.sum(maps.channel_axis)), self._grown_squares(maps)]
+        return Sums(by_channel, torch.stack(by_pixel))
 
     @property
     def _small(self) -> bool:
@@ -257,47 +259,47 @@ class Layout:
         self.half = half
         self._slopes = [length for source in sources for length in source.slopes]
 
-    def moments(self, sums: dict[int, Sums], groups: int, images: int) -> tuple[Tensor, Tensor]:
+    def moments(self, measured: dict[int, Sums | Averages], groups: int, images: int) -> tuple[Tensor, Tensor]:
         """Means and variances, each (G, D / 2).
 
         Args:
-            sums: by number of source; where a source is left out, zeros stand for it.
+            measured: by number of source; where a source is left out, zeros stand for it.
             groups, images: G, and the images of each.
         """
         none = self.per_image.new_zeros(2, groups, 1)
-        first, second, by_pixel = [none[0, :, :0]], [none[1, :, :0]], [none[..., :0]]
-        sums = self._summed(sums)
+        by_channel, by_pixel = [none[..., :0]], [none[..., :0]]
+        sums = self._summed(measured, images)
         for number, source in enumerate(self.sources):
             if number in sums:
-                found = sums[number]
-                first.append(found.first)
-                second.append(found.second)
-                if found.by_pixel is not None:
-                    by_pixel.append(found.by_pixel)
+                channels, pixels = sums[number]
+                by_channel.append(channels)
+                if pixels is not None:
+                    by_pixel.append(pixels)
             else:
-                first.append(none[0].expand(-1, source.channels))
-                second.append(none[1].expand(-1, source.channels))
+                by_channel.append(none.expand(-1, -1, source.channels))
                 by_pixel.append(none.expand(-1, -1, source.pixels))
-        by_channel = torch.stack([torch.cat(first, dim=1), torch.cat(second, dim=1)])
         cells = _pick(torch.cat(by_pixel, dim=2), self._by_cell)
         if cells.shape[2]:
             cells = cells.unflatten(2, (-1, self.sources[0].patch ** 2)).sum(3)
-        means, squares = _pick(torch.cat([by_channel, cells], dim=2), self._picked)
+        means, squares = _pick(torch.cat([*by_channel, cells], dim=2), self._picked)
         count = self.per_image * images
         means = means / count
         variances = (squares / count).addcmul_(means, means, value=-1).clamp_min_(0)
         return means, variances
 
-    def _summed(self, sums: dict[int, Sums]) -> dict[int, Sums]:
-        """The same with sums for means and variances, of all layers in a few calls: one by one they would be many."""
-        numbers = [number for number, found in sums.items() if found.images]
-        if not numbers:
+    def _summed(self, measured: dict[int, Sums | Averages], images: int) -> dict[int, Sums]:
+        """All as sums; the averages of many layers are turned into sums together, which takes a few calls."""
+        sums = {number: found for number, found in measured.items() if isinstance(found, Sums)}
+        averages = {number: found for number, found in measured.items() if isinstance(found, Averages)}
+        if not averages:
             return sums
-        means, variances = [sums[n].first for n in numbers], [sums[n].second for n in numbers]
-        counts = [self.sources[n].height * self.sources[n].width * sums[n].images for n in numbers]
+        means, variances = map(list, zip(*averages.values(), strict=True))
+        counts = [self.sources[number].height * self.sources[number].width * images for number in averages]
         first = torch._foreach_mul(means, counts)
         second = torch._foreach_mul(torch._foreach_addcmul(variances, means, means), counts)
-        return sums | {n: Sums(a, b) for n, a, b in zip(numbers, first, second, strict=True)}
+        both = torch.stack([torch.cat(first), torch.cat(second)])[:, None]
+        parts = both.split([self.sources[number].channels for number in averages], dim=2)
+        return sums | {number: Sums(part) for number, part in zip(averages, parts, strict=True)}
 
     def vector(self, means: Tensor, variances: Tensor) -> Tensor:
         """Means and variances (G, D / 2) as statistics vectors (G, D)."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from edc.maps import Maps
-from edc.moments import Layout, Source, Sums
+from edc.moments import Averages, Layout, Source, Sums
 from edc.nets.placing import answers
 
 Kind = Literal["bn", "conv"]
@@ -58,7 +58,7 @@ def in_float32(x: Tensor) -> Tensor:
 
 
 def in_full(device: torch.device) -> AbstractContextManager[object]:
-    """In which nothing is computed in half precision, whatever the network computes in."""
+    """A context in which nothing is computed in half precision, whatever the network computes in."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
@@ -69,7 +69,7 @@ class Watched(NamedTuple):
     Attributes:
         values: without its graph.
         version: how often it had been changed in place by then.
-        maps: a view of it; None where that would be a copy.
+        maps: a view of them in the order of memory; None where that would be a copy.
     """
 
     values: Tensor
@@ -166,7 +166,7 @@ class Watcher:
         layers = observed(observer, kinds)
         device = next(observer.parameters()).device
         self._active, self._groups, self._wanted = False, 1, set[int]()
-        self._sums: dict[int, Sums] = {}
+        self._measured: dict[int, Sums | Averages] = {}
         seen = _inputs(observer, [module for _, _, module in layers], torch.zeros(2, *shape, device=device))
         tensors: dict[tuple[int, int], int] = {}
         self._sources = [tensors.setdefault((id(x), version), len(tensors)) for x, version in seen]
@@ -200,7 +200,7 @@ class Watcher:
         values = x.detach()
         source, maps = self.layout.sources[number], Maps(in_float32(values), self._groups)
         with in_full(x.device):
-            self._sums[number] = source.sums(maps)
+            self._measured[number] = source.measure(maps)
         if torch.is_grad_enabled() and x.requires_grad:
             # Not a copy, which would stay until the backward pass.
             view = maps if maps.values.data_ptr() == values.data_ptr() else None
@@ -233,7 +233,7 @@ class Watcher:
         return means, variances
 
     def _pass(self, x: Tensor, skip: set[int] | None, groups: int) -> tuple[Tensor, Tensor, Tensor, Slopes]:
-        self._groups, self._sums = groups, {}
+        self._groups, self._measured = groups, {}
         self._wanted = {number for i, number in enumerate(self._sources) if not skip or i not in skip}
         self._slopes = slopes = Slopes(self.layout, len(x) // groups)
         self._active = True
@@ -242,8 +242,8 @@ class Watcher:
             logits = answers(self.observer, x.view_as(x) if x.is_leaf else x)
         finally:
             self._active = False
-            sums, self._sums, self._slopes = self._sums, {}, Slopes(self.layout, 0)
-        means, variances = self.layout.moments(sums, groups, slopes.images)
+            measured, self._measured, self._slopes = self._measured, {}, Slopes(self.layout, 0)
+        means, variances = self.layout.moments(measured, groups, slopes.images)
         return logits, means, variances, slopes
 
     def logits(self, x: Tensor) -> Tensor:

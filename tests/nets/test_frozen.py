@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from edc import nets
 from edc.nets.frozen import FrozenBatchNorm2d, frozen
+from edc.nets.placing import placed
+from edc.watching import Watcher
 
 
 def layer() -> nn.BatchNorm2d:
@@ -59,25 +61,75 @@ def test_networks_give_the_same_gradient(name: str) -> None:
     assert mine.state_dict().keys() == plain.state_dict().keys()
 
 
+@pytest.mark.parametrize("groups", [None, 2])
+@pytest.mark.parametrize("skip", [None, {1, 2, 5}])
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["mobilenet_v2_half", "wrn_16_2", "shufflenet_v2_05"])
+def test_statistics_and_their_gradient_are_the_same(
+    name: str, precision: torch.dtype, skip: set[int] | None, groups: int | None
+) -> None:
+    cpu, plain = torch.device("cpu"), nets.build(name, classes=10, image_size=16, seed=0)
+    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain(x)  # moves the running values
+    plain.eval().requires_grad_(False)
+
+    def seen(network: nn.Module) -> list[Tensor]:
+        watcher, pixels = Watcher(placed(network, cpu, precision), 4, (3, 16, 16)), x.clone().requires_grad_(True)
+        logits, statistics = watcher(pixels, skip, groups)
+        weights = torch.randn(watcher.size, generator=torch.Generator().manual_seed(1))
+        (gradient,) = torch.autograd.grad(logits.square().sum() + (statistics * weights).sum(), pixels)
+        return [logits.detach(), statistics.detach(), gradient, *watcher.moments(x)]
+
+    for found, expected in zip(seen(frozen(copy.deepcopy(plain))), seen(plain), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
 def test_half_precision_is_pytorchs_own() -> None:
     plain, x = layer(), pictures().bfloat16()
     assert torch.equal(frozen(copy.deepcopy(plain))(x), plain(x))
 
 
 def test_training_mode_makes_it_a_plain_layer() -> None:
-    mine = frozen(nn.Sequential(layer()))
-    before = mine(pictures())
+    mine, x = frozen(nn.Sequential(layer())), pictures().requires_grad_(True)
+    before = mine(x)
     mine.train()
     assert type(mine[0]) is nn.BatchNorm2d
-    mine(pictures())  # moves the running values, which a plain layer goes by
-    assert not torch.allclose(mine.eval()(pictures()), before)
+    before.sum().backward()  # begun before
+    assert x.grad is not None
+    mine(x)  # moves the running values, which a plain layer goes by
+    assert not torch.allclose(mine.eval()(x), before)
+    assert frozen(mine)(x).equal(frozen(copy.deepcopy(mine))(x))
+
+
+def test_a_layer_that_is_to_learn_learns() -> None:
+    mine = frozen(nn.Sequential(layer())).requires_grad_(True)
+    mine(pictures()).square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in mine.parameters())
+
+
+def test_other_weights_are_seen_once_they_are_loaded() -> None:
+    mine, other = frozen(nn.Sequential(layer())), nn.Sequential(nn.BatchNorm2d(5)).eval()
+    mine.load_state_dict(other.state_dict())
+    torch.testing.assert_close(mine(pictures()), other(pictures()))
+    with torch.no_grad():
+        mine[0].bias.add_(1)
+        other[0].bias.add_(1)
+    torch.testing.assert_close(frozen(mine)(pictures()), other(pictures()))
+
+
+def test_a_map_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="4D"):
+        frozen(layer())(torch.zeros(5, 8, 8))
 
 
 def test_other_layers_stay_as_they_are() -> None:
     class Derived(nn.BatchNorm2d):
         """As libraries have them, with more in it than batch norm."""
 
-    kept = [Derived(5), nn.BatchNorm2d(5, affine=False), nn.BatchNorm2d(5, track_running_stats=False)]
+    without_bias = nn.BatchNorm2d(5)
+    without_bias.bias = None  # type: ignore[assignment]
+    kept = [Derived(5), nn.BatchNorm2d(5, affine=False), nn.BatchNorm2d(5, track_running_stats=False), without_bias]
     before = [type(module) for module in kept]
     model = frozen(nn.Sequential(*kept))
     assert [type(module) for module in model] == before

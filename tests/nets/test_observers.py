@@ -12,6 +12,7 @@ from torch import nn
 
 from edc import nets
 from edc.errors import EdcError
+from edc.nets.frozen import frozen
 from edc.nets.placing import placed
 from edc.observers import load_observer
 from edc.storage import write_tensors
@@ -63,7 +64,7 @@ def test_the_same_function_as_was_trained(network: str, weights: str | None) -> 
     assert not any(parameter.requires_grad for parameter in found.parameters())
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(found(x), placed(model, torch.device("cpu"))(x))
+        assert torch.equal(found(x), placed(frozen(model), torch.device("cpu"))(x))
 
 
 @pytest.mark.parametrize("network", ["googlenet", "inception_v3"])

@@ -91,7 +91,7 @@ class Bench:
         self.patch = file.statistics.patch
 
     def network(self, name: str | None = None, bare: bool = False) -> nn.Module:
-        """With random weights, in eval mode, frozen; placed as the stages do, or, bare, as it was built."""
+        """With random weights, in eval mode, frozen: as the stages have their observers, or, bare, as it was built."""
         dataset = self.dataset
         size, channels = dataset.image_size, dataset.channels
         model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)

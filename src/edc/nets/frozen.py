@@ -1,8 +1,8 @@
 """Batch norm of frozen networks on a CPU.
 
-There PyTorch's own also adds up, in its backward pass, what the gradients of weight and bias would be made of, which
-takes most of its time; frozen layers need none of it. What is computed is the same, to the last bit where the processor
-multiplies and adds in one step.
+PyTorch's own adds up, in every backward pass, what the gradients of weight and bias would be made of, which takes most
+of its time. Frozen layers need none of it. What comes out, and its gradient, are the same; of dense maps to the last
+bit, where the processor has a fused multiply-add.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+CONSTANTS = ("scale", "shift", "inverse", "factor")
+"""Names of what a frozen layer works out once."""
+
 
 class _Normalised(torch.autograd.Function):
     """(x - mean) / sqrt(var + eps) * weight + bias, everything but x (B, C, H, W) constant."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FrozenBatchNorm2d) -> Tensor:
-        ctx.layer = layer
+        ctx.inverse, ctx.factor = layer.inverse, layer.factor
         return torch.addcmul(layer.shift, x, layer.scale)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return (gradient * ctx.layer.inverse).mul_(ctx.layer.factor), None
-
-
-CONSTANTS = ("scale", "shift", "inverse", "factor")
+        return (gradient * ctx.inverse).mul_(ctx.factor), None
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """A `BatchNorm2d` in eval mode whose values no longer change; put into training mode it is a plain one again.
+    """A `BatchNorm2d` in eval mode whose values no longer change; not torchvision's, which is no `BatchNorm2d`.
 
     Attributes:
         scale, shift: what a channel is multiplied with and what is added, (C, 1, 1) each.
@@ -50,21 +50,27 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         scale = torch.rsqrt(variance + self.eps) * self.weight
         inverse = (1 / torch.sqrt(variance.double() + self.eps)).to(variance.dtype)
         shift = torch.addcmul(self.bias, mean, scale, value=-1)
-        for name, constant in zip(CONSTANTS, (scale, shift, inverse, self.weight.detach().clone()), strict=True):
-            self.register_buffer(name, constant[:, None, None], persistent=False)
+        for name, constant in zip(CONSTANTS, (scale, shift, inverse, self.weight), strict=True):
+            self.register_buffer(name, constant.detach().clone()[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> Self:
-        """See `Module`."""
+        """See `Module`; training mode makes it a plain `BatchNorm2d` again, without the constants."""
         if mode:
             for name in CONSTANTS:
                 delattr(self, name)
             self.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
-        return super(nn.BatchNorm2d, self).train(mode)
+        # Not super(), which needs the class that it no longer is.
+        return nn.Module.train(self, mode)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `BatchNorm2d`; on a GPU, and in half precision, as there."""
-        if x.is_cuda or x.dtype != torch.float32:
+        """See `BatchNorm2d`; on a GPU, in half precision, and where weights are to learn, as there."""
+        if x.is_cuda or x.dtype != torch.float32 or self.weight.requires_grad:
             return super().forward(x)
+        self._check_input_dim(x)
         normalised: Tensor = _Normalised.apply(x, self)
         return normalised
 
@@ -72,12 +78,18 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 def frozen(model: nn.Module) -> nn.Module:
     """A network in eval mode, its parameters frozen, with its batch norms as above; changed in place.
 
-    Its weights must be what they are going to be. Layers of classes derived from `BatchNorm2d`, as libraries have them,
-    stay as they are.
+    Weights are to be loaded before: what is later written over them in place is not seen. Layers of classes derived
+    from `BatchNorm2d`, as libraries have them, stay as they are.
     """
     for module in model.eval().requires_grad_(False).modules():
-        if type(module) is nn.BatchNorm2d and module.affine and module.track_running_stats:
+        if type(module) is nn.BatchNorm2d and _whole(module):
             module.__class__ = FrozenBatchNorm2d
-            assert isinstance(module, FrozenBatchNorm2d)
+        if isinstance(module, FrozenBatchNorm2d):
             module.freeze()
     return model
+
+
+def _whole(layer: nn.BatchNorm2d) -> bool:
+    """Whether it has all four: a weight, a bias, running means and variances."""
+    parts: tuple[Tensor | None, ...] = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
+    return all(part is not None for part in parts)

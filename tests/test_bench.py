@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,9 @@ from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES
 from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
 from edc.bench.timing import Work, held_at_most, most_in_tensors, side_by_side
+from edc.budget import activations, groups_at_once
 from edc.devices import peak_memory
 from edc.errors import EdcError
-from edc.passes import activations, groups_at_once
 from edc.students import Student
 from edc.watching import Watcher
 
@@ -193,6 +195,15 @@ def test_activations_are_what_the_backward_pass_keeps() -> None:
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU()).eval().requires_grad_(False)
     assert activations(model, (1, 8, 8), 6) == 6 * 4 * (64 + 4 * 64)
     assert groups_at_once([model], (1, 8, 8), 6, torch.device("cpu"), 1.0) == 1
+
+
+def test_what_is_counted_is_let_go() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.Sigmoid()).eval().requires_grad_(False)
+    weight = weakref.ref(model[0].weight)
+    activations(model, (1, 8, 8), 6)
+    del model
+    gc.collect()
+    assert weight() is None
 
 
 def test_tensors_are_counted_while_they_are_held() -> None:

@@ -29,9 +29,9 @@ SOURCE = Path("src/edc")
 
 # Modules that move data about or tell a device how to work, but hold no mathematics: editing them makes nothing stale.
 INFRASTRUCTURE = {
-    "analysis_choices", "builder", "choices", "cli", "cost", "current", "dag", "devices", "errors", "filing", "job",
-    "layering", "loading", "locking", "new", "packing", "params", "pieces", "plan", "progress", "registry", "report",
-    "schema", "sizes", "snake", "storage", "studies", "tracking", "unpacking", "validation",
+    "analysis_choices", "budget", "builder", "choices", "cli", "cost", "current", "dag", "devices", "errors",
+    "filing", "job", "layering", "loading", "locking", "new", "packing", "params", "pieces", "plan", "progress",
+    "registry", "report", "schema", "sizes", "snake", "storage", "studies", "tracking", "unpacking", "validation",
 }  # fmt: skip
 
 

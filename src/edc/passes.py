@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
 IMAGES, PIXELS = 500, 2**23
 """Most images, and most pixels, of one forward pass."""
 
@@ -16,49 +9,3 @@ IMAGES, PIXELS = 500, 2**23
 def images_at_once(size: int) -> int:
     """For square images of ``size`` pixels a side, at least one."""
     return max(1, min(IMAGES, PIXELS // size**2))
-
-
-def groups_at_once(
-    networks: Sequence[nn.Module], shape: Sequence[int], images: int, device: torch.device, memory: float | None
-) -> int:
-    """How many groups of images synthesis works on at once: as many as the memory it may plan with holds, at least one.
-
-    Args:
-        networks: the observers, frozen, on the device.
-        shape: (C, H, W) of an image.
-        images: of one group.
-        device: a CPU takes one group: its caches hold no more.
-        memory: GB to plan with; None: half of the device's.
-    """
-    import torch
-
-    if device.type == "cpu":
-        return 1
-    budget = memory * 1e9 if memory is not None else torch.cuda.get_device_properties(device).total_memory / 2
-    # A gradient of the largest activations stands beside all of them, and so do squares while they are summed.
-    return max(1, int(budget // (1.5 * max(activations(network, shape, images) for network in networks))))
-
-
-def activations(network: nn.Module, shape: Sequence[int], images: int) -> int:
-    """Bytes a forward pass keeps for its backward pass to the pixels: saved tensors, each counted once.
-
-    Args:
-        network: in eval mode, its parameters frozen.
-        shape: (C, H, W) of an image.
-        images: B; measured on two and scaled.
-    """
-    import torch
-
-    kept: dict[int, int] = {}
-    own = {parameter.data_ptr() for parameter in network.parameters()}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.data_ptr() not in own:
-            kept[tensor.data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    device = next(network.parameters()).device
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        logits = network(torch.zeros(2, *shape, device=device, requires_grad=True))
-    del logits
-    return sum(kept.values()) * images // 2

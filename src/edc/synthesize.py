@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from edc.budget import groups_at_once
 from edc.data.augment import Normaliser
 from edc.devices import share_of_memory
 from edc.engine import HISTORY, Observer, Progress, synthesize
@@ -15,7 +16,7 @@ from edc.figures import contact_sheet
 from edc.initialise import Start, groups_of, initial_images
 from edc.job import Job
 from edc.observers import load_observer
-from edc.passes import groups_at_once, images_at_once
+from edc.passes import images_at_once
 from edc.progress import bar
 from edc.storage import RESULTS, read_tensors
 

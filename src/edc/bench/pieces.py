@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from edc.bench.cases import Bench, Pieces
 from edc.bench.timing import Work, held_at_most
+from edc.budget import activations
 from edc.cohort import Cohort
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
 from edc.engine import Observer, Progress, synthesize
 from edc.evaluate import soft_targets
 from edc.oracle import Oracle, plain_statistics
-from edc.passes import activations
 from edc.pretrain import train_epoch
 from edc.recording import Recorded
 from edc.relabel import label_epochs

@@ -194,7 +194,18 @@ def test_activations_are_what_the_backward_pass_keeps() -> None:
     """Per image the convolution's input of 8 x 8 values and the ReLU's output of 4 x 8 x 8; no weights."""
     model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.ReLU()).eval().requires_grad_(False)
     assert activations(model, (1, 8, 8), 6) == 6 * 4 * (64 + 4 * 64)
-    assert groups_at_once([model], (1, 8, 8), 6, torch.device("cpu"), 1.0) == 1
+
+
+@pytest.mark.parametrize(("kilobytes", "groups"), [(1, 1), (11.5, 1), (23.1, 2), (116, 10)])
+def test_groups_fill_the_memory_there_is_to_plan_with(kilobytes: float, groups: int) -> None:
+    """Of the two networks the one that keeps more decides: 7,680 bytes for six images, and half of that beside them."""
+    large, small = (
+        torch.nn.Sequential(torch.nn.Conv2d(1, width, 3, padding=1), torch.nn.ReLU()).eval().requires_grad_(False)
+        for width in (4, 1)
+    )
+    memory = kilobytes * 1e3 / 1e9
+    assert groups_at_once([small, large], (1, 8, 8), 6, torch.device("cuda"), memory) == groups
+    assert groups_at_once([small, large], (1, 8, 8), 6, torch.device("cpu"), memory) == 1
 
 
 def test_what_is_counted_is_let_go() -> None:

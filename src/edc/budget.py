@@ -1,4 +1,4 @@
-"""How much of synthesis a device holds at once; what comes out is the same whatever that is."""
+"""How much of synthesis a device holds at once; what comes out is the same, but for rounding, whatever that is."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ def groups_at_once(
         shape: (C, H, W) of an image.
         images: of one group.
         device: a CPU takes one group: its caches hold no more.
-        memory: GB to plan with; None on a CPU.
+        memory: GB to plan with, see :func:`edc.devices.share_of_memory`; a CPU needs none.
     """
-    if device.type == "cpu" or memory is None:
+    if device.type == "cpu":
         return 1
+    assert memory is not None
     # A gradient of the largest activations stands beside all of them, and so do squares while they are summed.
     return max(1, int(memory * 1e9 // (1.5 * max(activations(network, shape, images) for network in networks))))
 
 
 def activations(network: nn.Module, shape: Sequence[int], images: int) -> int:
-    """Bytes a forward pass keeps for its backward pass to the pixels: saved tensors, each counted once.
+    """Bytes a forward pass keeps for its backward pass: saved tensors, each counted once, without the weights.
 
     Args:
-        network: in eval mode, its parameters frozen.
+        network: in eval mode; what its frozen parameters do not need is not kept.
         shape: (C, H, W) of an image.
         images: B; measured on two and scaled.
     """

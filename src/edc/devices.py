@@ -57,7 +57,7 @@ def share_of_memory(wanted: float | None, device: torch.device) -> float | None:
 
     Args:
         wanted: what the plan says; None: half of what a run may have, so that the rest holds what is not planned.
-        device: a CPU's is not planned: None.
+        device: of a CPU nothing is planned; None where nobody said a number.
 
     Raises:
         EdcError: ``EDC_GPU_MEMORY`` is no number above zero.

@@ -9,7 +9,9 @@ from torch import Tensor
 
 
 class OverImages(NamedTuple):
-    """Sums of values and of their squares over the images of each group, (G, C, H * W) each, as the map lies.
+    """Sums of values and of their squares over the images of each group.
+
+    As the map lies: (G, C, H * W) each or, interleaved, (G, H * W, C).
 
     Attributes:
         first, second: the two; `first` of a single image is the map itself.

@@ -53,7 +53,7 @@ class Hook:
 
 
 def in_float32(x: Tensor) -> Tensor:
-    """A tensor, or its copy; most are in float32, and there are so many that asking pays."""
+    """The tensor itself where it is in float32, else a copy that is; asking takes less time than `to`."""
     return x if x.dtype == torch.float32 else x.to(torch.float32)
 
 
@@ -85,7 +85,7 @@ class Slopes:
         images: in each group.
 
     Attributes:
-        inputs: the watched tensors.
+        inputs: the watched tensors, by number of source.
     """
 
     def __init__(self, layout: Layout, images: int) -> None:

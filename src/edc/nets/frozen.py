@@ -68,7 +68,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """See `BatchNorm2d`; on a GPU, in half precision, and where weights are to learn, as there."""
-        if x.is_cuda or x.dtype != torch.float32 or self.weight.requires_grad:
+        if x.is_cuda or x.dtype != torch.float32 or self.weight.requires_grad or self.bias.requires_grad:
             return super().forward(x)
         self._check_input_dim(x)
         normalised: Tensor = _Normalised.apply(x, self)
@@ -78,8 +78,9 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 def frozen(model: nn.Module) -> nn.Module:
     """A network in eval mode, its parameters frozen, with its batch norms as above; changed in place.
 
-    Weights are to be loaded before: what is later written over them in place is not seen. Layers of classes derived
-    from `BatchNorm2d`, as libraries have them, stay as they are.
+    `load_state_dict` is seen; what is written over weights or running values in place, as `copy_weights` and a training
+    step do, is seen when this is called again. Layers of classes derived from `BatchNorm2d`, as libraries have them,
+    stay as they are.
     """
     for module in model.eval().requires_grad_(False).modules():
         if type(module) is nn.BatchNorm2d and _whole(module):

@@ -1,9 +1,9 @@
 """First and second moments of watched tensors, and how they make up a statistics vector.
 
 Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels (what batch
-norm's kernel gives as mean and variance is turned back into sums). One pass over
-the collected sums then gives the whole vector, and one pass over its gradient gives, for every watched tensor, an
-affine function of it, because mean and variance are at most quadratic in x:
+norm's kernel gives as mean and variance is turned back into sums). One pass over the collected sums then gives the
+whole vector, and one pass over its gradient gives, for every watched tensor, an affine function of it, because mean and
+variance are at most quadratic in x:
 
     dL/dx = x * (a_c + b_u) + (c_c + d_u)    for channel c and cell u.
 

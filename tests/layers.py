@@ -1,0 +1,47 @@
+"""A small network with all kinds of layers that are looked at, and what its tests compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edc.watching import Watcher
+
+
+def close(found: Tensor, expected: Any, **tolerance: float) -> None:
+    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **tolerance)
+
+
+def random_normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def small_network(seed: int = 0, channels: int = 3) -> nn.Module:
+    """Convolutions and batch norms of several widths, with running statistics that are not the defaults."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(channels, 5, 3, padding=1),
+            nn.BatchNorm2d(5),
+            nn.ReLU(),
+            nn.Conv2d(5, 4, 3, stride=2, bias=False),  # an odd map that has to be resized
+            nn.BatchNorm2d(4),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4, 6, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.BatchNorm2d(6),
+            nn.Conv2d(6, 3, 1),  # a 1 x 1 map
+            nn.Flatten(),
+        )
+        network(torch.randn(16, channels, 8, 8))
+    return network.eval()
+
+
+def random_targets(watcher: Watcher, classes: int, seed: int = 7) -> tuple[Tensor, Tensor]:
+    return random_normal(watcher.size, seed=seed).abs(), random_normal(classes, watcher.size, seed=seed + 1).abs()
+
+
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    return float((found.double() - expected).norm() / expected.norm())

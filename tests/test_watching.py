@@ -1,0 +1,269 @@
+"""Statistics of watched layers: values, gradients and geometry, against plain formulas."""
+
+from __future__ import annotations
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from layers import close, random_normal, relative_difference, small_network
+from torch import Tensor, nn
+
+from edc import nets
+from edc.choices import Match
+from edc.moments import grid, to_grid
+from edc.nets.placing import placed
+from edc.oracle import Oracle, plain_statistics
+from edc.watching import Watcher, running_statistics
+
+
+def watched(x: Tensor, patch: int) -> Watcher:
+    """A single layer that sees x: a convolution, or a batch norm where ``patch`` is 0."""
+    layer: nn.Module = nn.Conv2d(x.shape[1], 1, 1) if patch else nn.BatchNorm2d(x.shape[1])
+    return Watcher(layer.eval().requires_grad_(False), patch or 1, x.shape[1:])
+
+
+def batch_statistics(x: Tensor, patch: int) -> Tensor:
+    return watched(x, patch)(x)[1]
+
+
+def image_statistics(x: Tensor, patch: int) -> Tensor:
+    return watched(x, patch)(x, groups=len(x))[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [
+        ((2, 3, 8, 8), 0),
+        ((2, 3, 8, 8), 4),
+        ((4, 2, 16, 16), 4),
+        ((3, 2, 6, 6), 4),
+        ((2, 3, 5, 7), 4),
+        ((2, 4, 1, 1), 4),
+        ((1, 4, 1, 1), 0),
+        ((1, 2, 4, 4), 4),
+        ((2, 3, 14, 14), 16),
+        ((2, 3, 16, 16), 16),
+        ((2, 2, 28, 28), 16),
+    ],
+)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int, order: torch.memory_format) -> None:
+    x = (1.5 * random_normal(*shape) + 0.7).contiguous(memory_format=order).requires_grad_()
+    found = batch_statistics(x, patch)
+    cotangent = random_normal(len(found), seed=1)
+    found.backward(cotangent)
+
+    y = x.detach().double().requires_grad_()
+    expected = torch.cat(plain_statistics(y, patch))
+    expected.backward(cotangent.double())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    assert relative_difference(x.grad, y.grad) < 1e-5
+
+
+@given(
+    st.integers(1, 3), st.integers(1, 4), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12),
+    st.sampled_from([0, 3, 4, 16]), st.booleans(), st.integers(0, 99),
+)  # fmt: skip
+@example(2, 2, 2, 28, 28, 16, True, 0)  # too large to be resized by one product
+@example(2, 2, 2, 28, 28, 16, False, 0)
+@settings(max_examples=60, deadline=None)
+def test_groups_and_memory_order_change_nothing(
+    groups: int, n: int, channels: int, height: int, width: int, patch: int, last: bool, seed: int
+) -> None:
+    """Each group's statistics and gradient are those of the group alone, however its maps lie in memory."""
+    x = random_normal(groups * n, channels, height, width, seed=seed) + 0.5
+    order = torch.channels_last if last else torch.contiguous_format
+    together = x.detach().clone(memory_format=order).requires_grad_()
+    alone = x.clone().requires_grad_()
+    _, found = watched(x, patch)(together, groups=groups)
+    expected = torch.stack([batch_statistics(part, patch) for part in alone.split(n)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    cotangent = random_normal(*found.shape, seed=1)
+    found.backward(cotangent)
+    expected.backward(cotangent)
+    torch.testing.assert_close(together.grad, alone.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_statistics_of_some_of_a_maps_channels(order: torch.memory_format) -> None:
+    """What ShuffleNet hands on: a slice, which lies in neither order by itself."""
+    whole = random_normal(3, 6, 5, 7).contiguous(memory_format=order)
+    x, y = whole.clone(memory_format=order).requires_grad_(), whole.clone().requires_grad_()
+    found, expected = batch_statistics(x[:, 2:5], 4), batch_statistics(y[:, 2:5].contiguous(), 4)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    cotangent = random_normal(len(found), seed=1)
+    found.backward(cotangent)
+    expected.backward(cotangent)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_of_channels_far_from_zero() -> None:
+    """Sums of squares lose digits as the square of mean / deviation: at 10 they must still be good."""
+    x = (random_normal(8, 3, 8, 8) + torch.tensor([10.0, -10.0, 3.0])[:, None, None]).requires_grad_()
+    found = batch_statistics(x, 4)
+    cotangent = random_normal(len(found), seed=1)
+    found.backward(cotangent)
+    y = x.detach().double().requires_grad_()
+    expected = torch.cat(plain_statistics(y, 4))
+    expected.backward(cotangent.double())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
+    assert relative_difference(x.grad, y.grad) < 1e-4
+
+
+def test_variance_of_a_constant_map_is_zero() -> None:
+    x = torch.full((3, 2, 8, 8), 1 / 3, requires_grad=True)
+    found = batch_statistics(x, 4)
+    assert (found[2:4] >= 0).all()
+    assert (found[8:] >= 0).all()
+    close(found, [1 / 3] * 2 + [0] * 2 + [1 / 3] * 4 + [0] * 4, rtol=0, atol=1e-6)
+    found.sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@given(
+    st.integers(1, 5), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0, 3, 4, 16]),
+    st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_images_means_and_their_spread_make_the_batch(
+    n: int, channels: int, height: int, width: int, patch: int, seed: int
+) -> None:
+    """Statistics of images on their own lead to those of the batch: the law the statistics pass is built on."""
+    x = random_normal(n, channels, height, width, seed=seed) + 0.5
+    single = image_statistics(x, patch)
+    expected = batch_statistics(x, patch)
+    found = single.mean(0)
+    start = 0
+    for length in [channels, (found.numel() - 2 * channels) // 2] if patch else [channels]:
+        found[start + length : start + 2 * length] += single[:, start : start + length].var(0, correction=0)
+        start += 2 * length
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_image_statistics_are_those_of_batches_of_one() -> None:
+    x = random_normal(4, 3, 6, 6)
+    found = image_statistics(x, 4)
+    expected = torch.stack([torch.cat(plain_statistics(image[None].double(), 4)) for image in x])
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_patch_geometry(golden: dict[str, Any]) -> None:
+    geometry = golden["patch_geometry"]
+    for patch in (4, 16):
+        for side, cells in geometry[f"n_cells_at_P{patch}"].items():
+            rows, columns = grid(int(side), int(side), patch)
+            assert (rows // patch) * (columns // patch) == cells
+            network = nn.Conv2d(1, 1, 1)
+            assert Watcher(network, patch, (1, int(side), int(side))).hooks[0].cells == cells
+        for side, padded in geometry[f"ceil{patch}"].items():
+            assert grid(int(side), int(side), patch) == (padded, padded)
+            assert to_grid(torch.zeros(1, 1, int(side), int(side)), patch).shape[-2:] == (padded, padded)
+    x = random_normal(1, 1, 8, 8)
+    assert to_grid(x, 4) is x
+
+
+# ----------------------------------------------------------------------------------------------- watcher
+
+
+# Layers and length of the vector of EDC's observers at 32 pixels with cells of 4.
+@pytest.mark.parametrize(
+    ("name", "convolutions", "norms", "size"),
+    [
+        ("resnet18", 20, 20, 18388),
+        ("convnet_w128", 3, 0, 686),
+        ("mobilenet_v2_half", 53, 53, 34798),
+        ("wrn_16_2", 16, 13, 4830),
+        ("shufflenet_v2_05", 56, 56, 15390),
+        ("convnet_d1", 1, 0, 134),
+        ("convnet_d2", 2, 0, 422),
+        ("convnet_w32", 3, 0, 302),
+    ],
+)
+def test_what_is_watched(name: str, convolutions: int, norms: int, size: int) -> None:
+    network = nets.build(name, classes=10, image_size=32, seed=0).eval()
+    watcher = Watcher(network, 4, (3, 32, 32))
+    kinds = [hook.kind for hook in watcher.hooks]
+    assert (kinds.count("conv"), kinds.count("bn"), watcher.size) == (convolutions, norms, size)
+    order = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
+    assert [hook.name for hook in watcher.hooks] == order
+    assert watcher.hooks[0].kind == "conv"
+    assert watcher.hooks[0].channels == 3
+    for one, other in pairwise(watcher.hooks):
+        assert other.start == one.start + one.size
+    assert watcher.hooks[-1].start + watcher.hooks[-1].size == size
+
+
+def test_watcher_collects_every_layer() -> None:
+    network = small_network()
+    watcher = Watcher(network, 4, (3, 8, 8))
+    x = random_normal(3, 3, 8, 8)
+    logits, statistics = watcher(x)
+    oracle = Oracle(copy.deepcopy(network).double(), 4, Match(), statistics, statistics[None])
+    torch.testing.assert_close(logits.double(), oracle.network(x.double()), rtol=1e-5, atol=1e-6)
+    expected = torch.cat([s for found in oracle.statistics(x.double())[1] for s in found])
+    torch.testing.assert_close(statistics.double(), expected, rtol=1e-5, atol=1e-5)
+
+    skip = {0, 4}
+    _, partly = watcher(x, skip)
+    for i, hook in enumerate(watcher.hooks):
+        part = slice(hook.start, hook.start + hook.size)
+        assert torch.equal(partly[part], torch.zeros(hook.size) if i in skip else statistics[part])
+
+
+def test_watching_every_image() -> None:
+    network = small_network()
+    x = random_normal(3, 3, 8, 8)
+    watcher = Watcher(network, 4, (3, 8, 8))
+    _, single = watcher(x, groups=3)
+    assert torch.equal(watcher.layout.vector(*watcher.moments(x)), single)
+    batch = Watcher(copy.deepcopy(network), 4, (3, 8, 8))
+    for image, row in zip(x, single, strict=True):
+        torch.testing.assert_close(row, batch(image[None])[1], rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> None:
+    """Its maps have few digits; their sums have all of float32's, also where maps are resized by a product."""
+    network = placed(small_network(), torch.device("cpu"), torch.bfloat16)
+    watcher, x = Watcher(network, 4, (3, 8, 8)), random_normal(3, 3, 8, 8)
+    seen: list[tuple[Tensor, int]] = []
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            cell = 4 if isinstance(layer, nn.Conv2d) else 0
+            layer.register_forward_pre_hook(lambda _, given, cell=cell: seen.append((given[0].double(), cell)))
+    _, found = watcher(x)
+    expected = torch.cat([part for maps, cell in seen for part in plain_statistics(maps, cell)])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_quiet_passes_collect_nothing() -> None:
+    network = small_network()
+    watcher = Watcher(network, 4, (3, 8, 8))
+    x = random_normal(2, 3, 8, 8).requires_grad_()
+    logits, _ = watcher(x)
+    quiet = watcher.logits(x)
+    assert not quiet.requires_grad
+    assert torch.equal(quiet, logits)
+    assert watcher._measured == {}
+    watcher.close()
+    network(x)
+    assert watcher._measured == {}
+
+
+def test_running_statistics_replace_those_of_batch_norms() -> None:
+    network = small_network()
+    watcher = Watcher(network, 4, (3, 8, 8))
+    vector = random_normal(watcher.size)
+    found = running_statistics(network, watcher.hooks, vector)
+    modules = dict(network.named_modules())
+    for hook in watcher.hooks:
+        part = slice(hook.start, hook.start + hook.size)
+        layer = modules[hook.name]
+        expected = torch.cat([layer.running_mean, layer.running_var]) if hook.kind == "bn" else vector[part]
+        assert torch.equal(found[part], expected)

@@ -92,3 +92,6 @@ PETS_STUDY: dict[str, Any] = STUDY | {
         "protocols": {"edc": {"student": STUDENT}, "hard_label": {"student": STUDENT}},
     },
 }
+
+PRETRAIN = ("edc", "pretrain", "--run", "tiny-convnet_w32")
+"""The first run of the tiny study."""

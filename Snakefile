@@ -5,7 +5,7 @@ import sys
 
 from edc import STAGES
 from edc.errors import EdcError
-from edc.snake import Tasks
+from edc.pipeline.snake import Tasks
 
 try:
     TASKS = Tasks()

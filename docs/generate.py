@@ -14,16 +14,16 @@ import pandas as pd
 
 from edc import STAGES
 from edc.bench.run import WHERE, summary
-from edc.builder import Builder
-from edc.choices import SynthesisChoices
-from edc.cost import report
-from edc.evaluations import finished
+from edc.config.expand import Builder
+from edc.config.choices import SynthesisChoices
+from edc.config.cost import report
+from edc.reporting.evaluations import finished
 from edc.nets.titles import paper_name
-from edc.params import EvaluateRow, Plan, SynthesizeRow
-from edc.plan import list_studies, make_plan
-from edc.reported import read_figures
+from edc.config.rows import EvaluateRow, Plan, SynthesizeRow
+from edc.config.plan import list_studies, make_plan
+from edc.reporting.reported import read_figures
 from edc.storage import RESULTS, read_json
-from edc.studies import StudyFile, names, read
+from edc.config.files import StudyFile, names, read
 
 PAGES = ("README.md", "docs/cifar10.md", "docs/design-space.md", "docs/speed.md")
 MARKED = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -184,7 +184,7 @@ def table1(asked: str) -> Iterator[str]:
     own = {name: read("recipes", name).protocol for name in table["recipe"].unique()}
     rows = [row for row in table.to_dict("records") if every or row["protocol"] == own[row["recipe"]]]
     paper = any(pd.notna(row["reported"]) for row in rows)
-    head = ("IPC", "student", "recipe", "protocol", "seeds", "last", "best", "fixed labels", "hard labels")
+    head = ("IPC", "student", "recipe", "protocol", "seeds", "final", "best", "fixed labels", "hard labels")
     beside = ("paper", "difference") if paper else ()
     yield from grid(*head, "random", "gain", *beside, "label kB", "steps")
     for row in rows:
@@ -193,7 +193,7 @@ def table1(asked: str) -> Iterator[str]:
             "all" if row["ipc"] == 0 else int(row["ipc"]),
             *(row[name] for name in ("student", "recipe", "protocol")),
             int(row["seeds"]),
-            *(spread(row, name) for name in ("last", "best", "fixed", "hard")),
+            *(spread(row, name) for name in ("final", "best", "static", "hard")),
             *(("", "") if mine else (spread(row, "random"), change(row["gain"]))),
             *((spread(row, "reported", ""), change(row["difference"])) if paper else ()),
             f"{row['label_bytes'] / 1000:.1f}",
@@ -208,7 +208,7 @@ def observers_of(dataset: str) -> Iterator[str]:
         folder = RESULTS / "pretrain" / f"{dataset}-{network}"
         if (folder / "manifest.json").exists():
             made, ran = read_json(folder / "manifest.json"), read_json(folder / "run.json")
-            epochs, reached = made["params"]["pretrain"]["epochs"], f"{made['holdout_accuracy']:.1f}"
+            epochs, reached = made["params"]["pretrain"]["epochs"], f"{made['val_accuracy']:.1f}"
             yield line(network, epochs, reached, f"{ran['seconds']:.0f}", ran["device"], ran["commit"][:7])
 
 
@@ -264,7 +264,7 @@ def networks(name: str) -> Iterator[str]:
 
 def choices(family: str) -> Iterator[str]:
     """Every finished evaluation on held-out images of one family of datasets."""
-    found = [(path, read_json(path)) for path in finished("evaluate", "holdout")]
+    found = [(path, read_json(path)) for path in finished("evaluate", "val")]
     found = [(path, made) for path, made in found if made["params"]["dataset"]["family"] == family]
     if not found:
         yield "No evaluation on held-out images has finished here."
@@ -274,35 +274,35 @@ def choices(family: str) -> Iterator[str]:
     for path, made in sorted(found, key=lambda one: judged_order(one[1]["params"]["evaluate"])):
         row, scores, ran = made["params"]["evaluate"], made["scores"], read_json(path.with_name("run.json"))
         epochs, accuracy, agreement = labelled(row["labels"])
-        spread = "" if scores["last_std"] is None else f" ± {scores['last_std']:.1f}"
+        spread = "" if scores["final_std"] is None else f" ± {scores['final_std']:.1f}"
         cells = (row["recipe"], row["ipc"] or "all", row["variant"] or "-", row["protocol"], row["student"])
-        reached = f"{scores['last_mean']:.1f}{spread} ({scores['best_mean']:.1f})"
+        reached = f"{scores['final_mean']:.1f}{spread} ({scores['best_mean']:.1f})"
         how = (f"{ran['seconds']:.0f}", ran["device"], ran["commit"][:7])
         yield line(row["dataset"], epochs, accuracy, *cells, len(row["seeds"]), reached, agreement, *how)
 
 
 def gpu(name: str) -> Iterator[str]:
     """What ran on a GPU and came home as numbers alone, one file below results/gpu and which images judged."""
-    file, _, judge = name.partition(" ")
+    file, _, split = name.partition(" ")
     table = pd.read_csv(RESULTS / "gpu" / f"{file}.csv", keep_default_na=False)
-    rows = table[table["judge"] == judge].to_dict("records")
-    figures, beside = read_figures(), ("paper", "difference") if judge == "test" else ()
+    rows = table[table["split"] == split].to_dict("records")
+    figures, beside = read_figures(), ("paper", "difference") if split == "test" else ()
     head = ("IPC", "student", "protocol", "recipe", "variant", "observers' epochs", "seeds", "last (best)")
     yield from grid(*head, "random", "gain", *beside, "seconds")
     taught = ("ipc", "student", "protocol", "observer_epochs")
     random = {tuple(row[name] for name in taught): row for row in rows if row["recipe"] == "random"}
     for row in rows:
-        spread = f" ± {float(row['last_std']):.1f}" if row["last_std"] else ""
-        reached = f"{row['last_mean']:.1f}{spread} ({row['best_mean']:.1f})"
+        spread = f" ± {float(row['final_std']):.1f}" if row["final_std"] else ""
+        reached = f"{row['final_mean']:.1f}{spread} ({row['best_mean']:.1f})"
         cells = [row["ipc"], row["student"], row["protocol"], row["recipe"], row["variant"] or "-"]
         cells += [row["observer_epochs"], row["seeds"], reached]
         other = random.get(tuple(row[name] for name in taught))
         compared = other is not None and other is not row and not row["variant"]
-        cells += [f"{other['last_mean']:.1f}", change(row["last_mean"] - other["last_mean"])] if compared else ["", ""]
+        cells += [f"{other['final_mean']:.1f}", change(row["final_mean"] - other["final_mean"])] if compared else ["", ""]
         if beside:
             own = row["protocol"] == read("recipes", row["recipe"]).protocol
             figure = figures.find(1, "CIFAR-10", row["ipc"], paper_name(row["student"]), row["recipe"]) if own else None
-            cells += [f"{figure.accuracy:.1f}", change(row["last_mean"] - figure.accuracy)] if figure else ["", ""]
+            cells += [f"{figure.accuracy:.1f}", change(row["final_mean"] - figure.accuracy)] if figure else ["", ""]
         yield line(*cells, f"{row['seconds']:.0f}")
 
 
@@ -320,7 +320,7 @@ def labelled(key: str | None) -> tuple[str, str, str]:
         read_json(RESULTS / "pretrain" / name / "manifest.json") for name in made["params"]["relabel"]["observers"]
     ]
     epochs = sorted({observer["params"]["pretrain"]["epochs"] for observer in observers})
-    held = [observer["holdout_accuracy"] for observer in observers]
+    held = [observer["val_accuracy"] for observer in observers]
     return ", ".join(map(str, epochs)), f"{sum(held) / len(held):.1f}", f"{made['agreement']:.1f}"
 
 

@@ -7,12 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edc.job import Job
-from edc.params import Plan
+from edc.stages.context import Job
+from edc.config.rows import Plan
 
 DATA: dict[str, Any] = {
     "name": "tiny", "family": "digits", "kind": "digits", "image_size": 8, "channels": 1, "classes": 10,
-    "mean": [0.306], "std": [0.342], "pad": 1, "flip": False, "holdout": 0.25, "train_per_class": 20,
+    "mean": [0.306], "std": [0.342], "pad": 1, "flip": False, "val_fraction": 0.25, "train_per_class": 20,
     "test_per_class": 5,
 }  # fmt: skip
 OPTIMISER = {"name": "adamw", "lr": 0.02, "weight_decay": 0.01}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edc.watching import Watcher
+from edc.condense.watching import Watcher
 
 
 def close(found: Tensor, expected: Any, **tolerance: float) -> None:

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 import yaml
 from torch import Tensor, nn
 
-from edc import analysis, dag
-from edc.choices import Loss, Match
+from edc.stages import analysis
+from edc.pipeline import dag
+from edc.config.choices import Loss, Match
 from edc.data.augment import Normaliser
-from edc.engine import Observer, Progress, step, synthesize
+from edc.condense.engine import Observer, Progress, step, synthesize
 from edc.errors import EdcError
-from edc.hessian import (
+from edc.condense.hessian import (
     Group,
     by_differences,
     exactly,
@@ -34,13 +35,13 @@ from edc.hessian import (
     synthesis_loss,
     without_regulariser,
 )
-from edc.job import execute
-from edc.landscape import cosine, curve, direction, directions, gradient, local_cosines, mean_loss, moved, part
-from edc.loading import load_plan
-from edc.params import SynthesizeRow
-from edc.plan import make_plan, write_plan
-from edc.rng import generator
-from edc.watching import Watcher
+from edc.stages.context import execute
+from edc.training.landscape import cosine, curve, direction, directions, gradient, local_cosines, mean_loss, moved, part
+from edc.config.references import load_plan
+from edc.config.rows import SynthesizeRow
+from edc.config.plan import make_plan, write_plan
+from edc.data.rng import generator
+from edc.condense.watching import Watcher
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHAPE = (2, 8, 8)
@@ -298,7 +299,7 @@ def test_gradient_of_all_is_the_mean_of_its_parts(name: str, monkeypatch: pytest
     expected = gradient(model, whole, loss)
     parts = torch.stack([gradient(model, part(whole, slice(i, i + 3)), loss) for i in (0, 3, 6, 9)])
     torch.testing.assert_close(parts.mean(0), expected, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr("edc.landscape.CHUNK", 5)
+    monkeypatch.setattr("edc.training.landscape.CHUNK", 5)
     torch.testing.assert_close(gradient(model, whole, loss), expected, rtol=1e-4, atol=1e-6)
     assert expected.numel() == sum(weight.numel() for weight in model.parameters())
     assert not model.training

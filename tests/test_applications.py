@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from edc import figure4, markdown, render, tables
-from edc.applications import applications
+from edc.reporting.applications import applications
 from edc.errors import EdcError
-from edc.footnotes import FOOTNOTES
-from edc.params import Plan, TablesRow
-from edc.reported import FIGURES, REPORTED, TABLES
+from edc.reporting.footnotes import FOOTNOTES
+from edc.config.rows import Plan, TablesRow
+from edc.reporting.reported import FIGURES, REPORTED, TABLES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
@@ -38,7 +38,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 SCORES: dict[str, Row] = {
-    "evaluate": {"last": [50.0], "last_mean": 50.0, "last_std": 1.0, "best_mean": 51.0, "best_std": 1.0},
+    "evaluate": {"final": [50.0], "final_mean": 50.0, "final_std": 1.0, "best_mean": 51.0, "best_std": 1.0},
     "continual": {
         "classes": [4, 7, 10], "accuracy_mean": [99.0, 90.126, 80.0], "accuracy_std": [0.5, None, 1.0],
         "average_mean": 89.7, "average_std": 0.3, "forgetting_mean": -1.25, "forgetting_std": None,
@@ -62,7 +62,7 @@ def store(stage: str, recipe: str = "edc", shift: float = 0.0, run: str = "", **
     values: Row = {"dataset": "digits", "recipe": recipe, "protocol": "edc", "regime": "soft", "ipc": 10}
     values |= {"student": "vgg11_bn", "seeds": [0, 1], "images": "i", "labels": "l", **ROWS[stage]} | row
     scores = dict(SCORES[stage])
-    for name in ("accuracy_mean", "average_mean", "pruned_mean", "finetuned_mean", "last_mean"):
+    for name in ("accuracy_mean", "average_mean", "pruned_mean", "finetuned_mean", "final_mean"):
         if name in scores:
             old = scores[name]
             scores[name] = [value + shift for value in old] if isinstance(old, list) else old + shift

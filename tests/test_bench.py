@@ -21,11 +21,11 @@ from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES
 from edc.bench.run import COLUMNS, IMAGES, bench, cases, measure, summary
 from edc.bench.timing import Work, held_at_most, most_in_tensors, side_by_side
-from edc.budget import activations, groups_at_once
-from edc.devices import peak_memory
+from edc.condense.budget import activations, groups_at_once
+from edc.pipeline.devices import peak_memory
 from edc.errors import EdcError
-from edc.students import Student
-from edc.watching import Watcher
+from edc.training.students import Student
+from edc.condense.watching import Watcher
 
 
 @pytest.fixture(autouse=True)

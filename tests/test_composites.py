@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edc.composites import best_crops, best_images, composites, padded, scores, tile
+from edc.condense.composites import best_crops, best_images, composites, padded, scores, tile
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-from edc.initialise import Start, initial_images, pick
-from edc.params import Dataset, SynthesizeRow
-from edc.rng import generator
+from edc.condense.initialise import Start, initial_images, pick
+from edc.config.rows import Dataset, SynthesizeRow
+from edc.data.rng import generator
 
 SIZE = 8
 
@@ -138,7 +138,7 @@ def test_tiling_keeps_the_type_of_pixels() -> None:
 @pytest.mark.parametrize("factor", [1, 2])
 def test_the_surest_crops_are_kept(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step written plainly, one image and one crop at a time; forward passes are cut at odd places."""
-    monkeypatch.setattr("edc.passes.IMAGES", 13)
+    monkeypatch.setattr("edc.nets.passes.IMAGES", 13)
     given = start(factor=factor, crops=4, crop_scale=[0.2, 0.9])
     found, labels = composites(given)
     assert found.dtype == torch.uint8

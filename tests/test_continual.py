@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edc import continual
-from edc.continual import ALL, Condensed, Real, accuracies, class_portions, summary
+from edc.stages import continual
+from edc.stages.continual import ALL, Condensed, Real, accuracies, class_portions, summary
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-from edc.params import Dataset
-from edc.relabel import all_logits, ensemble
+from edc.config.rows import Dataset
+from edc.stages.relabel import all_logits, ensemble
 from edc.storage import Checkpoint
-from edc.students import Student
+from edc.training.students import Student
 
 NORMALISER = Normaliser((0.306,), (0.342,))
 SMALL = {"steps": 3, "orders": [0]}
@@ -141,9 +141,9 @@ def test_soft_labels_are_what_the_observers_say_of_the_view_cut_to_the_classes_s
 
 
 def test_fixed_labels_are_those_the_relabel_stage_stored(place: Path) -> None:
-    kept = memory(regime="fixed")
-    stored = torch.from_numpy(np.load("results/relabel/labels/fixed.npy")).float()
-    assert torch.equal(kept.fixed, stored)
+    kept = memory(regime="static")
+    stored = torch.from_numpy(np.load("results/relabel/labels/static.npy")).float()
+    assert torch.equal(kept.static, stored)
     kept.images = torch.arange(20, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 8, 8).contiguous() * 5
     seen = np.array([8, 1, 3])
     for x, targets, _ in kept.epoch(0, seen):
@@ -248,7 +248,7 @@ def test_two_steps_forget_what_the_second_lost() -> None:
 # The stage
 
 
-@pytest.mark.parametrize("regime", ["soft", "fixed", "hard"])
+@pytest.mark.parametrize("regime", ["soft", "static", "hard"])
 def test_the_stage_is_the_same_again(place: Path, regime: str) -> None:
     row = {"steps": 3, "orders": [0, 4], "regime": regime, "student": "convnet_d1"}
     first = lab.run("continual", **row)
@@ -276,12 +276,12 @@ def test_seeds_and_orders_do_not_know_of_each_other(place: Path) -> None:
 
 def test_what_is_kept_of_labels_and_images(place: Path) -> None:
     sizes = {}
-    for regime in ("soft", "fixed", "hard"):
+    for regime in ("soft", "static", "hard"):
         found = lab.run("continual", steps=2, orders=[0], seeds=[0], regime=regime)
         manifest = json.loads(found["manifest.json"])
         sizes[regime] = (manifest["image_bytes"], manifest["label_bytes"])
     # 20 images of 64 bytes; fp16 logits of 10 classes, for 3 epochs or once; a byte for a class
-    assert sizes == {"soft": (1280, 1200), "fixed": (1280, 400), "hard": (1280, 20)}
+    assert sizes == {"soft": (1280, 1200), "static": (1280, 400), "hard": (1280, 20)}
 
 
 class KilledError(Exception):

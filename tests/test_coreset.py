@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc import nets
-from edc.coreset import centres, class_features, features, herd, herding, kmeans
+from edc.condense.coreset import centres, class_features, features, herd, herding, kmeans
 from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-from edc.initialise import Start, initial_images
-from edc.params import Dataset, SynthesizeRow
+from edc.condense.initialise import Start, initial_images
+from edc.config.rows import Dataset, SynthesizeRow
 
 
 class Flat(nn.Module):
@@ -103,7 +103,7 @@ def test_features_of_observers_are_of_unit_length_each(monkeypatch: pytest.Monke
         np.testing.assert_allclose((half**2).sum(axis=1), 1, atol=1e-6)
         expected = F.normalize(features(network, given.normaliser.encode(given.train.read(members))))
         np.testing.assert_allclose(half, expected.numpy(), atol=1e-6)
-    monkeypatch.setattr("edc.passes.IMAGES", 5)
+    monkeypatch.setattr("edc.nets.passes.IMAGES", 5)
     np.testing.assert_allclose(class_features(given, given.scorers(), members), whole, atol=1e-6)
 
 

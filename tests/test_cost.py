@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from edc import STAGES, choices
-from edc.cost import REGULARISERS, Cost, Study, report, statistics_size
+from edc import STAGES
+from edc.config import choices
+from edc.config.cost import REGULARISERS, Cost, Study, report, statistics_size
 from edc.errors import EdcError
 from edc.nets.flops import arithmetic
-from edc.params import Dataset, Plan
-from edc.sizes import KNOWN, Images, count_images
+from edc.config.rows import Dataset, Plan
+from edc.config.sizes import KNOWN, Images, count_images
 
 # Images, batch, epochs -> optimiser steps, image passes: what the published protocols amount to.
 GOLDEN = Path(__file__).parent / "golden" / "baselines.json"
@@ -92,7 +93,7 @@ def test_seeds_and_looks_at_the_test_set_count() -> None:
 
 def test_the_dataset_itself() -> None:
     row = student(images=None, labels=None, ipc=0, regime="hard", batch=128)
-    cost = Study(plan({"holdout": 0.0}, evaluate={"e": row})).stage("evaluate")
+    cost = Study(plan({"val_fraction": 0.0}, evaluate={"e": row})).stage("evaluate")
     assert cost.steps == 10 * 391
     assert cost.macs == D1 * (3 * 10 * 50_000 + 10_000)
 
@@ -172,7 +173,7 @@ def test_relabel() -> None:
     ("values", "expected"),
     [
         ({}, Images(45_000, 5_000, 10_000, False)),
-        ({"holdout": 0.0}, Images(50_000, 0, 10_000, False)),
+        ({"val_fraction": 0.0}, Images(50_000, 0, 10_000, False)),
         ({"train_per_class": 500, "test_per_class": 200}, Images(4_500, 500, 2_000, False)),
         ({"train_per_class": 6_000, "test_per_class": 6_000}, Images(45_000, 5_000, 10_000, False)),
     ],
@@ -193,7 +194,7 @@ def test_digits_are_counted() -> None:
 
     digits = dataset(family="digits", kind="digits", channels=1, image_size=8, mean=[0.3], std=[0.3])
     found = count_images(digits)
-    assert found == Images(*(len(load_split(digits, split)) for split in ("train", "holdout", "test")), counted=True)
+    assert found == Images(*(len(load_split(digits, split)) for split in ("train", "val", "test")), counted=True)
     assert found.train + found.holdout + found.test == 1_797
 
 
@@ -203,7 +204,7 @@ def test_a_folder_of_ones_own_is_counted(tmp_path: Path) -> None:
             (tmp_path / "pets" / part / name).mkdir(parents=True)
             for i in range(count):
                 (tmp_path / "pets" / part / name / f"{i}.png").write_bytes(b"never opened")
-    pets = dataset(family="pets", kind="folder", root=str(tmp_path / "pets"), classes=2, holdout=0.2)
+    pets = dataset(family="pets", kind="folder", root=str(tmp_path / "pets"), classes=2, val_fraction=0.2)
     assert count_images(pets) == Images(10, 2, 4, True)
 
 

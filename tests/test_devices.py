@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from edc.devices import STARTED_AGAIN, start_again_without_cache, without_cache
+from edc.pipeline.devices import STARTED_AGAIN, start_again_without_cache, without_cache
 
 TRAIN = """
 import sys
-from edc.devices import spare_compiler
+from edc.pipeline.devices import spare_compiler
 import torch
 spare_compiler()
 model = torch.nn.Linear(3, 2)
@@ -39,14 +39,14 @@ def test_optimisers_leave_the_compiler_out_and_it_still_works(then: str) -> None
 
 def test_peak_memory_is_not_inherited() -> None:
     """A process that a large one starts has a peak of its own."""
-    ask = "from edc.devices import peak_memory; print(peak_memory())"
+    ask = "from edc.pipeline.devices import peak_memory; print(peak_memory())"
     large = bytearray(400 * 2**20)
     found = int(subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True).stdout)
     assert 2**20 < found < len(large)
 
 
 HEAP = """
-from edc.devices import keep_freed_memory, memory, peak_memory
+from edc.pipeline.devices import keep_freed_memory, memory, peak_memory
 import torch
 keep_freed_memory()
 others, begun = [torch.full((2,), 1.0), torch.ones(4)], memory("VmRSS")  # what they load is no part of the heap
@@ -58,7 +58,7 @@ print(peak_memory() - begun)
 """
 AGAIN = """
 import os
-from edc.devices import STARTED_AGAIN, start_again_without_cache
+from edc.pipeline.devices import STARTED_AGAIN, start_again_without_cache
 print("here")
 start_again_without_cache()
 print(os.environ.get("GLIBC_TUNABLES"))

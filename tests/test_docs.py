@@ -24,8 +24,8 @@ PLACE = re.compile(r"# (\S+?)(?:, (at the end|in parts|in (\w+)))?\n")
 REPRO = """
 import json
 from pathlib import Path
-from edc import dag
-from edc.job import execute, load_plan
+from edc.pipeline import dag
+from edc.stages.context import execute, load_plan
 
 plan = load_plan()
 for task in dag.tasks(plan):
@@ -36,8 +36,8 @@ for task in dag.tasks(plan):
     print("ran", task.name)
 """
 RATE = """
-from edc.choices import Schedule
-from edc.schedules import multiplier
+from edc.config.choices import Schedule
+from edc.training.schedules import multiplier
 print(multiplier(Schedule(name="square_root"), 3, 10))
 """
 
@@ -137,13 +137,13 @@ def check_the_method(followed: Reader) -> None:
     for recipe, protocol in (("edc", "edc"), ("sure_start", "edc"), ("sure_start", "patient")):
         assert f"few_digits,{recipe},{protocol},2,convnet_d2,1," in table
         score = manifest(followed, "evaluate", f"few_digits-{recipe}-ipc2-convnet_d2-{protocol}")["scores"]
-        assert score["last_mean"] > 20, "no better than chance"
+        assert score["final_mean"] > 20, "no better than chance"
 
 
 def check_the_choice(followed: Reader) -> None:
     """One function and one name started the images, and made no finished synthesis stale."""
     from edc.data.sets import load_split
-    from edc.params import Dataset
+    from edc.config.rows import Dataset
 
     row = manifest(followed, "synthesize", "few_digits-means-ipc2")["params"]
     assert row["synthesize"]["initialise"]["method"] == "class_means"
@@ -156,7 +156,7 @@ def check_the_choice(followed: Reader) -> None:
         assert len(members) == 30
         assert (means[2 * c : 2 * c + 2].mean(dim=0) - whole).abs().max() <= 0.5
     assert not torch.equal(images(followed, "few_digits-edc_means-ipc2"), images(followed, "few_digits-edc-ipc2"))
-    assert manifest(followed, "evaluate", "few_digits-edc_means-ipc2-convnet_d2-edc")["scores"]["last_mean"] > 20
+    assert manifest(followed, "evaluate", "few_digits-edc_means-ipc2-convnet_d2-edc")["scores"]["final_mean"] > 20
     names = [f"few_digits-{recipe}-ipc2" for recipe in ("means", "edc_means")]
     new = {f"synthesize-{name}" for name in names} | {f"relabel-{name}-edc" for name in names}
     new |= {f"evaluate-{name}-convnet_d2-edc" for name in names}

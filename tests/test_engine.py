@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.data.augment import Normaliser, crop_boxes, shared_crop
-from edc.engine import HISTORY, Observer, Progress, mates, step, synthesize
+from edc.condense.engine import HISTORY, Observer, Progress, mates, step, synthesize
 from edc.errors import EdcError
-from edc.initialise import groups_of
-from edc.matching import StatisticsMatcher
+from edc.condense.initialise import groups_of
+from edc.condense.matching import StatisticsMatcher
 from edc.nets.placing import placed
-from edc.params import SynthesizeRow
-from edc.regularise import flatness
-from edc.rng import generator
-from edc.watching import Watcher
+from edc.config.rows import SynthesizeRow
+from edc.condense.regularise import flatness
+from edc.data.rng import generator
+from edc.condense.watching import Watcher
 
 SHAPE = (3, 8, 8)
 CLASSES = 3

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from test_engine import CLASSES, NORMALISER, SHAPE, make_observers, network, row, start
 from torch import Tensor, nn
 
-from edc.choices import SynthesisAugment
-from edc.engine import Observer, Progress, augmentation, step, synthesize
+from edc.config.choices import SynthesisAugment
+from edc.condense.engine import Observer, Progress, augmentation, step, synthesize
 from edc.errors import EdcError
-from edc.initialise import groups_of
-from edc.params import SynthesizeRow
-from edc.watching import Watcher
+from edc.condense.initialise import groups_of
+from edc.config.rows import SynthesizeRow
+from edc.condense.watching import Watcher
 
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}
 

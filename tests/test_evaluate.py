@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.evaluate import label_bytes, soft_targets, summary, validation_epochs
-from edc.params import Dataset, EvaluateRow
-from edc.students import Student
+from edc.stages.evaluate import label_bytes, soft_targets, summary, validation_epochs
+from edc.config.rows import Dataset, EvaluateRow
+from edc.training.students import Student
 
 
 @given(st.one_of(st.integers(1, 30), st.integers(1, 1000)), st.integers(1, 40))
@@ -47,7 +47,7 @@ def test_when_the_test_set_is_looked_at(epochs: int, count: int, looks: list[int
 def test_label_bytes(epochs: int, images: int, classes: int) -> None:
     shape = [epochs, images, classes]
     assert label_bytes("soft", shape) == 2 * epochs * images * classes
-    assert label_bytes("fixed", shape) == 2 * images * classes
+    assert label_bytes("static", shape) == 2 * images * classes
     # A class index in the fewest whole bytes.
     assert label_bytes("hard", shape) == images * max(1, math.ceil((classes - 1).bit_length() / 8))
 
@@ -63,7 +63,7 @@ def test_soft_targets_of_every_regime() -> None:
     assert soft is not None
     assert soft.dtype == torch.float16
     assert torch.equal(soft, torch.from_numpy(stored[1]))
-    fixed = soft_targets(stored[0], "fixed", 1, cpu)
+    fixed = soft_targets(stored[0], "static", 1, cpu)
     assert fixed is not None
     assert torch.equal(fixed, torch.from_numpy(stored[0]))
     assert soft_targets(stored, "hard", 1, cpu) is None
@@ -96,9 +96,9 @@ def students(*accuracies: list[float | None]) -> list[Student]:
 
 def test_summary_of_several_seeds() -> None:
     found = summary(students([None, 70.0, 60.0], [None, 50.0, 55.0], [80.0, None, 62.0]))
-    assert found["last"] == [60.0, 55.0, 62.0]
+    assert found["final"] == [60.0, 55.0, 62.0]
     assert found["best"] == [70.0, 55.0, 80.0]
-    for name in ("last", "best"):
+    for name in ("final", "best"):
         assert found[f"{name}_mean"] == pytest.approx(np.mean(found[name]))
         assert found[f"{name}_std"] == pytest.approx(statistics.stdev(found[name]))
         assert found[f"{name}_std"] == pytest.approx(np.std(found[name], ddof=1))
@@ -106,4 +106,4 @@ def test_summary_of_several_seeds() -> None:
 
 def test_summary_of_one_seed_has_no_deviation() -> None:
     found = summary(students([10.0, None, 12.5]))
-    assert (found["last_mean"], found["last_std"], found["best_std"]) == (12.5, None, None)
+    assert (found["final_mean"], found["final_std"], found["best_std"]) == (12.5, None, None)

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc import layering, nets, studies
-from edc.choices import (
+from edc import nets
+from edc.config import layers as layering
+from edc.config import files as studies
+from edc.config.choices import (
     Curriculum,
     LabelChoices,
     Loss,
@@ -28,22 +30,22 @@ from edc.choices import (
     StudentChoices,
     SynthesisChoices,
 )
-from edc.composites import best_crops, best_images, padded, scores, tile
-from edc.continual import class_portions
+from edc.condense.composites import best_crops, best_images, padded, scores, tile
+from edc.stages.continual import class_portions
 from edc.data.augment import Normaliser, cutmix_box, paste, shared_crop
 from edc.data.crops import CropDraws, crop_boxes, draw_crops
 from edc.data.mixing import mixup, shuffle_strips
-from edc.densify import spectrum_divergence
-from edc.engine import Observer, Progress, synthesize
-from edc.initialise import groups_of
-from edc.labels import norm_mean, plain_mean
-from edc.matching import StatisticsMatcher, skipped_hooks
-from edc.moments import grid
+from edc.condense.densify import spectrum_divergence
+from edc.condense.engine import Observer, Progress, synthesize
+from edc.condense.initialise import groups_of
+from edc.training.ensembles import norm_mean, plain_mean
+from edc.condense.matching import StatisticsMatcher, skipped_hooks
+from edc.condense.moments import grid
 from edc.nets import weight_decay_groups
-from edc.params import SynthesizeRow
-from edc.schedules import cosine_iteration, multiplier, smallest_crop
-from edc.training import student_loss
-from edc.watching import Hook, Watcher
+from edc.config.rows import SynthesizeRow
+from edc.training.schedules import cosine_iteration, multiplier, smallest_crop
+from edc.training.optimisers import student_loss
+from edc.condense.watching import Hook, Watcher
 
 TESTS = Path(__file__).parent
 GOLDEN: dict[str, Any] = json.loads((TESTS / "golden" / "baselines.json").read_text())
@@ -71,7 +73,7 @@ NOT_ASSERTED = {
     "rded.double_forward_bn_running_mean": "a fault: a student's step is one forward pass",
     "gvbsm.data_number_quirk": "a fault: statistics are divided by the images counted",
     "gvbsm.bbox_consistency_check_is_vacuous": "a fault: a box follows from a seed, there is nothing to check",
-    "sre2l_cl.class_order_seed0_first10": "an order here is a seed of edc.rng, or 0 for the label order",
+    "sre2l_cl.class_order_seed0_first10": "an order here is a seed of edc.data.rng, or 0 for the label order",
     "sre2l_cl.class_order_sha1": "the same; theirs is numpy's legacy permutation, and only one of many orders",
     "sre2l_cl.ipc": "a study says it",
     "sre2l_cl.matches_reference_log": "about their log, not a rule",
@@ -358,7 +360,7 @@ def test_distillation(case: dict[str, Any]) -> None:
 
 @checks("fkd_and_mixing.fp16_label_roundtrip")
 def test_labels_in_half_precision(case: dict[str, Any]) -> None:
-    from edc.relabel import ensemble
+    from edc.stages.relabel import ensemble
 
     stored = ensemble(torch.tensor([case["teacher"]]), LabelChoices())
     assert stored.dtype == torch.float16
@@ -367,7 +369,7 @@ def test_labels_in_half_precision(case: dict[str, Any]) -> None:
 
 @checks("fkd_and_mixing.fkd_storage_GB")
 def test_bytes_of_labels(case: dict[str, float]) -> None:
-    from edc.evaluate import label_bytes
+    from edc.stages.evaluate import label_bytes
 
     classes = {"in1k": 1000, "in21k": 10_450, "tiny": 200, "cifar100": 100, "cifar10": 10}
     for name, expected in case.items():
@@ -592,7 +594,7 @@ def test_running_statistics_of_batch_norm(case: dict[str, Any]) -> None:
 @checks("gvbsm.conv_stats_patch4_8x8", "gvbsm.conv_stats_patch16_upsampled_8x8", "gvbsm.conv_stats_patch4_6x6")
 def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     """Statistics over two batches of data, and two visits of a matching that starts from zero."""
-    from edc.statistics import ClassSums
+    from edc.stages.statistics import ClassSums
 
     side = 6 if "6x6" in case.get("note", "") else 8
     patch = 16 if "16x16" in case.get("note", "") else 4

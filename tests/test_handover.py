@@ -25,13 +25,13 @@ from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.data.replay import Replay
 from edc.data.sets import load_split
-from edc.dataset import CondensedDataset
+from edc.exchange.load import CondensedDataset
 from edc.errors import EdcError
-from edc.export import export
-from edc.handover import StoredLogits, read_handed
-from edc.imported import IMPORTED, difference, replay_of, stored
-from edc.importing import bring
-from edc.params import Dataset, RelabelRow
+from edc.exchange.export import export
+from edc.exchange.handover import StoredLogits, read_handed
+from edc.exchange.imported import IMPORTED, difference, replay_of, stored
+from edc.exchange.importing import bring
+from edc.config.rows import Dataset, RelabelRow
 from edc.storage import fingerprint, sha256, write_json, write_tensors
 
 RUN, LABELS = "pets-edc-ipc3", "pets-edc-ipc3-edc"
@@ -74,9 +74,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(0)
     fixed = (8 * np.eye(3)[labels] + rng.normal(size=(9, 3))).astype(np.float16)
     logits = rng.normal(size=(4, 9, 3)).astype(np.float16)
-    finish("relabel", LABELS, {"relabel": CHOICES}, {"fixed.npy": fixed, "logits.npy": logits}, (RUN,))
+    finish("relabel", LABELS, {"relabel": CHOICES}, {"static.npy": fixed, "logits.npy": logits}, (RUN,))
     judged = {"student": "convnet_d2", "protocol": "edc", "regime": "soft", "seeds": [0, 1]}
-    finish("evaluate", f"{RUN}-e", {"evaluate": judged}, {}, (RUN,), scores={"last_mean": 81.25, "last_std": 0.5})
+    finish("evaluate", f"{RUN}-e", {"evaluate": judged}, {}, (RUN,), scores={"final_mean": 81.25, "final_std": 0.5})
     file = {"description": "d", "title": "t", "data": DATASET, "observers": ["convnet_d1"]}
     rates = {"optimiser": {"name": "sgd", "lr": 0.1}, "schedule": {"name": "constant"}}
     file |= {"pretrain": {"epochs": 1, "batch": 4, **rates}, "statistics": {"patch": 1, "batch": 4}}
@@ -185,7 +185,7 @@ def test_a_loader_gives_the_students_batches(choices, workers, tmp_path):
 def test_little_memory_changes_nothing(tmp_path, monkeypatch):
     roomy, *_ = dataset_of(tmp_path, {})
     wanted = [roomy[i][0] for i in range(9)]
-    monkeypatch.setattr("edc.dataset.HELD", 1)
+    monkeypatch.setattr("edc.exchange.load.HELD", 1)
     narrow, *_ = dataset_of(tmp_path, {})
     for i in (8, 0, 4, 5, 1):
         assert torch.equal(narrow[i][0], wanted[i])
@@ -221,7 +221,7 @@ def test_a_run_and_its_exports_load_the_same(project):
     for layout in FORMATS:
         export(RUN, Path(layout), layout, LABELS)
         runs.append(edc.load(layout, epoch=2))
-    fixed = [edc.load(where, regime="fixed", epoch=9) for where in (RUN, *FORMATS)]
+    fixed = [edc.load(where, regime="static", epoch=9) for where in (RUN, *FORMATS)]
     for several in (runs, fixed):
         first = several[0]
         assert first.classes == CLASSES
@@ -239,7 +239,7 @@ def test_a_run_and_its_exports_load_the_same(project):
 def test_which_labels(project):
     for key in ("other", "more"):
         made = manifest(Path("results/relabel", LABELS))
-        arrays = {n: np.load(f"results/relabel/{LABELS}/{n}") for n in ("fixed.npy", "logits.npy")}
+        arrays = {n: np.load(f"results/relabel/{LABELS}/{n}") for n in ("static.npy", "logits.npy")}
         finish("relabel", key, {"relabel": made["params"]["relabel"]}, arrays, (RUN,))
     assert edc.load(RUN).targets.path.parent.name == LABELS, "those of the recipe's own protocol"
     assert edc.load(RUN, labels="more").targets.path.parent.name == "more"
@@ -321,7 +321,7 @@ def test_the_parquet_opens_with_pyarrow_and_as_a_dataset(project):
     assert table.column("label").to_pylist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     # A dataset has a test part; a condensed set has none, so one is put beside it.
     Path("out/data/test-00000-of-00001.parquet").write_bytes(path.read_bytes())
-    found = load_split(Dataset(**(DATASET | {"kind": "parquet", "root": "out/data", "holdout": 0.0})), "train")
+    found = load_split(Dataset(**(DATASET | {"kind": "parquet", "root": "out/data", "val_fraction": 0.0})), "train")
     assert found.classes == CLASSES
     assert torch.equal(found.read(torch.arange(9)), pixels())
 
@@ -331,7 +331,7 @@ def test_the_tensors_open_without_this_project(project):
     tensors = load_file("out/condensed.safetensors")
     assert torch.equal(tensors["images"], pixels())
     assert {name: list(t.shape) for name, t in tensors.items() if name != "images"} == {
-        "labels": [9], "fixed": [9, 3], "logits": [4, 9, 3],
+        "labels": [9], "static": [9, 3], "logits": [4, 9, 3],
     }  # fmt: skip
     with safe_open("out/condensed.safetensors", "pt") as file:
         about = json.loads(file.metadata()["edc"])
@@ -346,9 +346,9 @@ def test_what_an_export_refuses(project):
     line(lambda: export("pets-edc-ipc30", Path("out"), "torch"), "unknown finished synthesize run", RUN)
     line(lambda: export(RUN, Path("out"), "torch", "pets"), "unknown finished relabel run 'pets'")
     made = manifest(Path("results/relabel", LABELS))["params"]["relabel"]
-    finish("relabel", "stranger", {"relabel": made | {"images": "else"}}, {"fixed.npy": np.zeros(1)})
+    finish("relabel", "stranger", {"relabel": made | {"images": "else"}}, {"static.npy": np.zeros(1)})
     line(lambda: export(RUN, Path("out"), "torch", "stranger"), "labels of 'else'", RUN)
-    finish("relabel", "old", {"relabel": made}, {"fixed.npy": np.zeros(1)})
+    finish("relabel", "old", {"relabel": made}, {"static.npy": np.zeros(1)})
     line(lambda: export(RUN, Path("out"), "torch", "old"), "earlier version", "edc relabel --run old")
     path = Path("results/synthesize", RUN, "images.safetensors")
     path.write_bytes(path.read_bytes()[:-1])
@@ -383,7 +383,7 @@ def test_a_set_comes_back_as_it_left(layout, labels, project):
     if labels is None:
         assert found["labels"] is None
         return
-    for file in ("fixed.npy", "logits.npy"):
+    for file in ("static.npy", "logits.npy"):
         assert np.array_equal(np.load(folder / file), np.load(Path("results/relabel", LABELS, file)))
     assert difference(found["labels"]["replay"], RelabelRow(**CHOICES)) is None
 
@@ -451,21 +451,21 @@ def test_images_in_another_order_come_class_after_class_with_their_labels(projec
     found, place = load_file(folder / "images.safetensors"), (order // 3).argsort(stable=True)
     assert torch.equal(found["images"], pixels()[order][place])
     assert torch.equal(found["labels"], torch.arange(3).repeat_interleave(3))
-    assert torch.equal(torch.from_numpy(np.load(folder / "fixed.npy")), fixed[place].half())
+    assert torch.equal(torch.from_numpy(np.load(folder / "static.npy")), fixed[place].half())
 
 
 def test_probabilities_become_logits(project):
     logits = 4 * torch.eye(3)[torch.arange(9) // 3] + 0.1 * torch.rand(9, 3)
     write("s.pt", tensors(soft_labels=logits.softmax(1)))
     folder, recipe = bring("back", Path("s.pt"), "pets")
-    found = np.load(folder / "fixed.npy")
+    found = np.load(folder / "static.npy")
     assert manifest(folder)["labels"]["were"] == "probabilities"
     np.testing.assert_allclose(found, logits - logits.mean(1, keepdim=True), atol=2e-3)
     note = [text[4:] for text in recipe.read_text().splitlines() if text.startswith("#   ")]
-    assert yaml.safe_load("\n".join(note))["regime"] == "fixed"
+    assert yaml.safe_load("\n".join(note))["regime"] == "static"
     write("hot.pt", tensors(soft_labels=torch.eye(3)[torch.arange(9) // 3]))
     folder, _ = bring("hot", Path("hot.pt"), "pets")
-    assert np.isfinite(np.load(folder / "fixed.npy")).all()
+    assert np.isfinite(np.load(folder / "static.npy")).all()
 
 
 def test_an_image_folder_from_elsewhere(project):
@@ -505,15 +505,15 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], tuple[str, ...]]] = 
     "meaning": (tensors, {"values": "units"}, ("unknown meaning of values 'units'", "'unit'")),
     "integers": (lambda: tensors(images=pixels().long()), {}, ("dtype int64", "uint8 or floats")),
     "not tensors": (lambda: {"images": [1, 2]}, {}, ("'images' is a list", "tensors by name")),
-    "soft shape": (lambda: tensors(fixed=torch.rand(9, 4)), {}, ("soft labels are [9, 4]", "expected [9, 3]")),
+    "soft shape": (lambda: tensors(static=torch.rand(9, 4)), {}, ("soft labels are [9, 4]", "expected [9, 3]")),
     "soft order": (
-        lambda: tensors(fixed=torch.eye(3)[(torch.arange(9) // 3 + 1) % 3]),
+        lambda: tensors(static=torch.eye(3)[(torch.arange(9) // 3 + 1) % 3]),
         {},
         ("agree with the class of 0.0 % of the images", "another order?"),
     ),
-    "soft infinite": (lambda: tensors(fixed=torch.full((9, 3), 1e9)), {}, ("not finite in half precision",)),
+    "soft infinite": (lambda: tensors(static=torch.full((9, 3), 1e9)), {}, ("not finite in half precision",)),
     "per epoch": (lambda: tensors(logits=torch.rand(4, 9, 3)), {}, ("labels per epoch", "edc export")),
-    "two labels": (lambda: tensors(fixed=torch.eye(3)[torch.arange(9) // 3]), {"labels": "l.pt"}, ("of its own",)),
+    "two labels": (lambda: tensors(static=torch.eye(3)[torch.arange(9) // 3]), {"labels": "l.pt"}, ("of its own",)),
 }
 
 

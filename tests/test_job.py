@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from edc.job import _out_of_memory, knob
-from edc.params import Plan
+from edc.stages.context import _out_of_memory, knob
+from edc.config.rows import Plan
 
 
 def hidden(kind: type[Exception], text: str) -> BaseException:

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.choices import ENSEMBLE, implementation
-from edc.labels import norm_mean, plain_mean
+from edc.config.choices import ENSEMBLE, implementation
+from edc.training.ensembles import norm_mean, plain_mean
 
 
 def logits(m: int, b: int, k: int, seed: int = 0) -> torch.Tensor:

@@ -11,11 +11,11 @@ import pytest
 from dvc.lock import make_lock
 from dvc.utils.serialize import load_yaml, modify_yaml
 
-from edc import locking
-from edc.dag import tasks
+from edc.pipeline import locking
+from edc.pipeline.dag import tasks
 from edc.errors import EdcError
-from edc.locking import HEAD, LOCK, OTHERS, entries, exchanged
-from edc.params import Plan
+from edc.pipeline.locking import HEAD, LOCK, OTHERS, entries, exchanged
+from edc.config.rows import Plan
 
 VALUES = {
     "text": "word " * 60,

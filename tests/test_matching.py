@@ -15,12 +15,12 @@ from layers import close, random_normal, random_targets, relative_difference, sm
 from torch import Tensor, nn
 
 from edc import nets
-from edc.choices import Match
-from edc.matching import StatisticsMatcher, skipped_hooks, swapped_cells
+from edc.config.choices import Match
+from edc.condense.matching import StatisticsMatcher, skipped_hooks, swapped_cells
 from edc.nets.placing import placed
-from edc.oracle import Oracle
-from edc.statistics import ClassSums
-from edc.watching import Hook, Watcher, running_statistics
+from edc.bench.reference import Oracle
+from edc.stages.statistics import ClassSums
+from edc.condense.watching import Hook, Watcher, running_statistics
 
 LOSS = {"rtol": 0, "atol": 1e-4}
 EMA = {"rtol": 0, "atol": 1e-6}

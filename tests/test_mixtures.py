@@ -13,8 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.analysis_choices import MixtureSizes
-from edc.mixtures import (
+from edc.config.analysis import MixtureSizes
+from edc.condense.mixtures import (
     Mixture,
     class_mixture,
     divergence,

@@ -16,14 +16,14 @@ import pytest
 import torch
 from filelock import FileLock
 
-from edc import dag
-from edc.devices import runs_per_gpu, share_of_memory
+from edc.pipeline import dag
+from edc.pipeline.devices import runs_per_gpu, share_of_memory
 from edc.errors import EdcError
-from edc.packing import Index, digest, pack
-from edc.params import Plan
-from edc.pieces import matching, ordered, run, upstream
+from edc.pipeline.packing import Index, digest, pack
+from edc.config.rows import Plan
+from edc.pipeline.pieces import matching, ordered, run, upstream
 from edc.tracking import provenance
-from edc.unpacking import take_in, unpack
+from edc.pipeline.unpacking import take_in, unpack
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_a_run_that_is_here_with_other_results_stays(away, tmp_path):
 
 def test_without_dvc_or_with_another_plan_nothing_is_placed(away, tmp_path, monkeypatch):
     (path,) = pack(away, tmp_path / "out", [], 1, 0)
-    monkeypatch.setattr("edc.unpacking.load_plan", lambda: away)
+    monkeypatch.setattr("edc.pipeline.unpacking.load_plan", lambda: away)
     shutil.rmtree("results")
     Path("dvc.yaml").write_text("stages: {}\n")
     with pytest.raises(EdcError, match=r"dvc\.yaml does not belong to params\.yaml"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from edc.regularise import average_images, flatness
+from edc.condense.regularise import average_images, flatness
 
 
 def test_golden_flatness(golden: dict[str, Any]) -> None:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay
 from edc.errors import EdcError
-from edc.job import Job
+from edc.stages.context import Job
 from edc.nets import build
-from edc.params import Plan, RelabelRow
-from edc.relabel import all_logits, ensemble, label_epochs, measure
+from edc.config.rows import Plan, RelabelRow
+from edc.stages.relabel import all_logits, ensemble, label_epochs, measure
 
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
 
@@ -97,7 +97,7 @@ def test_labelling_asks_for_no_gradient() -> None:
 # ------------------------------------------------------------------------------------------ sanity of observers
 
 
-def job(min_accuracy: float | None, holdout: float = 0.1) -> Job:
+def job(min_accuracy: float | None, val_fraction: float = 0.1) -> Job:
     dataset = {
         "name": "digits",
         "family": "digits",
@@ -107,7 +107,7 @@ def job(min_accuracy: float | None, holdout: float = 0.1) -> Job:
         "classes": 10,
         "mean": [0.3],
         "std": [0.35],
-        "holdout": holdout,
+        "val": holdout,
         "train_per_class": 20,
     }
     labels = row(dataset="digits", images="images", min_accuracy=min_accuracy).model_dump()
@@ -125,8 +125,8 @@ def centroids(work: Job, order: Tensor) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer).eval()
 
 
-@pytest.mark.parametrize("holdout", [0.1, 0.0])
-def test_a_good_observer_passes(holdout: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("val", [0.1, 0.0])
+def test_a_good_observer_passes(val_fraction: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     work = job(0.5, holdout)
     found = measure(work, {"digits-linear": centroids(work, torch.arange(10))}, Normaliser((0.3,), (0.35,)))

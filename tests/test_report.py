@@ -15,18 +15,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from edc.applications import CONTINUAL, SLIMMING
+from edc.reporting.applications import CONTINUAL, SLIMMING
 from edc.errors import EdcError
-from edc.evaluations import evaluations
-from edc.report import tracked, write_report
-from edc.report.charts import Axis, Point, Scale, Series, chart
-from edc.report.gather import gather, runs
-from edc.report.markup import Html, element
-from edc.report.page import page
-from edc.report.summary import Comparison, comparisons, headline
-from edc.reported import REPORTED, read_figures
-from edc.tables import COST, as_csv
-from edc.tabulate import tables
+from edc.reporting.evaluations import evaluations
+from edc.reporting.report import tracked, write_report
+from edc.reporting.report.charts import Axis, Point, Scale, Series, chart
+from edc.reporting.report.gather import gather, runs
+from edc.reporting.report.markup import Html, element
+from edc.reporting.report.page import page
+from edc.reporting.report.summary import Comparison, comparisons, headline
+from edc.reporting.reported import REPORTED, read_figures
+from edc.stages.tables import COST, as_csv
+from edc.reporting.tabulate import tables
 from edc.tracking import run_key
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def evaluate(place: Path) -> Evaluate:
         name = "-".join(str(values[n]) for n in ("dataset", "recipe", "ipc", "student", "protocol"))
         name += hashlib.sha256(str(values["variant"]).encode()).hexdigest()[:6] if values["variant"] else ""
         history = "seed,epoch,lr,train_loss,test_accuracy\n0,0,1,2,10\n0,1,1,1,\n1,0,1,2,20\n"
-        scores = {"last": [mean], "last_mean": mean, "last_std": std, "best_mean": mean + 1, "best_std": std}
+        scores = {"final": [mean], "final_mean": mean, "final_std": std, "best_mean": mean + 1, "best_std": std}
         dataset = {"name": values["dataset"], "family": values["dataset"]}
         facts = {"scores": scores, "steps": 480, "image_bytes": 6400, "label_bytes": 240000}
         name = name.replace("/", "_")
@@ -185,7 +185,7 @@ def test_a_mean_and_its_deviation_are_one_cell_that_sorts_by_the_mean(evaluate: 
     evaluate("edc", 50.123, 1.26)
     evaluate("random", 40.0, None)
     tabulate()
-    last = Tables(made()).column("table1 digits", "last")
+    last = Tables(made()).column("table1 digits", "final")
     assert last == {"edc/edc": ("50.1 ± 1.3", "50.123", True), "random/edc": ("40.0", "40.0", False)}
     gain = Tables(made()).column("table1 digits", "gain")
     assert gain == {"edc/edc": ("+10.1", "10.123", False), "random/edc": ("", None, False)}
@@ -206,13 +206,13 @@ def test_the_best_of_a_cell_is_bold_and_no_other(evaluate: Evaluate) -> None:
 
 def test_the_three_regimes_the_paper_and_seconds_stand_in_table_1(evaluate: Evaluate) -> None:
     evaluate("edc", 70.0, dataset="cifar10")
-    evaluate("edc", 60.0, dataset="cifar10", protocol="fixed_soft", regime="fixed")
+    evaluate("edc", 60.0, dataset="cifar10", protocol="static_soft", regime="static")
     evaluate("edc", 55.0, dataset="cifar10", protocol="hard_label", regime="hard")
     put("relabel", "l", {"relabel": {"dataset": "cifar10"}}, {}, {})
     tabulate()
     (head, row) = Tables(made()).found["table1 cifar10"]
     cells = dict(zip([cell[0] for cell in head], [cell[0] for cell in row], strict=True))
-    assert (cells["last"], cells["fixed labels"], cells["hard labels"]) == ("70.0 ± 1.0", "60.0 ± 1.0", "55.0 ± 1.0")
+    assert (cells["final"], cells["fixed labels"], cells["hard labels"]) == ("70.0 ± 1.0", "60.0 ± 1.0", "55.0 ± 1.0")
     assert (cells["paper"], cells["difference"]) == ("79.1 ± 0.31", "-9.1")  # with the mark of footnote 1
     assert (cells["image kB"], cells["label kB"], cells["s"]) == ("6.4", "240.0", "12.5")
 
@@ -224,7 +224,7 @@ def test_cells_of_the_paper_that_did_not_run_are_folded_and_empty(evaluate: Eval
     rows = Tables(content).found["table22, not run here"]
     names = [cell[0] for cell in rows[0]]
     assert {row[names.index("dataset")][0] for row in rows[1:]} == {"ImageNet-21k"}
-    assert {row[names.index("last")][0] for row in rows[1:]} == {""}
+    assert {row[names.index("final")][0] for row in rows[1:]} == {""}
     assert all(row[names.index("paper")][0] for row in rows[1:])
     assert re.search(r"<details><summary>\d+ cells of the paper that did not run here", content)
 
@@ -272,7 +272,7 @@ def row(
 ) -> dict[str, Any]:
     more |= {"random_mean": random, "random_std": None if random is None else std}
     cell = {"dataset": "d", "ipc": 10, "student": "s", "protocol": "edc", "seeds": 3, "recipe": recipe}
-    return cell | {"last_mean": last, "last_std": std, "hard_mean": hard, "hard_std": std, "fixed_mean": None} | more
+    return cell | {"final_mean": last, "final_std": std, "hard_mean": hard, "hard_std": std, "static_mean": None} | more
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def row(
     ],
 )
 def test_edc_is_ahead_only_beyond_the_spread(ours: float, theirs: float, std: float | None, verdict: str) -> None:
-    assert Comparison(row("edc", ours, std=std), row("random", theirs, std=std), "last").verdict == verdict
+    assert Comparison(row("edc", ours, std=std), row("random", theirs, std=std), "final").verdict == verdict
 
 
 def test_the_headline_names_every_regime() -> None:
@@ -405,16 +405,16 @@ def change(old: str, new: str) -> Callable[[Path], None]:
     ("file", "damage", "said"),
     [
         ("evaluate/{run}/manifest.json", cut, "damaged or truncated"),
-        ("evaluate/{run}/manifest.json", change('"last_mean": 50.0', '"last_mean": 150.0'), "last_mean = 150.0"),
+        ("evaluate/{run}/manifest.json", change('"final_mean": 50.0', '"final_mean": 150.0'), "final_mean = 150.0"),
         ("evaluate/{run}/manifest.json", change('"inputs"', '"imputs"'), "no 'inputs' in it"),
         ("evaluate/{run}/run.json", cut, "damaged or truncated"),
         ("evaluate/{run}/history.csv", cut, "changed since it was made"),
         ("synthesize/edc-set/contact_sheet.png", cut, "not a whole PNG"),
         ("synthesize/edc-set/manifest.json", change("{", "["), "damaged or truncated"),
         ("tables/table1.csv", cut, "line"),
-        ("tables/table1.csv", change("50.0", "fifty"), "last_mean = 'fifty': expected a number"),
-        ("tables/table1.csv", change("50.0", "150.0"), "last_mean = 150.0: expected 0 to 100"),
-        ("tables/table1.csv", change("50.0", "nan"), "last_mean = 'nan'"),
+        ("tables/table1.csv", change("50.0", "fifty"), "final_mean = 'fifty': expected a number"),
+        ("tables/table1.csv", change("50.0", "150.0"), "final_mean = 150.0: expected 0 to 100"),
+        ("tables/table1.csv", change("50.0", "nan"), "final_mean = 'nan'"),
         ("tables/table1.csv", lambda path: path.write_bytes(b""), "expected a line of column names"),
         ("tables/cost.csv", lambda path: path.write_bytes(b"\xff\xfe"), "cannot be read"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edc.reported import read_figures
+from edc.reporting.reported import read_figures
 
 PUBLISHED: dict[str, Any] = json.loads(
     (Path(__file__).parent / "golden" / "baselines.json").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.rng import generator
+from edc.data.rng import generator
 
 PINNED = [323, 359, 675, 376, 673, 999]
 STREAM = st.lists(st.one_of(st.integers(-5, 5), st.text("ab1", max_size=3)), max_size=3)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.choices import SCHEDULE, Schedule
-from edc.schedules import alrs, cosine_iteration, multiplier
+from edc.config.choices import SCHEDULE, Schedule
+from edc.training.schedules import alrs, cosine_iteration, multiplier
 
 RATE = {"abs": 1e-9, "rel": 0}
 

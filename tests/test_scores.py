@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edc.scores import (
+from edc.reporting.scores import (
     augmentation_robust_score,
     hard_label_recovery,
     improvement_over_random,

@@ -14,14 +14,15 @@ import pytest
 import torch
 from torch import nn
 
-from edc import evaluate, slimming
+from edc.stages import evaluate
+from edc.stages import slimming
 from edc.errors import EdcError
 from edc.nets.slim import scales
 from edc.nets.vgg import VGG
-from edc.params import Dataset, SlimmingRow
-from edc.slimming import summary
+from edc.config.rows import Dataset, SlimmingRow
+from edc.stages.slimming import summary
 from edc.storage import Checkpoint
-from edc.students import Student
+from edc.training.students import Student
 
 ROW: dict[str, Any] = {
     "student": "vgg11_bn", "sparsity": 0.01, "ratios": [0.2, 0.4], "finetune": 2, "epochs": 3, "ema": None,
@@ -147,7 +148,7 @@ def test_units_of_a_run(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(set(scores[f"{name}_mean"])) == 3
 
 
-@pytest.mark.parametrize("regime", ["soft", "fixed", "hard"])
+@pytest.mark.parametrize("regime", ["soft", "static", "hard"])
 def test_the_stage_is_the_same_again(place: Path, regime: str) -> None:
     first = lab.run("slimming", **ROW, regime=regime)
     assert set(first) == {"history.csv", "curves.png", "manifest.json"}

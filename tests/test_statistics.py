@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edc.statistics import ClassSums
+from edc.stages.statistics import ClassSums
 from edc.storage import read_tensors, write_tensors
-from edc.watching import Hook, Watcher
+from edc.condense.watching import Hook, Watcher
 
 CPU = torch.device("cpu")
 

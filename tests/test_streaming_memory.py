@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from edc.composites import composites
+from edc.condense.composites import composites
 from edc.data import pictures
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
 from edc.data.sets import StreamedSet, load_split
-from edc.initialise import Start
-from edc.params import Dataset, SynthesizeRow
+from edc.condense.initialise import Start
+from edc.config.rows import Dataset, SynthesizeRow
 
 NAMES, EACH, SIDE = ("ant", "bee"), 12, 16
 
@@ -62,7 +62,7 @@ def root(tmp_path: Path) -> Path:
 
 def dataset(root: Path, **changes: Any) -> Dataset:
     values = {"name": "d", "family": "d", "kind": "folder", "root": str(root), "image_size": SIDE, "classes": 2}
-    values |= {"mean": [0.5] * 3, "std": [0.25] * 3, "streamed": True, "holdout": 0.0}
+    values |= {"mean": [0.5] * 3, "std": [0.25] * 3, "streamed": True, "val_fraction": 0.0}
     return Dataset(**values | changes)
 
 

@@ -16,10 +16,10 @@ from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import batches_of
 from edc.data.sets import ImageSet
-from edc.params import Dataset, EvaluateRow
-from edc.schedules import multiplier
-from edc.students import Student, accuracies
-from edc.training import accuracy
+from edc.config.rows import Dataset, EvaluateRow
+from edc.training.schedules import multiplier
+from edc.training.students import Student, accuracies
+from edc.training.optimisers import accuracy
 
 CPU = torch.device("cpu")
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
@@ -136,7 +136,7 @@ def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypat
         test = feed(pixels, students[0].model.eval()(NORMALISER.encode(pixels)).argmax(1))
     readings, read = [], test.images.read
     monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
-    monkeypatch.setattr("edc.students.images_at_once", lambda _: 40)
+    monkeypatch.setattr("edc.training.students.images_at_once", lambda _: 40)
     found = accuracies(students, test)
     assert len(readings) == 3
     for student, percent, kept in zip(students, found, before, strict=True):

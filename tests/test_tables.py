@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 
-from edc import markdown, render, tables
-from edc.applications import applications
+from edc.reporting import markdown
+from edc.reporting import render
+from edc.stages import tables
+from edc.reporting.applications import applications
 from edc.errors import EdcError
-from edc.evaluations import evaluations
-from edc.params import Plan, TablesRow
-from edc.reported import FIGURES, REPORTED, TABLES, read_figures
+from edc.reporting.evaluations import evaluations
+from edc.config.rows import Plan, TablesRow
+from edc.reporting.reported import FIGURES, REPORTED, TABLES, read_figures
 from edc.storage import fingerprint
-from edc.tabulate import tables as tabulate
+from edc.reporting.tabulate import tables as tabulate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]
@@ -58,7 +60,7 @@ def store(place: Path) -> Store:
         values = {"ipc": 10, "student": "resnet18", "protocol": "edc", "regime": "soft", "seeds": [0, 1, 2]}
         values |= {"variant": "", "images": "i", "labels": "l", "epochs": 3} | row
         values |= {"dataset": dataset, "recipe": recipe}
-        scores = {"last": [mean], "last_mean": mean, "last_std": std, "best_mean": mean + 1, "best_std": std}
+        scores = {"final": [mean], "final_mean": mean, "final_std": std, "best_mean": mean + 1, "best_std": std}
         manifest = {
             "params": {"evaluate": values, "dataset": {"name": dataset, "family": dataset} | (data or {})},
             "scores": scores,
@@ -106,22 +108,22 @@ def write_all() -> dict[str, bytes]:
 
 def test_every_column_of_table1(store: Store) -> None:
     store("edc", 78.123, 0.256, dataset="cifar10", protocol="edc")
-    store("edc", 60.5, 0.4, dataset="cifar10", protocol="fixed_soft", regime="fixed")
+    store("edc", 60.5, 0.4, dataset="cifar10", protocol="static_soft", regime="static")
     store("edc", 55.25, None, dataset="cifar10", protocol="hard_label", regime="hard", seeds=[0])
     store("random", 70.005, 0.5, dataset="cifar10", protocol="edc", seeds=[0, 1])
     random, edc = sorted(ran("table1"), key=lambda row: str(row["recipe"]), reverse=True)
     assert edc == {
         "dataset": "cifar10", "recipe": "edc", "protocol": "edc", "ipc": 10, "student": "resnet18", "seeds": 3,
-        "last_mean": 78.123, "last_std": 0.256, "best_mean": 79.123, "best_std": 0.256, "fixed_mean": 60.5,
-        "fixed_std": 0.4, "hard_mean": 55.25, "reported": 79.1, "reported_std": 0.3, "difference": -0.977,
+        "final_mean": 78.123, "final_std": 0.256, "best_mean": 79.123, "best_std": 0.256, "static_mean": 60.5,
+        "static_std": 0.4, "hard_mean": 55.25, "reported": 79.1, "reported_std": 0.3, "difference": -0.977,
         "image_bytes": 6400, "label_bytes": 240000, "steps": 480, "random_mean": 70.005, "random_std": 0.5,
         "gain": 8.118,
     }  # fmt: skip
-    assert (random["seeds"], random["last_mean"], random["random_mean"], random["gain"]) == (2, 70.005, 70.005, 0.0)
-    assert not {"fixed_mean", "hard_mean", "reported"} & set(random)
+    assert (random["seeds"], random["final_mean"], random["random_mean"], random["gain"]) == (2, 70.005, 70.005, 0.0)
+    assert not {"static_mean", "hard_mean", "reported"} & set(random)
     header = write_all()["table1"].decode().splitlines()[0]
     assert header == (
-        "dataset,recipe,protocol,ipc,student,seeds,last_mean,last_std,best_mean,best_std,fixed_mean,fixed_std,"
+        "dataset,recipe,protocol,ipc,student,seeds,final_mean,final_std,best_mean,best_std,static_mean,static_std,"
         "hard_mean,hard_std,reported,reported_std,difference,image_bytes,label_bytes,steps,random_mean,random_std,gain"
     )
 
@@ -174,18 +176,18 @@ def test_a_page_rounds_what_ran_once(store: Store) -> None:
 
 
 def test_images_that_no_soft_protocol_judged_have_a_row_of_their_own(store: Store) -> None:
-    store("edc", 40, protocol="fixed_soft", regime="fixed")
+    store("edc", 40, protocol="static_soft", regime="static")
     store("edc", 30, protocol="hard_label", regime="hard")
     row = only("table1")
-    assert (row["fixed_mean"], row["hard_mean"]) == (40, 30)
-    assert not {"last_mean", "last_std", "best_mean", "best_std", "gain"} & set(row)
+    assert (row["static_mean"], row["hard_mean"]) == (40, 30)
+    assert not {"final_mean", "final_std", "best_mean", "best_std", "gain"} & set(row)
 
 
 def test_the_whole_dataset_stands_with_zero_images_per_class(store: Store) -> None:
     store("full", 96.5, ipc=0, images=None, labels=None, protocol="real_data", regime="hard")
     row = only("table1")
     assert (row["recipe"], row["ipc"], row["hard_mean"]) == ("full", 0, 96.5)
-    assert "last_mean" not in row
+    assert "final_mean" not in row
     made = tabulate(evaluations(), read_figures())["table1"]
     assert "| all | resnet18 | full | real_data | 3 |  |  |  | 96.5 ± 1.0 |" in render.markdown(
         markdown.table1(made, evaluations())
@@ -197,7 +199,7 @@ def test_variants_are_not_in_table1(store: Store) -> None:
     store("edc", 51, variant="alpha=0.1")
     store("random", 40, variant="alpha=0.1")
     assert "gain" not in only("table1")
-    assert {(row["recipe"], row["variant"], row["last_mean"]) for row in ran("variants")} == {
+    assert {(row["recipe"], row["variant"], row["final_mean"]) for row in ran("variants")} == {
         ("edc", "alpha=0.1", 51),
         ("random", "alpha=0.1", 40),
     }
@@ -361,7 +363,7 @@ def test_an_ablation_elsewhere_shows_the_papers_figure_but_no_difference(store: 
     rows = {row["student"]: row for row in ran("table4")}
     assert rows["convnet_d2"] == {
         "dataset": "digits", "recipe": "config_d", "variant": variant, "protocol": "config_c", "ipc": 10,
-        "student": "convnet_d2", "seeds": 3, "last_mean": 90.0, "last_std": 1.0, "best_mean": 91.0, "best_std": 1.0,
+        "student": "convnet_d2", "seeds": 3, "final_mean": 90.0, "final_std": 1.0, "best_mean": 91.0, "best_std": 1.0,
         "reported_imagenet1k": 31.7, "reported_student": "resnet18",
     }  # fmt: skip
     assert (rows["resnet50"]["reported_imagenet1k"], rows["resnet50"]["reported_student"]) == (37.0, "resnet50")
@@ -431,7 +433,7 @@ def test_cross_has_what_at_least_two_recipes_and_protocols_share(store: Store) -
     store("random", 1.0, student="one_protocol")
     store("edc", 1.0, variant="v")
     store("full", 99.0, ipc=0, regime="hard", protocol="real_data")
-    keys = ("ipc", "student", "recipe", "protocol", "regime", "last_mean", "last_std")
+    keys = ("ipc", "student", "recipe", "protocol", "regime", "final_mean", "final_std")
     assert [tuple(row[key] for key in keys) for row in ran("cross")] == [
         (10, "resnet18", "edc", "edc", "soft", 50, 1),
         (10, "resnet18", "edc", "hard_label", "hard", 40, 1),
@@ -526,11 +528,11 @@ def test_a_table_without_rows_is_a_header(store: Store) -> None:
     store("edc", 50.0)
     texts = write_all()
     assert texts["variants"] == (
-        b"dataset,recipe,variant,protocol,ipc,student,seeds,last_mean,last_std,best_mean,best_std\n"
+        b"dataset,recipe,variant,protocol,ipc,student,seeds,final_mean,final_std,best_mean,best_std\n"
     )
-    assert texts["cross"] == b"dataset,ipc,student,recipe,protocol,regime,seeds,last_mean,last_std\n"
+    assert texts["cross"] == b"dataset,ipc,student,recipe,protocol,regime,seeds,final_mean,final_std\n"
     assert texts["table3"].splitlines()[0] == (
-        b"dataset,recipe,variant,protocol,ipc,student,seeds,last_mean,last_std,best_mean,best_std,reported,"
+        b"dataset,recipe,variant,protocol,ipc,student,seeds,final_mean,final_std,best_mean,best_std,reported,"
         b"reported_std,difference,reported_imagenet1k,reported_student"
     )
     assert texts["scores"].splitlines() == [
@@ -598,10 +600,10 @@ def test_costs_come_from_the_records_of_the_runs(store: Store) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: m["scores"].update(last_mean=101.0), "scores.last_mean = 101.0: input should be less than or equal"),
+        (lambda m: m["scores"].update(final_mean=101.0), "scores.final_mean = 101.0: input should be less than or equal"),
         (lambda m: m["scores"].update(best_mean=-1.0), "scores.best_mean = -1.0"),
-        (lambda m: m["scores"].update(last_mean=math.nan), "scores.last_mean = nan: input should be a finite number"),
-        (lambda m: m["scores"].update(last_std=-0.5), "scores.last_std = -0.5"),
+        (lambda m: m["scores"].update(final_mean=math.nan), "scores.final_mean = nan: input should be a finite number"),
+        (lambda m: m["scores"].update(final_std=-0.5), "scores.final_std = -0.5"),
         (lambda m: m["scores"].pop("best_std"), "missing key 'scores.best_std'"),
         (
             lambda m: m["params"]["evaluate"].update(ipc="ten"),
@@ -626,7 +628,7 @@ def test_a_manifest_that_holds_what_is_not_allowed(store: Store, change: Callabl
 
 def test_a_manifest_of_before_variants_is_read_as_having_none(store: Store) -> None:
     store("edc", 50.0, change=lambda m: m["params"]["evaluate"].pop("variant"))
-    assert only("table1")["last_mean"] == 50.0
+    assert only("table1")["final_mean"] == 50.0
 
 
 def test_no_evaluation_at_all() -> None:
@@ -641,9 +643,9 @@ def test_the_same_cell_twice_is_refused(store: Store) -> None:
         evaluations()
 
 
-@pytest.mark.parametrize("regime", ["fixed", "hard"])
+@pytest.mark.parametrize("regime", ["static", "hard"])
 def test_two_protocols_of_a_regime(store: Store, regime: str) -> None:
-    standard = {"fixed": "fixed_soft", "hard": "hard_label"}[regime]
+    standard = {"static": "static_soft", "hard": "hard_label"}[regime]
     store("edc", 50.0)
     store("edc", 30.0, protocol="a_mine", regime=regime)
     assert only("table1")[f"{regime}_mean"] == 30.0

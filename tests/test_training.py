@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.choices import Loss, Optimiser
+from edc.config.choices import Loss, Optimiser
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.sets import ImageSet
 from edc.nets import build
-from edc.params import Dataset
-from edc.training import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
+from edc.config.rows import Dataset
+from edc.training.optimisers import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
 
 
 def network() -> nn.Module:
@@ -154,7 +154,7 @@ def test_rate_reaches_every_group() -> None:
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 500])
 def test_accuracy_in_percent_whatever_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edc.passes.IMAGES", batch)
+    monkeypatch.setattr("edc.nets.passes.IMAGES", batch)
     normaliser = Normaliser((0.5,), (0.25,))
     images = torch.randint(0, 256, (7, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     model = build("convnet_w32", classes=3, image_size=8, channels=1, seed=0).train()

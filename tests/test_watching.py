@@ -14,11 +14,11 @@ from layers import close, random_normal, relative_difference, small_network
 from torch import Tensor, nn
 
 from edc import nets
-from edc.choices import Match
-from edc.moments import grid, to_grid
+from edc.config.choices import Match
+from edc.condense.moments import grid, to_grid
 from edc.nets.placing import placed
-from edc.oracle import Oracle, plain_statistics
-from edc.watching import Watcher, running_statistics
+from edc.bench.reference import Oracle, plain_statistics
+from edc.condense.watching import Watcher, running_statistics
 
 
 def watched(x: Tensor, patch: int) -> Watcher:

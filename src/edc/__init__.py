@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
     if name == "load":
         from pkgutil import resolve_name
 
-        return resolve_name("edc.dataset:load")
+        return resolve_name("edc.exchange.load:load")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Dataset condensation: make small image sets with soft labels, judge them, compare methods.",
+    help="Dataset condensation: make small image sets with soft labels, split them, compare methods.",
 )
 
 RATE, DEVICE = 40.0, "one H100-class GPU (TF32)"
@@ -35,7 +35,7 @@ Only = Annotated[
 
 def _stage_command(stage: str) -> None:
     def command(run: RunKey) -> None:
-        from edc.job import execute
+        from edc.stages.context import execute
 
         execute(stage, run)
 
@@ -52,8 +52,8 @@ def tables(
     run: Annotated[str | None, typer.Option("--run", help="a row of tables in params.yaml", metavar="KEY")] = None,
     study: Annotated[str | None, typer.Option("--study", help="a study, whichever plan is active")] = None,
 ) -> None:
-    from edc.job import execute
-    from edc.tables import run_study
+    from edc.stages.context import execute
+    from edc.stages.tables import run_study
 
     if (run is None) == (study is None):
         raise typer.BadParameter("expected either --run KEY or --study NAME")
@@ -82,9 +82,9 @@ def plan(
     ] = None,
 ) -> None:
     """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
-    from edc.loading import load_plan
-    from edc.plan import list_studies, make_plan, write_dag, write_plan
-    from edc.studies import names
+    from edc.config.references import load_plan
+    from edc.config.plan import list_studies, make_plan, write_dag, write_plan
+    from edc.config.files import names
 
     if sync and (study is not None or data is not None or cost):
         raise EdcError("--sync: expected neither a study nor other options; it takes params.yaml as it is")
@@ -118,7 +118,7 @@ def plan(
             raise EdcError(f"--data {data}: study {study!r} has {len(outside)} datasets from outside, expected one")
         remember_root(outside[0].family, data)
     if cost:
-        from edc.cost import report
+        from edc.config.cost import report
 
         typer.echo(report(made, RATE if rate is None else rate, device_name or DEVICE))
         return
@@ -138,8 +138,8 @@ def run_plan(
     only: Only = None,
 ) -> None:
     """Run what is not up to date without a runner: for a machine that has neither DVC nor Snakemake."""
-    from edc.loading import load_plan
-    from edc.pieces import run
+    from edc.config.references import load_plan
+    from edc.pipeline.pieces import run
 
     raise typer.Exit(run(load_plan(), only or [], minutes, jobs))
 
@@ -152,8 +152,8 @@ def pack(
     only: Only = None,
 ) -> None:
     """Pack what finished runs left, to be taken in elsewhere by `edc unpack`; weights and long labels stay behind."""
-    from edc.loading import load_plan
-    from edc.packing import pack
+    from edc.config.references import load_plan
+    from edc.pipeline.packing import pack
 
     for path in pack(load_plan(), to, only or [], part_mb, largest_mb):
         typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
@@ -162,7 +162,7 @@ def pack(
 @app.command()
 def unpack(files: Annotated[list[Path], typer.Argument(help="all parts of one pack", metavar="FILE...")]) -> None:
     """Take in runs packed elsewhere, and tell DVC and MLflow of them as if they had run here."""
-    from edc.unpacking import take_in
+    from edc.pipeline.unpacking import take_in
 
     raise typer.Exit(take_in(files))
 
@@ -176,7 +176,7 @@ def new(
     image_size: Annotated[int, typer.Option(help="side in pixels", min=8, max=1024)] = 32,
 ) -> None:
     """Write the dataset file and a first study for images of your own."""
-    from edc.new import new_dataset
+    from edc.config.new import new_dataset
 
     for path in new_dataset(name, data, image_size):
         typer.echo(f"wrote {path}")
@@ -186,7 +186,7 @@ def new(
 @app.command()
 def track() -> None:
     """Bring to MLflow what stages recorded, and finished results it lacks (MLFLOW_TRACKING_URI or sqlite:///mlflow.db)."""
-    from edc.filing import bring
+    from edc.pipeline.filing import bring
 
     typer.echo(bring())
 
@@ -220,7 +220,7 @@ def report(
     to: Annotated[Path, typer.Option("--to", help="the page that is written")] = Path("results/report.html"),
 ) -> None:
     """Write everything in results/ as one page: tables, figures, images, plan, where each number comes from."""
-    from edc.report import write_report
+    from edc.reporting.report import write_report
 
     typer.echo(write_report(to))
 
@@ -230,7 +230,7 @@ def schema(
     check: Annotated[bool, typer.Option(help="only say whether the files are up to date")] = False,
 ) -> None:
     """Write the JSON schemas of params.yaml and of the files below workflow/ to workflow/schema/."""
-    from edc.schema import write_schemas
+    from edc.config.schema import write_schemas
 
     stale = write_schemas(check)
     if check and stale:
@@ -246,7 +246,7 @@ def export(
     labels: Annotated[str | None, typer.Option("--labels", help="a finished relabel run of these images")] = None,
 ) -> None:
     """Write a condensed set for use elsewhere: as image folder, Hugging Face parquet or tensors."""
-    from edc.export import export as write
+    from edc.exchange.export import export as write
 
     typer.echo(f"wrote {write(run, to, layout, labels)}")
 
@@ -270,7 +270,7 @@ def bring_in(
     ] = None,
 ) -> None:
     """Bring in a condensed set made elsewhere, to be judged beside those made here."""
-    from edc.importing import bring
+    from edc.exchange.importing import bring
 
     for path in bring(name, data, dataset, labels, values, classes):
         typer.echo(f"wrote {path}")
@@ -293,8 +293,8 @@ def _main(
 def main() -> None:
     """Entry point: a mistake in the input is one line and exit code 2."""
     if sys.argv[1:] and sys.argv[1] in STAGES:
-        from edc.devices import start_again_without_cache
-        from edc.warm import hand_over
+        from edc.pipeline.devices import start_again_without_cache
+        from edc.pipeline.warm import hand_over
 
         code = hand_over(sys.argv)
         if code is not None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from edc.nets import check_name
-from edc.params import Dataset
-from edc.registry import READERS
-from edc.schedules import multiplier
-from edc.studies import DatasetFile, names, read
+from edc.config.rows import Dataset
+from edc.config.registry import READERS
+from edc.training.schedules import multiplier
+from edc.config.files import DatasetFile, names, read
 
 ROOT = Path(__file__).parents[2]
 NAMES = [path.stem for path in sorted((ROOT / "workflow" / "datasets").glob("*.yaml"))]

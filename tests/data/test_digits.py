@@ -11,7 +11,7 @@ from edc.data.sets import load_split
 
 def config(**changes):
     given = SimpleNamespace(
-        name="digits", kind="digits", image_size=8, channels=1, classes=10, holdout=0.1, split_seed=0,
+        name="digits", kind="digits", image_size=8, channels=1, classes=10, val_fraction=0.1, split_seed=0,
         train_per_class=None, test_per_class=None, unreadable_limit=0,
         class_names=None, streamed=False, resize=None,
     )  # fmt: skip
@@ -20,7 +20,7 @@ def config(**changes):
 
 
 def test_the_parts_are_the_1797_images():
-    parts = [load_split(config(), split) for split in ("train", "holdout", "test")]
+    parts = [load_split(config(), split) for split in ("train", "val", "test")]
     raw = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
     found = np.concatenate([part.images[:, 0].numpy() for part in parts])
     assert [len(part) for part in parts] == [1293, 145, 359]
@@ -38,7 +38,7 @@ def test_grey_values_fill_the_byte():
 
 def test_the_test_part_depends_on_no_parameter():
     one = load_split(config(), "test")
-    assert load_split(config(split_seed=9, holdout=0.4, train_per_class=3), "test").digest == one.digest
+    assert load_split(config(split_seed=9, val_fraction=0.4, train_per_class=3), "test").digest == one.digest
     assert load_split(config(split_seed=9), "train").digest != load_split(config(), "train").digest
 
 

@@ -22,8 +22,8 @@ from edc.data.images import Images, ImageSet
 from edc.data.replay import batches_of
 from edc.data.sets import load_split
 from edc.errors import EdcError
-from edc.params import Dataset
-from edc.rng import generator
+from edc.config.rows import Dataset
+from edc.data.rng import generator
 
 N, SIZE = 41, 8
 
@@ -31,7 +31,7 @@ N, SIZE = 41, 8
 def dataset(**changes: Any) -> Dataset:
     values = {
         "name": "d", "family": "d", "kind": "folder", "image_size": SIZE, "channels": 3, "classes": 3, "pad": 2,
-        "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "holdout": 0.0,
+        "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "val_fraction": 0.0,
     }  # fmt: skip
     return Dataset.model_validate(values | changes)
 

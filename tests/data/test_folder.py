@@ -32,7 +32,7 @@ def root(tmp_path):
 
 def config(root: Path, **changes):
     given = SimpleNamespace(
-        name="pets", kind="folder", root=str(root), image_size=8, channels=3, classes=3, holdout=0.25,
+        name="pets", kind="folder", root=str(root), image_size=8, channels=3, classes=3, val_fraction=0.25,
         split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
         class_names=None, streamed=False, resize=None,
     )  # fmt: skip
@@ -56,7 +56,7 @@ def test_classes_and_images_come_in_sorted_order(root):
 
 
 def test_train_and_holdout_share_out_the_training_folder(root):
-    train, held = load_split(config(root), "train"), load_split(config(root), "holdout")
+    train, held = load_split(config(root), "train"), load_split(config(root), "val")
     assert train.labels.bincount().tolist() == [3, 3, 3]
     assert held.labels.bincount().tolist() == [1, 1, 1]
     together = {image.numpy().tobytes() for image in torch.cat([train.images, held.images])}
@@ -136,7 +136,7 @@ def test_unreadable_pictures_are_named_and_counted(root):
     broken = root / "train" / "bee" / "1.png"
     broken.write_bytes(broken.read_bytes()[:60])
     (root / "train" / "cat" / "0.png").write_bytes(b"")
-    given = config(root, holdout=0.0)
+    given = config(root, val_fraction=0.0)
     line = told(given)
     assert line.startswith(f"{root / 'train'}: 2 of 12 images unreadable: {broken} (")
     cat = root / "train" / "cat" / "0.png"

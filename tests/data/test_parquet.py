@@ -47,7 +47,7 @@ def root(tmp_path):
 
 def config(root: Path, **changes):
     given = SimpleNamespace(
-        name="planes", kind="parquet", root=str(root), image_size=4, channels=3, classes=3, holdout=0.25,
+        name="planes", kind="parquet", root=str(root), image_size=4, channels=3, classes=3, val_fraction=0.25,
         split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
         class_names=None, streamed=False, resize=None,
         image_column="img", label_column="label",
@@ -64,7 +64,7 @@ def told(given, split="train") -> str:
 
 
 def test_parts_are_read_with_names_and_in_order(root):
-    train, held, test = (load_split(config(root), split) for split in ("train", "holdout", "test"))
+    train, held, test = (load_split(config(root), split) for split in ("train", "val", "test"))
     assert train.classes == tuple(NAMES)
     assert [len(part) for part in (train, held, test)] == [27, 9, 9]
     for part in (train, held, test):
@@ -78,7 +78,7 @@ def test_parts_are_read_with_names_and_in_order(root):
 def test_only_the_rows_that_are_kept_are_decoded(root, monkeypatch):
     decoded, real = [], parquet.decode_pictures
     monkeypatch.setattr(parquet, "decode_pictures", lambda given, *rest: decoded.extend(given) or real(given, *rest))
-    found = load_split(config(root, train_per_class=2, holdout=0.0), "train")
+    found = load_split(config(root, train_per_class=2, val_fraction=0.0), "train")
     assert len(decoded) == len(found) == 6
     assert found.labels.bincount().tolist() == [2, 2, 2]
 
@@ -166,13 +166,13 @@ def test_missing_labels_and_a_wrong_count_are_told(root):
 
 
 def test_the_order_of_files_is_that_of_their_names(root):
-    red = load_split(config(root, holdout=0.0), "train").images[:, 0, 0, 0]
+    red = load_split(config(root, val_fraction=0.0), "train").images[:, 0, 0, 0]
     assert red.tolist() == list(np.arange(36))
 
 
 def test_named_classes_alone_in_their_order(root):
     given = config(root, classes=2, class_names=["bird", "plane"])
-    train, held, test = (load_split(given, split) for split in ("train", "holdout", "test"))
+    train, held, test = (load_split(given, split) for split in ("train", "val", "test"))
     assert [len(part) for part in (train, held, test)] == [18, 6, 6]
     for part in (train, held, test):
         assert part.classes == ("bird", "plane")

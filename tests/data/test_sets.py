@@ -36,7 +36,7 @@ def config(monkeypatch):
     monkeypatch.setitem(READERS, "memory", f"{__name__}:memory_reader")
     use(monkeypatch, memory_set())
     return SimpleNamespace(
-        name="small", kind="memory", image_size=2, channels=1, classes=3, holdout=0.25, split_seed=0,
+        name="small", kind="memory", image_size=2, channels=1, classes=3, val_fraction=0.25, split_seed=0,
         train_per_class=None, test_per_class=None, unreadable_limit=0,
         class_names=None, streamed=False, resize=None,
     )  # fmt: skip
@@ -50,7 +50,7 @@ def use(monkeypatch, reader):
 def test_split_is_disjoint_complete_stratified_and_deterministic(labels, holdout, seed, per_class):
     labels = np.array(labels, np.int64)
     train = training_rows(labels, "train", holdout, seed, per_class)
-    held = training_rows(labels, "holdout", holdout, seed, per_class)
+    held = training_rows(labels, "val", holdout, seed, per_class)
 
     assert not set(train) & set(held)
     assert (np.diff(train) > 0).all()
@@ -62,7 +62,7 @@ def test_split_is_disjoint_complete_stratified_and_deterministic(labels, holdout
         assert in_train >= 1
         assert abs(in_held - holdout * n) <= 0.5 or in_held == (1 if n > 1 and holdout > 0 else 0)
     np.testing.assert_array_equal(train, training_rows(labels, "train", holdout, seed, per_class))
-    np.testing.assert_array_equal(held, training_rows(labels, "holdout", holdout, seed, per_class))
+    np.testing.assert_array_equal(held, training_rows(labels, "val", holdout, seed, per_class))
 
 
 @given(label_lists, st.integers(0, 1000), st.integers(1, 20))
@@ -75,19 +75,19 @@ def test_smaller_subsets_are_parts_of_larger_ones(labels, seed, per_class):
 def test_a_class_keeps_its_cut_when_another_changes():
     one = np.array([0] * 20 + [1] * 20)
     other = np.array([0] * 20 + [1] * 7)
-    for split in ("train", "holdout"):
+    for split in ("train", "val"):
         first, second = (training_rows(labels, split, 0.3, 5) for labels in (one, other))
         np.testing.assert_array_equal(first[first < 20], second[second < 20])
 
 
 def test_split_is_the_same_on_every_platform():
-    held = training_rows(np.arange(40) % 2, "holdout", 0.2, 7)
+    held = training_rows(np.arange(40) % 2, "val", 0.2, 7)
     assert held.tolist() == [5, 6, 7, 12, 13, 16, 21, 28]
-    assert training_rows(np.arange(40) % 2, "holdout", 0.2, 8).tolist() != held.tolist()
+    assert training_rows(np.arange(40) % 2, "val", 0.2, 8).tolist() != held.tolist()
 
 
 def test_load_split_joins_images_and_labels(config):
-    train, held, test = (load_split(config, split) for split in ("train", "holdout", "test"))
+    train, held, test = (load_split(config, split) for split in ("train", "val", "test"))
     assert [len(part) for part in (train, held, test)] == [45, 15, 60]
     assert train.images.shape == (45, 1, 2, 2)
     assert (train.images.dtype, train.labels.dtype) == (torch.uint8, torch.int64)
@@ -100,7 +100,7 @@ def test_load_split_joins_images_and_labels(config):
 def test_limits_per_class(config):
     config.train_per_class, config.test_per_class = 8, 5
     assert load_split(config, "train").labels.bincount().tolist() == [6, 6, 6]
-    assert load_split(config, "holdout").labels.bincount().tolist() == [2, 2, 2]
+    assert load_split(config, "val").labels.bincount().tolist() == [2, 2, 2]
     assert load_split(config, "test").labels.bincount().tolist() == [5, 5, 5]
 
 
@@ -163,15 +163,15 @@ def test_hashes_tell_classes_images_and_labels_apart():
             "dataset small: unknown dataset kind 'parqet'; did you mean 'parquet'?",
         ),
         (
-            {"holdout": 0.0},
-            "holdout",
+            {"val_fraction": 0.0},
+            "val",
             "dataset small: holdout is 0.0, so no image is held out; expected above 0",
         ),
         ({"classes": 4}, "train", "memory: 3 classes; expected 4, the dataset's `classes`"),
         (
             {"train_per_class": 1},
-            "holdout",
-            "memory: split 'holdout' has no image; expected more images per class",
+            "val",
+            "memory: split 'val' has no image; expected more images per class",
         ),
     ],
 )

@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Path:
 def config(root: Path, **changes: Any) -> SimpleNamespace:
     values = {
         "name": "pets", "kind": "folder", "root": str(root), "image_size": 8, "channels": 3, "classes": 3,
-        "holdout": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
+        "val_fraction": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
         "class_names": None, "streamed": True, "resize": None, "image_column": "img", "label_column": "label",
     }  # fmt: skip
     return SimpleNamespace(**values | changes)
@@ -55,7 +55,7 @@ def both(given: SimpleNamespace, split: Any = "train") -> tuple[StreamedSet, Ima
     return streamed, resident
 
 
-@pytest.mark.parametrize("changes", [{}, {"resize": 11}, {"channels": 1}, {"holdout": 0.3, "train_per_class": 4}])
+@pytest.mark.parametrize("changes", [{}, {"resize": 11}, {"channels": 1}, {"val_fraction": 0.3, "train_per_class": 4}])
 def test_streamed_images_are_those_held_in_memory(root: Path, changes: dict[str, Any]) -> None:
     streamed, resident = both(config(root, **changes))
     assert streamed.classes == resident.classes == NAMES
@@ -206,9 +206,9 @@ def test_the_next_readable_image_of_the_class_stands_in(root: Path) -> None:
     assert torch.equal(streamed.read([14]), resident.images[[15]])
     crops = draw_crops(np.random.default_rng(0), 2, (0.2, 0.6))
     assert torch.equal(streamed.read([5, 9], crops), streamed.read([0, 9], crops))
-    held_out = load_split(config(root, unreadable_limit=3, holdout=0.5), "holdout")
+    held_out = load_split(config(root, unreadable_limit=3, val_fraction=0.5), "val")
     rows = {tuple(image.flatten().tolist()) for image in held_out.read(range(len(held_out)))}
-    train = load_split(config(root, unreadable_limit=3, holdout=0.5), "train")
+    train = load_split(config(root, unreadable_limit=3, val_fraction=0.5), "train")
     assert not rows & {tuple(image.flatten().tolist()) for image in train.read(range(len(train)))}
 
 

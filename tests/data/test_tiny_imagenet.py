@@ -49,7 +49,7 @@ def root(tmp_path: Path) -> Path:
 def config(root: Path, **changes: Any) -> SimpleNamespace:
     values = {
         "name": "tiny", "kind": "tiny_imagenet", "root": str(root), "image_size": 8, "channels": 3, "classes": 4,
-        "holdout": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
+        "val_fraction": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
         "class_names": None, "streamed": False, "resize": None,
     }  # fmt: skip
     return SimpleNamespace(**values | changes)

@@ -37,7 +37,7 @@ def small(request, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, request.param, type("Small", (kind,), lists | {"meta": meta}))
     return SimpleNamespace(
         name="cifar", kind="torchvision", source=request.param, root=str(tmp_path), image_size=32, channels=3,
-        classes=3, holdout=0.25, split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
+        classes=3, val_fraction=0.25, split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
         class_names=None, streamed=False, resize=None,
     )  # fmt: skip
 
@@ -50,7 +50,7 @@ def told(config, split="train") -> str:
 
 
 def test_parts(small):
-    train, held, test = (load_split(small, split) for split in ("train", "holdout", "test"))
+    train, held, test = (load_split(small, split) for split in ("train", "val", "test"))
     assert train.classes == ("a", "b", "c")
     assert [len(part) for part in (train, held, test)] == [9, 3, 3]
     pixels = np.random.default_rng(3).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)

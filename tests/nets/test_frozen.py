@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edc import nets
 from edc.nets.frozen import FrozenBatchNorm2d, frozen
 from edc.nets.placing import placed
-from edc.watching import Watcher
+from edc.condense.watching import Watcher
 
 
 def layer() -> nn.BatchNorm2d:

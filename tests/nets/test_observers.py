@@ -14,7 +14,7 @@ from edc import nets
 from edc.errors import EdcError
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
-from edc.observers import load_observer
+from edc.stages.observers import load_observer
 from edc.storage import write_tensors
 
 SIZE = 64

@@ -36,7 +36,7 @@ def test_the_same_function_in_either_format(name: str) -> None:
     torch.testing.assert_close(answers(placed(copy.deepcopy(model), CPU), x), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "last"), [("resnet18", True), ("mobilenet_v2_half", True), ("convnet_w32", False)])
+@pytest.mark.parametrize(("name", "final"), [("resnet18", True), ("mobilenet_v2_half", True), ("convnet_w32", False)])
 def test_networks_with_batch_norm_lie_channels_last(name: str, last: bool) -> None:
     convolutions = [module for module in placed(network(name), CPU).modules() if isinstance(module, nn.Conv2d)]
     # Of one pixel or one channel a kernel lies in both ways.

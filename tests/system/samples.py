@@ -17,7 +17,7 @@ DATASET: dict[str, Any] = {
         "std": [0.342],
         "pad": 1,
         "flip": False,
-        "holdout": 0.25,
+        "val_fraction": 0.25,
         "train_per_class": 20,
         "test_per_class": 5,
     },
@@ -79,7 +79,7 @@ PETS: dict[str, Any] = DATASET | {
         "mean": [0.5, 0.5, 0.5],
         "std": [0.3, 0.3, 0.3],
         "pad": 1,
-        "holdout": 0.25,
+        "val_fraction": 0.25,
     },
     "observers": ["convnet_d1"],
 }

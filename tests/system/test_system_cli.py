@@ -11,7 +11,7 @@ import pytest
 from edc import STAGES
 
 COMMANDS = [*STAGES, "plan", "new", "track", "schema", "export", "import", "report"]
-HEAVY = {"torch", "numpy", "pandas", "mlflow", "dvc", "yaml", "edc.params", "edc.plan", "edc.job"}
+HEAVY = {"torch", "numpy", "pandas", "mlflow", "dvc", "yaml", "edc.config.rows", "edc.config.plan", "edc.stages.context"}
 
 HELP = """
 import json, sys

@@ -12,7 +12,7 @@ from checkout import LIMIT
 
 CLAIM = """
 import os, sys
-from edc.devices import claim
+from edc.pipeline.devices import claim
 with claim(sys.argv[1]) as device:
     print(device, os.environ["CUDA_VISIBLE_DEVICES"], "torch" in sys.modules, flush=True)
     sys.stdin.readline()

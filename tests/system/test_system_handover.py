@@ -22,9 +22,9 @@ RUN, LABELS, JUDGED = "digits-edc-ipc10", "digits-edc-ipc10-edc", "digits-edc-ip
 
 # Every run of the plan that is not finished, in one process: torch starts once.
 REPRO = """
-from edc import dag
-from edc.job import execute
-from edc.loading import load_plan
+from edc.pipeline import dag
+from edc.stages.context import execute
+from edc.config.references import load_plan
 from pathlib import Path
 
 for task in dag.tasks(load_plan()):
@@ -126,7 +126,7 @@ def test_round_trips_give_the_same_accuracy(done):
     for layout in FORMATS.values():
         for protocol in ("edc", f"back_{layout}"):
             assert scores(done, f"digits-back_{layout}-ipc10-convnet_w32-{protocol}") == expected, protocol
-            for name in ("logits.npy", "fixed.npy"):
+            for name in ("logits.npy", "static.npy"):
                 one = done.path("results", "relabel", f"digits-back_{layout}-ipc10-{protocol}", name)
                 assert one.read_bytes() == done.path("results", "relabel", LABELS, name).read_bytes()
 
@@ -136,8 +136,8 @@ def test_other_views_than_the_labels_are_refused(done, refused):
     own = note(done.path("workflow", "recipes", "theirs.yaml"))
     own["families"]["digits"]["ipc"][10]["student"] |= {n: v for n, v in STUDENT.items() if n != "batch"}
     own["families"]["digits"]["ipc"][10]["relabel"]["crop_scale"] = [0.4, 1.0]
-    fixed = own | {"regime": "fixed"}
-    for name, values in (("soft", own), ("fixed", fixed)):
+    fixed = own | {"regime": "static"}
+    for name, values in (("soft", own), ("static", fixed)):
         done.write(f"workflow/protocols/theirs_{name}.yaml", values)
     grids = [
         {"recipes": ["theirs"], "protocols": ["theirs_fixed"]},

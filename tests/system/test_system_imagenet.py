@@ -37,7 +37,7 @@ DATASET: dict[str, Any] = {
         "crop_scale": [0.08, 1.0],
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
-        "holdout": 0.25,
+        "val_fraction": 0.25,
     },
     "observers": OBSERVERS,
     "pretrain": {
@@ -193,7 +193,7 @@ def test_images_that_are_optimised_have_their_size_and_moved(ran, recipe):
 def test_labels_are_of_every_epoch_image_and_class(ran, recipe, protocol):
     key = f"wnids-{recipe}-ipc{IPC}-{protocol}"
     folder = ran.path("results/relabel", key)
-    logits, fixed = np.load(folder / "logits.npy"), np.load(folder / "fixed.npy")
+    logits, fixed = np.load(folder / "logits.npy"), np.load(folder / "static.npy")
     assert (logits.shape, logits.dtype) == ((EPOCHS, len(NAMES) * IPC, len(NAMES)), np.float16)
     assert (fixed.shape, fixed.dtype) == (logits.shape[1:], np.float16)
     assert np.isfinite(logits).all()
@@ -214,9 +214,9 @@ def test_the_tables_hold_every_recipe(ran):
     with ran.path("results/tables/table1.csv").open() as file:
         rows = {row["recipe"]: row for row in csv.DictReader(file) if row["dataset"] == "wnids"}
     assert {recipe: row["protocol"] for recipe, row in rows.items()} == RECIPES | {"full": "real_data"}
-    assert all(0 <= float(rows[recipe]["last_mean"]) <= 100 for recipe in RECIPES)
+    assert all(0 <= float(rows[recipe]["final_mean"]) <= 100 for recipe in RECIPES)
     assert 0 <= float(rows["full"]["hard_mean"]) <= 100
     assert {row["image_bytes"] for recipe, row in rows.items() if recipe != "full"} == {str(3 * 3 * SIDE**2)}
     assert rows["full"]["image_bytes"] == str(12 * 3 * SIDE**2)
-    assert rows["edc"]["random_mean"] == rows["random"]["last_mean"]
+    assert rows["edc"]["random_mean"] == rows["random"]["final_mean"]
     assert (rows["edc"]["reported"], rows["edc"]["gain"] != "") == ("", True)

@@ -45,7 +45,7 @@ def peak(checkout: Checkout, root: Path, streamed: bool) -> int:
 @pytest.mark.early(4)
 def test_peak_memory_does_not_grow_with_the_number_of_pictures(project, tmp_path):
     data = {"kind": "folder", "image_size": SIDE, "classes": 2, "streamed": True, "crop_scale": [0.08, 1.0]}
-    data |= {"mean": [0.5] * 3, "std": [0.25] * 3, "holdout": 0.0}
+    data |= {"mean": [0.5] * 3, "std": [0.25] * 3, "val_fraction": 0.0}
     training = {"epochs": 1, "batch": 8, "optimiser": {"name": "sgd", "lr": 0.01}, "schedule": {"name": "smoothing"}}
     about = {"description": "many pictures", "title": "many pictures", "observers": [NETWORK]}
     about |= {"pretrain": training, "statistics": {"patch": 16, "batch": 32}}

@@ -10,12 +10,13 @@ import yaml
 from checkout import REPOSITORY, digests
 from samples import STUDY
 
-from edc import STAGES, dag
-from edc.cost import report
-from edc.loading import load_plan
-from edc.locking import LOCK, OTHERS, entries
-from edc.params import Plan, TablesRow
-from edc.plan import make_plan
+from edc import STAGES
+from edc.pipeline import dag
+from edc.config.cost import report
+from edc.config.references import load_plan
+from edc.pipeline.locking import LOCK, OTHERS, entries
+from edc.config.rows import Plan, TablesRow
+from edc.config.plan import make_plan
 
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "workflow/studies").glob("*.yaml"))
 UPSTREAM = {
@@ -128,7 +129,7 @@ def test_a_variant_can_draw_other_images(project):
     ("changes", "grows"),
     [
         ({"students": ["convnet_d2", "convnet_d1"]}, {"evaluate": 14}),
-        ({"protocols": ["edc", "fixed_soft", "hard_label"]}, {"relabel": 5, "evaluate": 9}),
+        ({"protocols": ["edc", "static_soft", "hard_label"]}, {"relabel": 5, "evaluate": 9}),
         ({"ipc": [1, 2]}, {"synthesize": 6, "relabel": 6, "evaluate": 13}),
         ({"seeds": [0, 1, 2]}, {}),
         ({"variants.mix=no": {"protocol": {"relabel": {"mix": "none"}}}, "grids": [*GRIDS, MIX]}, ADDED_BY_MIX),

@@ -126,7 +126,7 @@ def test_a_cell_says_what_the_table_says(browser: Any, report: Path) -> None:
     assert len(set(heads)) == len(heads)
     page = [dict(zip(heads, row, strict=True)) for row in rows]
     shown = next(row for row in page if (row["recipe"], row["protocol"]) == ("edc", "edc"))
-    assert "±" in shown["last"]
+    assert "±" in shown["final"]
     # The page gives seconds to a tenth, and commits beside the runs.
     written = {name: cell for name, cell in written.items() if name not in ("s", "commit")}
     assert {name: shown.get(name) for name in written} == written
@@ -144,22 +144,22 @@ def test_a_click_on_a_head_sorts_both_ways(browser: Any, report: Path) -> None:
         state, cells = browser.execute_script(SORTED, selector, name)
         return state, cells
 
-    assert column("last")[0] == "none"
-    button = next(head for head in heads if head.text.startswith("last"))
+    assert column("final")[0] == "none"
+    button = next(head for head in heads if head.text.startswith("final"))
     button.click()
-    state, cells = column("last")
+    state, cells = column("final")
     falling = [float(cell.split(" ")[0]) for cell in cells if cell]
     assert (state, falling) == ("descending", sorted(falling, reverse=True))
     assert len(set(falling)) > 1
     empty = cells.count("")
     assert cells[len(cells) - empty :] == [""] * empty
     button.send_keys(Keys.ENTER)  # as by the keyboard
-    state, cells = column("last")
+    state, cells = column("final")
     rising = [float(cell.split(" ")[0]) for cell in cells if cell]
     assert (state, rising) == ("ascending", falling[::-1])
     assert cells[len(cells) - empty :] == [""] * empty
     next(head for head in heads if head.text.startswith("recipe")).click()
-    assert column("last")[0] == "none"
+    assert column("final")[0] == "none"
     state, names = column("recipe")
     assert (state, names) == ("ascending", sorted(names))
     assert len(set(names)) > 2

@@ -14,8 +14,8 @@ from dvc.dependency import ParamsDependency
 from dvc.repo import Repo
 from samples import STUDY
 
-from edc.reported import TABLES
-from edc.snake import Tasks
+from edc.reporting.reported import TABLES
+from edc.pipeline.snake import Tasks
 
 NOTHING = {"dvc": set(), "snakemake": set()}
 RUNNERS = {"dvc": ["dvc", "repro"], "snakemake": ["snakemake", "--cores", "all", "--resources", "gpu=4"]}
@@ -58,11 +58,11 @@ def test_dvc_makes_the_tables(by_dvc):
         "full": ("real_data", "0", "2"),
     }
     assert list(rows) == ["full", "edc", "random", "rded"]
-    found = {(recipe, name) for recipe, row in rows.items() for name in ("last_mean", "hard_mean") if row[name]}
-    own = {("edc", "last_mean"), ("random", "last_mean"), ("rded", "last_mean")}
+    found = {(recipe, name) for recipe, row in rows.items() for name in ("final_mean", "hard_mean") if row[name]}
+    own = {("edc", "final_mean"), ("random", "final_mean"), ("rded", "final_mean")}
     assert found == own | {("edc", "hard_mean"), ("random", "hard_mean"), ("full", "hard_mean")}
     assert all(0 < float(rows[recipe][name]) <= 100 for recipe, name in found)
-    assert rows["edc"]["random_mean"] == rows["random"]["last_mean"]
+    assert rows["edc"]["random_mean"] == rows["random"]["final_mean"]
     assert rows["rded"]["random_mean"] == ""  # no random images under that protocol
     costs = list(csv.DictReader(by_dvc.path("results/tables/cost.csv").open()))
     runs = {f"{row['stage']}-{row['run']}" for row in costs}
@@ -103,7 +103,7 @@ def test_the_papers_cells_stand_in_the_tables_without_accuracies_of_ours(by_dvc)
     with by_dvc.path("results/tables/table1.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["dataset"] != "tiny"]
     assert len(rows) > 50
-    assert {row["seeds"] + row["last_mean"] + row["hard_mean"] for row in rows} == {""}
+    assert {row["seeds"] + row["final_mean"] + row["hard_mean"] for row in rows} == {""}
     assert all(float(row["reported"]) > 0 for row in rows)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from checkout import Checkout, until
 
-from edc.warm import ADDRESS, LIBRARIES, ONE_THREAD, _installation, hand_over, libraries
+from edc.pipeline.warm import ADDRESS, LIBRARIES, ONE_THREAD, _installation, hand_over, libraries
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="libraries survive forks on Linux")]
 
@@ -207,7 +207,7 @@ def test_where_there_is_no_place_for_a_socket_nothing_is_kept(tmp_path, monkeypa
 
 
 def test_it_ends_with_whoever_started_it():
-    code = "import os, time, edc.warm as w\nheld = w.libraries(1)\nheld.__enter__()\n"
+    code = "import os, time, edc.pipeline.warm as w\nheld = w.libraries(1)\nheld.__enter__()\n"
     code += "print(os.environ[w.ADDRESS], flush=True)\ntime.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from edc.bench.timing import Work
-from edc.builder import Builder
+from edc.config.expand import Builder
 from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.nets import build
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
-from edc.params import Dataset, Plan
-from edc.studies import DatasetFile, StudyFile, read
+from edc.config.rows import Dataset, Plan
+from edc.config.files import DatasetFile, StudyFile, read
 
 ALL = "all"
 """Stands for every observer of a dataset."""

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from edc.bench.cases import Bench, Pieces
 from edc.bench.timing import Work, held_at_most
-from edc.budget import activations
-from edc.cohort import Cohort
+from edc.condense.budget import activations
+from edc.training.cohort import Cohort
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
-from edc.engine import Observer, Progress, synthesize
-from edc.evaluate import soft_targets
-from edc.oracle import Oracle, plain_statistics
-from edc.pretrain import train_epoch
-from edc.recording import Recorded
-from edc.relabel import label_epochs
-from edc.rng import generator
-from edc.statistics import ClassSums
-from edc.students import Student
-from edc.trainee import Trainee
-from edc.training import make_optimiser
-from edc.watching import LAYERS, Watcher
+from edc.condense.engine import Observer, Progress, synthesize
+from edc.stages.evaluate import soft_targets
+from edc.bench.reference import Oracle, plain_statistics
+from edc.stages.pretrain import train_epoch
+from edc.training.cuda_graphs import Recorded
+from edc.stages.relabel import label_epochs
+from edc.data.rng import generator
+from edc.stages.statistics import ClassSums
+from edc.training.students import Student
+from edc.training.trainee import Trainee
+from edc.training.optimisers import make_optimiser
+from edc.condense.watching import LAYERS, Watcher
 
 TRAINED = 100
 """Images of the condensed set a student is trained on: IPC 10 of ten classes."""

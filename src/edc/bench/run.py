@@ -18,13 +18,13 @@ import torch
 from edc.bench.cases import ALL, Bench, Case
 from edc.bench.pieces import STAGES, TRAINED
 from edc.bench.timing import held, kernels, matrix_rate, most_in_tensors, peak, ratio, side_by_side
-from edc.devices import device_name, keep_freed_memory, same_every_time, spare_compiler, without_cache
+from edc.pipeline.devices import device_name, keep_freed_memory, same_every_time, spare_compiler, without_cache
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
-from edc.params import Machine
-from edc.progress import bar
+from edc.config.rows import Machine
+from edc.stages.progress import bar
 from edc.storage import replacing
-from edc.studies import DatasetFile, names, read
+from edc.config.files import DatasetFile, names, read
 from edc.tracking.provenance import provenance
 
 WHERE = Path("results/bench")

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edc.devices import memory, peak_memory
+from edc.pipeline.devices import memory, peak_memory
 
 Work = Callable[[], object]
 

@@ -19,7 +19,7 @@ from edc.data.images import Images, ImageSet, Indices
 from edc.data.replay import batches_of
 
 if TYPE_CHECKING:
-    from edc.params import Dataset
+    from edc.config.rows import Dataset
 
 T = TypeVar("T")
 

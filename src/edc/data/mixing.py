@@ -23,7 +23,7 @@ def strip_index(order: Tensor, size: int) -> Tensor:
     Args:
         order: int (N, n), a permutation of the n strips for each image: position j shows strip ``order[:, j]``.
         size: pixels of the side. Where it is no multiple of n, the first strips are one pixel wider, like the cells
-            of :func:`edc.composites.tile`, and a strip keeps its width wherever it moves.
+            of :func:`edc.condense.composites.tile`, and a strip keeps its width wherever it moves.
 
     Returns:
         int64 (N, size)

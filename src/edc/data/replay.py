@@ -16,11 +16,11 @@ from torch import Tensor
 from edc.data import randaugment
 from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop
 from edc.data.mixing import mixup, shuffle_strips
-from edc.passes import images_at_once
-from edc.rng import generator
+from edc.nets.passes import images_at_once
+from edc.data.rng import generator
 
 if TYPE_CHECKING:
-    from edc.params import RelabelRow
+    from edc.config.rows import RelabelRow
 
 ON_GPU = 8
 """How many times as many images a GPU augments at once: its operations cost as much for 25 as for 4,000."""

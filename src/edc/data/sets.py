@@ -1,4 +1,4 @@
-"""How a dataset is cut into train, holdout and test.
+"""How a dataset is cut into train, val and test.
 
 The reader of a kind lists labels and class names without decoding anything; rows are chosen from the labels, and only
 those are decoded, at once into memory or, where the dataset is streamed, whenever they are read.
@@ -21,14 +21,14 @@ from edc.data.roots import DataConfig
 from edc.data.source import Part, Source, check, check_same_classes, class_hash, restrict
 from edc.data.streamed import Pool, StreamedSet
 from edc.errors import EdcError, unknown_name
-from edc.registry import READERS
+from edc.config.registry import READERS
 
 __all__ = [
     "Images", "ImageSet", "Part", "Pixels", "Rows", "Source", "StreamedSet",
     "check_same_classes", "class_hash", "draw", "load_split", "training_rows",
 ]  # fmt: skip
 
-Split: TypeAlias = Literal["train", "holdout", "test"]
+Split: TypeAlias = Literal["train", "val", "test"]
 
 SUBSET, HOLDOUT, TEST_SUBSET, DIGITS_TEST = range(4)
 """Streams of `draw`: one per purpose, so that no choice depends on another one."""
@@ -39,7 +39,7 @@ def load_split(config: DataConfig, split: Split) -> Images:
 
     Args:
         config: the dataset's parameters.
-        split: `train` (training part without the holdout), `holdout` (the part set aside) or `test`.
+        split: `train` (training part without the held-out images), `val` (the images held out) or `test`.
 
     Returns:
         Images of `config.channels` x `config.image_size` x `config.image_size`, in the order of the source.
@@ -49,15 +49,15 @@ def load_split(config: DataConfig, split: Split) -> Images:
     """
     if config.kind not in READERS:
         raise unknown_name("dataset kind", config.kind, READERS, f"dataset {config.name}")
-    if split == "holdout" and not config.holdout > 0:
-        raise EdcError(f"dataset {config.name}: holdout is {config.holdout}, so no image is held out; expected above 0")
+    if split == "val" and not config.val_fraction > 0:
+        raise EdcError(f"dataset {config.name}: val_fraction is {config.val_fraction}, so no image is held out; expected above 0")
     read: Callable[[DataConfig, Part], Source] = resolve_name(READERS[config.kind])
     source = restrict(read(config, "test" if split == "test" else "train"), config.class_names)
     check(source, config.classes)
     if split == "test":
         rows = _at_most(source.labels, config.test_per_class, config.split_seed, TEST_SUBSET)
     else:
-        rows = training_rows(source.labels, split, config.holdout, config.split_seed, config.train_per_class)
+        rows = training_rows(source.labels, split, config.val_fraction, config.split_seed, config.train_per_class)
     if not len(rows):
         raise EdcError(f"{source.where}: split {split!r} has no image; expected more images per class")
     if config.streamed:
@@ -66,27 +66,27 @@ def load_split(config: DataConfig, split: Split) -> Images:
     return _decoded(source, rows, config, split)
 
 
-def training_rows(labels: Rows, split: Split, holdout: float, seed: int, per_class: int | None = None) -> Rows:
-    """The rows of `train` or `holdout`, ascending.
+def training_rows(labels: Rows, split: Split, val_fraction: float, seed: int, per_class: int | None = None) -> Rows:
+    """The rows of `train` or `val`, ascending.
 
-    Of n images of a class (after `per_class` of them were drawn) round(holdout * n) are held out, at least
+    Of n images of a class (after `per_class` of them were drawn) round(val_fraction * n) are held out, at least
     one and never all: a class of one image stays in `train`. The draw depends on seed, class and n alone: a
     class keeps its cut when another one changes, and a smaller `per_class` keeps part of what a larger keeps.
 
     Args:
         labels: int64 (M,) of the whole training part.
-        split: `train` or `holdout`.
-        holdout: fraction of each class set aside, 0 to 0.5.
+        split: `train` or `val`.
+        val_fraction: fraction of each class set aside, 0 to 0.5.
         seed: `split_seed`, at least 0.
         per_class: keep at most so many training images per class first.
     """
     kept = _at_most(labels, per_class, seed, SUBSET)
 
     def count(n: int) -> int:
-        return min(n - 1, max(1, int(holdout * n + 0.5))) if holdout > 0 else 0
+        return min(n - 1, max(1, int(val_fraction * n + 0.5))) if val_fraction > 0 else 0
 
     held = draw(labels[kept], count, seed, HOLDOUT)
-    return kept[held] if split == "holdout" else np.delete(kept, held)
+    return kept[held] if split == "val" else np.delete(kept, held)
 
 
 def draw(labels: Rows, count: Callable[[int], int], seed: int, stream: int) -> Rows:

@@ -1,6 +1,6 @@
 """What a kind of source tells of a dataset before anything is decoded, and the choice of classes among its own.
 
-A kind of source is one function `read(config, part) -> Source` and one name in `edc.registry.READERS`.
+A kind of source is one function `read(config, part) -> Source` and one name in `edc.config.registry.READERS`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edc.errors import EdcError, unknown_name
 from edc.nets.groups import weight_decay_groups
-from edc.registry import NETWORKS
+from edc.nets.registry import NETWORKS
 
 if TYPE_CHECKING:
     from torch import nn

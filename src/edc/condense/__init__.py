@@ -1,0 +1,1 @@
+"""How the images of a condensed set are made."""

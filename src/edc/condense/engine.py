@@ -1,0 +1,297 @@
+"""Synthesis: pixels optimised so that the observers' statistics and answers fit (EDC section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.config.choices import REGULARISE, SynthesisAugment, implementation
+from edc.data.augment import Normaliser, crop_boxes, shared_crop
+from edc.errors import EdcError
+from edc.condense.matching import StatisticsMatcher, skipped_hooks
+from edc.config.rows import SynthesizeRow
+from edc.condense.regularise import Visit, average_images
+from edc.data.rng import generator
+from edc.training.schedules import cosine_iteration, smallest_crop
+from edc.condense.watching import Watcher, running_statistics
+
+
+@dataclass
+class Observer:
+    """A frozen network, its watcher and the targets it is matched to.
+
+    Attributes:
+        name: the observer's row.
+        watcher: its hooks.
+        matcher: its loss.
+    """
+
+    name: str
+    watcher: Watcher
+    matcher: StatisticsMatcher
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        network: nn.Module,
+        row: SynthesizeRow,
+        patch: int,
+        shape: Sequence[int],
+        targets: dict[str, Tensor] | None,
+    ) -> Observer:
+        """Hook a network and check that the stored statistics fit it.
+
+        Args:
+            name: the observer's row.
+            network: in eval mode, on its device.
+            row: the synthesis choices.
+            patch: cell side the statistics were made with.
+            shape: (C, H, W) of the images.
+            targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.
+
+        Raises:
+            EdcError: the statistics are of another network or image size, or there is nothing to match.
+        """
+        alone = row.match.method == "bn"
+        watcher = Watcher(network, patch, shape, ("bn",) if alone else ("bn", "conv"))
+        if targets is None:
+            if alone and not watcher.hooks:
+                raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
+            device = next(network.parameters()).device
+            whole = running_statistics(network, watcher.hooks, torch.zeros(watcher.size, device=device))
+            return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, whole, None))
+        size = targets["global"].numel()
+        if size != watcher.size:
+            raise EdcError(f"statistics of {name} have {size} values, the network has {watcher.size}; make them again")
+        table = targets["classes"] if row.match.method == "category" else None
+        return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, targets["global"], table))
+
+
+@dataclass
+class Progress:
+    """How far a synthesis is; the state of its checkpoint.
+
+    Attributes:
+        group: the first group of those in work.
+        together: how many are in work; 0: none yet.
+        iteration: visits they have had.
+        done: (N, C, S, S) the set as it is kept, finished up to `group`; empty until a group is.
+        pixels, averaged, adam: of the groups in work.
+        running: the observers' running statistics.
+        history: see `HISTORY`.
+    """
+
+    group: int = 0
+    together: int = 0
+    iteration: int = 0
+    done: Tensor = field(default_factory=lambda: torch.empty(0))
+    pixels: Tensor | None = None
+    averaged: Tensor | None = None
+    adam: dict[str, Any] = field(default_factory=dict)
+    running: dict[str, Tensor] = field(default_factory=dict)
+    history: list[list[float]] = field(default_factory=list)
+
+    def fit(self, at_once: int) -> None:
+        """Begin the groups in work anew, if they are more than can be worked on at once here."""
+        if self.pixels is not None and self.together > at_once:
+            self.pixels = self.averaged = None
+            self.together = self.iteration = 0
+            self.history = [entry for entry in self.history if entry[0] < self.group]
+
+
+HISTORY = ("group", "iteration", "observer", "cross_entropy", "matching", "regularise")
+
+
+def synthesize(
+    images: Tensor,
+    labels: Tensor,
+    groups: Sequence[Tensor],
+    observers: Sequence[Observer],
+    row: SynthesizeRow,
+    normaliser: Normaliser,
+    state: Progress,
+    after: Callable[[Progress], None],
+    at_once: int = 1,
+    keep: Callable[[Tensor], Tensor] = Tensor.detach,
+) -> Tensor:
+    """Optimise a condensed set, group after group.
+
+    One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * regulariser.
+    Of the set only the groups in work are on the device.
+
+    Args:
+        images: (N, C, S, S) initial images, uint8 or normalised, wherever they are.
+        labels: (N,) classes.
+        groups: indices of the images that are matched together.
+        observers: visited round robin; the count runs on across groups.
+        row: every choice.
+        normaliser: the range real pixels can have.
+        state: where to go on from; updated.
+        after: called with the state after every iteration; its tensors are only valid during the call.
+        at_once: most groups in work at the same time, each with statistics and draws of its own: what comes out is what
+            one after the other gives. See `mates`.
+        keep: what is left of finished groups' last iterates (B, C, S, S), normalised and on the device; same shape.
+
+    Returns:
+        (N, C, S, S) what was kept.
+    """
+    state.fit(at_once)
+    device, iterations = normaliser.mean.device, row.optimise.iterations
+    every = max(1, iterations // 100)
+    for observer in observers:
+        if observer.name in state.running:
+            observer.matcher.running = state.running[observer.name].to(device)
+    while state.group < len(groups):
+        resumed = state.pixels is not None
+        state.together = state.together if resumed else mates(groups, state.group, row, len(observers), at_once)
+        block = range(state.group, state.group + state.together)
+        index = torch.cat([groups[g] for g in block])
+        pixels = started(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
+        pixels = pixels.to(device).requires_grad_(True)
+        averaged = state.averaged.to(device) if state.averaged is not None else pixels.detach().clone()
+        adam = torch.optim.Adam([pixels], lr=row.optimise.lr, betas=row.optimise.betas, eps=1e-8)
+        if resumed:
+            adam.load_state_dict(state.adam)
+        targets = labels[index.to(labels.device)].to(device)
+        for observer in observers:
+            observer.matcher.start_group(targets.view(len(block), -1), forget=not (resumed or row.match.carry))
+        for k in range(state.iteration, iterations):
+            visited = (block.start * iterations + k) % len(observers)
+            adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
+            losses = step(pixels, averaged, targets, observers[visited], row, block, k)
+            adam.zero_grad(set_to_none=True)
+            torch.stack(list(losses.values())).sum().backward()
+            # With their graph they would keep this pass's maps through the next one.
+            losses = {name: loss.detach() for name, loss in losses.items()}
+            if row.regularise.method != "none":
+                average_images(averaged, pixels, row.regularise.beta)
+            adam.step()
+            with torch.no_grad():
+                normaliser.clamp_(pixels)
+            if k % every == 0 or k == iterations - 1:
+                absent = torch.zeros(len(block))
+                terms = [losses.get(name, absent).tolist() for name in HISTORY[3:]]
+                state.history += [[g, k, visited, *(term[i] for term in terms)] for i, g in enumerate(block)]
+            state.iteration = k + 1
+            state.pixels, state.averaged, state.adam = pixels.detach(), averaged, adam.state_dict()
+            state.running = {o.name: o.matcher.running for o in observers if o.matcher.running is not None}
+            after(state)
+        finished = keep(pixels.detach())
+        if not state.done.numel():
+            state.done = finished.new_zeros(images.shape)
+        state.done[index.to(state.done.device)] = finished.to(state.done.device)
+        state.history.sort(key=lambda entry: entry[:2])
+        state.group, state.iteration = block.stop, 0
+        state.pixels = state.averaged = None
+    return state.done
+
+
+def started(images: Tensor, normaliser: Normaliser) -> Tensor:
+    """Initial images (B, C, S, S) of a group in the space networks see."""
+    return images if images.is_floating_point() else normaliser.encode(images.to(normaliser.mean.device))
+
+
+def mates(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:
+    """How many groups can be worked on from `first` on without changing what comes out.
+
+    They have to be of the same size and to see the same observer in every iteration, none may go on from another's
+    running statistics, and no hooks may be left out of one and not of the others.
+    """
+    alone = row.match.carry or row.match.drop > 0 or row.optimise.iterations % observers != 0
+    most = 1 if alone else max(1, at_once)
+    count = 1
+    while count < min(most, len(groups) - first) and len(groups[first + count]) == len(groups[first]):
+        count += 1
+    return count
+
+
+def step(
+    pixels: Tensor,
+    averaged: Tensor,
+    labels: Tensor,
+    observer: Observer,
+    row: SynthesizeRow,
+    groups: range,
+    iteration: int,
+) -> dict[str, Tensor]:
+    """The weighted loss terms of one visit, each (G,).
+
+    Args:
+        pixels: (G * B, C, S, S) with gradient.
+        averaged: (G * B, C, S, S) their moving average.
+        labels: (G * B,).
+        observer: whose turn it is.
+        row: every choice.
+        groups, iteration: which draws of the augmentation.
+    """
+    crops, skip = [], set[int]()
+    for group in groups:
+        rng = generator(row.seed, "synthesize", group, iteration)
+        crops.append(augmentation(rng, row.augment, iteration, row.optimise.iterations, pixels.shape[-1]))
+    if row.match.drop:
+        skip = skipped_hooks(observer.watcher.hooks, row.match.drop, rng)
+
+    def crop(images: Tensor) -> Tensor:
+        if len(crops) == 1:
+            return crops[0](images)
+        return torch.cat([one(part) for one, part in zip(crops, images.chunk(len(crops)), strict=True)])
+
+    view = crop(pixels)
+    logits, statistics = observer.watcher(view, skip, len(groups))
+    losses = {"cross_entropy": F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)}
+    if row.match.method != "none":
+        losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
+    if row.regularise.method != "none":
+        visit = Visit(
+            settings=row.regularise,
+            pixels=pixels,
+            averaged=averaged,
+            labels=labels,
+            groups=len(groups),
+            crop=crop,
+            view=view,
+            logits=logits,
+            statistics=statistics,
+            skip=skip,
+            watcher=observer.watcher,
+            matcher=observer.matcher,
+            match_weight=row.match.weight if row.match.method != "none" else 0.0,
+            loss=torch.stack(list(losses.values())).sum(0),
+        )
+        term = implementation(REGULARISE, row.regularise.method)(visit)
+        losses["regularise"] = row.regularise.weight * term
+    return losses
+
+
+def augmentation(
+    rng: np.random.Generator, settings: SynthesisAugment, iteration: int, iterations: int, size: int
+) -> Callable[[Tensor], Tensor]:
+    """One draw of crop, flip and roll, the same for every image (B, C, S, S) it is applied to.
+
+    Args:
+        rng: source of the draws.
+        settings: what may be drawn.
+        iteration, iterations: where the crop's curriculum is.
+        size: S, pixels.
+    """
+    scale = (smallest_crop(settings.curriculum, settings.crop_scale[0], iteration, iterations), settings.crop_scale[1])
+    box = crop_boxes(rng, 1, size, scale, settings.crop_ratio)[0]
+    flip = bool(rng.random() < 0.5) and settings.flip
+    top, left = (int(v) for v in rng.integers(0, 2 * settings.pad + 1, 2)) if settings.pad else (0, 0)
+    low, high = settings.roll
+    shift = tuple(int(v) for v in rng.integers(low, high + 1, 2)) if settings.roll != (0, 0) else None
+
+    def crop(images: Tensor) -> Tensor:
+        if settings.pad:
+            images = F.pad(images, [settings.pad] * 4)[..., top : top + size, left : left + size]
+        images = shared_crop(images, box, flip)
+        return images if shift is None else torch.roll(images, shift, dims=(-2, -1))
+
+    return crop

@@ -1,0 +1,208 @@
+"""Curvature of the synthesis loss around its iterates (EDC section 3.3, Figure 2(c))."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.config.choices import Regularise
+from edc.data.augment import Normaliser
+from edc.condense.engine import Observer, Progress, augmentation, synthesize
+from edc.condense.matching import StatisticsMatcher, skipped_hooks
+from edc.condense.moments import pool, to_grid
+from edc.config.rows import SynthesizeRow
+from edc.data.rng import generator
+from edc.condense.watching import Kind, Watcher, observed
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images that are optimised together, and what they are optimised against.
+
+    Attributes:
+        start: (B, C, S, S) initial images, normalised.
+        labels: (B,).
+        observers: in visiting order.
+        row: the recipe, with its regulariser.
+        normaliser: the range real pixels can have.
+    """
+
+    start: Tensor
+    labels: Tensor
+    observers: Sequence[Observer]
+    row: SynthesizeRow
+    normaliser: Normaliser
+
+
+def frobenius(product: Callable[[Tensor], Tensor], probes: Sequence[Tensor]) -> tuple[float, float]:
+    """Hutchinson's estimate of a matrix's Frobenius norm: E|Hv|^2 = |H|_F^2 for v of independent signs.
+
+    Args:
+        product: Hv for a v.
+        probes: vectors v, each +1 or -1 everywhere.
+
+    Returns:
+        The norm, and the standard error of the estimate.
+    """
+    squares = [float(product(v).double().square().sum()) for v in probes]
+    norm = math.sqrt(np.mean(squares))
+    error = float(np.std(squares, ddof=1)) / math.sqrt(len(squares))
+    return norm, error / (2 * norm) if norm else 0.0
+
+
+def exactly(loss: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Tensor], Tensor]:
+    """Products with the Hessian at one place, by differentiating the gradient once more.
+
+    This is the curvature between the kinks of a ReLU network; the kinks themselves it does not see.
+    """
+    x = at.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
+
+    def product(v: Tensor) -> Tensor:
+        return torch.autograd.grad(gradient, x, v, retain_graph=True)[0]
+
+    return product
+
+
+def by_differences(loss: Callable[[Tensor], Tensor], at: Tensor, size: float) -> Callable[[Tensor], Tensor]:
+    """(g(x + h v) - g(x - h v)) / 2h for the gradient g: Hv, and with it what the kinks within the step add.
+
+    In a ReLU network the kinks' share grows as h falls, like 1 / sqrt(h) in the norm, so the figure belongs to its h. A
+    natural one is the learning rate of synthesis: Adam moves every pixel about so far, up or down.
+
+    Args:
+        loss: of x.
+        at: x.
+        size: h.
+    """
+
+    def gradient(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_(True)
+        return torch.autograd.grad(loss(x), x)[0]
+
+    def product(v: Tensor) -> Tensor:
+        return (gradient(at + size * v) - gradient(at - size * v)) / (2 * size)
+
+    return product
+
+
+def signs(count: int, like: Tensor, seed: int) -> list[Tensor]:
+    """Probes: vectors of random signs, the same for every iterate of every run with this seed."""
+    rng = generator(seed, "hessian")
+    drawn = rng.integers(0, 2, (count, *like.shape)).astype(np.float32) * 2 - 1
+    return list(torch.from_numpy(drawn).to(like.device))
+
+
+def without_regulariser(row: SynthesizeRow) -> SynthesizeRow:
+    """The same recipe, cross-entropy and matching alone."""
+    return row.model_copy(update={"regularise": Regularise(method="none")})
+
+
+def iterates(group: Group, row: SynthesizeRow, wanted: Sequence[int]) -> dict[int, Tensor]:
+    """Run the synthesis of one group and keep the images (B, C, S, S) after so many iterations; 0 is the start.
+
+    Args:
+        group: start, labels, observers.
+        row: the choices, with or without a regulariser.
+        wanted: numbers of iterations.
+    """
+    kept = {0: group.start.clone()} if 0 in wanted else {}
+
+    def after(now: Progress) -> None:
+        if now.iteration in wanted and now.pixels is not None:
+            kept[now.iteration] = now.pixels.clone()
+
+    for observer in group.observers:
+        observer.matcher.running = None  # a recipe may carry it from group to group, but not from run to run
+    everything = torch.arange(len(group.start))
+    synthesize(group.start, group.labels, [everything], group.observers, row, group.normaliser, Progress(), after)
+    return kept
+
+
+def plain_statistics(x: Tensor, patch: int) -> Tensor:
+    """What a watcher gives for one layer's input, in operations that can be differentiated twice."""
+    square, mean = x * x, x.mean(dim=(0, 2, 3))
+    parts = [mean, square.mean(dim=(0, 2, 3)) - mean * mean]
+    if patch:
+        y = to_grid(x, patch)
+        cell_mean = pool(y.flatten(0, 1).mean(0), patch)
+        cell_square = pool((y * y).flatten(0, 1).mean(0), patch)
+        parts += [cell_mean.flatten(), (cell_square - cell_mean * cell_mean).flatten()]
+    return torch.cat(parts)
+
+
+class PlainWatcher:
+    """A watcher whose statistics can be differentiated twice. It takes the place of another, whose hooks it removes."""
+
+    def __init__(self, other: Watcher) -> None:
+        other.close()
+        self.observer = other.observer
+        kinds: list[Kind] = sorted({hook.kind for hook in other.hooks})
+        self._parts: dict[int, Tensor] = {}
+        for i, (_, kind, layer) in enumerate(observed(self.observer, kinds)):
+            layer.register_forward_pre_hook(self._hook(i, other.patch if kind == "conv" else 0))
+
+    def _hook(self, i: int, patch: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: self._parts.update({i: plain_statistics(inputs[0], patch)})
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) and the statistics vector (D,)."""
+        logits = self.observer(x)
+        parts, self._parts = [self._parts[i] for i in sorted(self._parts)], {}
+        return logits, torch.cat([x.new_zeros(0), *parts])
+
+
+def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
+    """The loss of synthesis as a function of the images (B, C, S, S), twice differentiable.
+
+    It is cross-entropy and weighted matching (EDC Eq. 5), no regulariser, averaged over the last round of visits, one
+    of every observer: with those draws of the augmentation everywhere, only the images change along the iterations.
+    The statistics are the images' own, not their running mean: what the images are counts, not how they came about.
+
+    The group cannot be synthesised any more: its observers' hooks are replaced.
+    """
+    row = group.row
+    watchers = [PlainWatcher(observer.watcher) for observer in group.observers]
+    first = max(0, row.optimise.iterations - len(watchers))
+
+    def loss(pixels: Tensor) -> Tensor:
+        total = pixels.new_zeros(())
+        for k in range(first, first + len(watchers)):
+            crop, skip = draws(group, k)
+            logits, statistics = watchers[k % len(watchers)](crop(pixels))
+            total = total + F.cross_entropy(logits, group.labels)
+            if row.match.method != "none":
+                matcher = group.observers[k % len(watchers)].matcher
+                total = total + row.match.weight * distance(matcher, statistics, skip)
+        return total / len(watchers)
+
+    return loss
+
+
+def draws(group: Group, iteration: int) -> tuple[Callable[[Tensor], Tensor], set[int]]:
+    """The augmentation of one visit and the hooks it leaves out, as :func:`edc.condense.engine.step` draws them."""
+    row, hooks = group.row, group.observers[iteration % len(group.observers)].watcher.hooks
+    rng = generator(row.seed, "synthesize", 0, iteration)
+    crop = augmentation(rng, row.augment, iteration, row.optimise.iterations, group.start.shape[-1])
+    return crop, skipped_hooks(hooks, row.match.drop, rng)
+
+
+def distance(matcher: StatisticsMatcher, statistics: Tensor, skip: set[int]) -> Tensor:
+    """Weighted distance of statistics (D,) to the global and the class target, norms unsquared (EDC Eq. 5)."""
+    present = torch.ones_like(matcher.weights)
+    if skip:
+        absent = torch.isin(matcher.owner, torch.tensor(sorted(skip), device=present.device))
+        present[matcher.segment[absent]] = 0
+    total = statistics.new_zeros(())
+    for share, target in ((matcher.alpha, matcher.global_target), (1 - matcher.alpha, matcher.class_target)):
+        if share:
+            squares = torch.zeros_like(present).index_add(0, matcher.segment, (statistics - target.view(-1)).square())
+            lengths = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)  # no slope where nothing is amiss
+            total = total + share * (matcher.weights * present * lengths).sum()
+    return total

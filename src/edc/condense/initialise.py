@@ -1,0 +1,119 @@
+"""Where the pixels of a condensed set start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edc.config.choices import INITIALISE, implementation
+from edc.errors import EdcError
+from edc.data.rng import generator
+
+if TYPE_CHECKING:
+    from edc.data.augment import Normaliser
+    from edc.data.sets import Images
+    from edc.config.rows import Dataset, SynthesizeRow
+
+
+def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
+    """softmax(-times drawn): candidates drawn before become unlikely, the rule of EDC's ImageNet-10 code."""
+    weight = np.exp(-(drawn - drawn.min()))
+    return weight / weight.sum()
+
+
+def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np.ndarray:
+    """Which of the candidates a class starts from, int64 (count,).
+
+    Args:
+        rng: source of the draws.
+        candidates: number of training images of the class.
+        count: how many to draw.
+        draw: "independent" draws may repeat, "softmin" draws avoid repeats, "distinct" draws never repeat.
+    """
+    if draw != "softmin":
+        return rng.choice(candidates, count, replace=draw == "independent")
+    drawn, picks = np.ones(candidates), np.empty(count, dtype=np.int64)
+    for i in range(count):
+        picks[i] = rng.choice(candidates, p=avoiding_probabilities(drawn))
+        drawn[picks[i]] += 1
+    return picks
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an initialisation may use.
+
+    Attributes:
+        train: the training images.
+        row: the recipe's choices, images per class, seed.
+        dataset: shape of images, number of classes.
+        normaliser: into the space networks see.
+        device: where networks live.
+        scorers: loads the observers that score or give features, frozen, in eval mode.
+    """
+
+    train: Images
+    row: SynthesizeRow
+    dataset: Dataset
+    normaliser: Normaliser
+    device: torch.device
+    scorers: Callable[[], list[nn.Module]]
+
+
+def real_images(start: Start) -> tuple[Tensor, Tensor]:
+    """Random training images of every class, mirrored by chance if they are to be optimised.
+
+    Raises:
+        EdcError: a class has fewer images than asked for without repeats.
+    """
+    train, row = start.train, start.row
+    picks, mirrored = [], []
+    for c, name in enumerate(train.classes):
+        members = train.by_class(c)
+        rng = generator(row.seed, "initialise", c)
+        draw = row.initialise.draw
+        if draw == "distinct" and len(members) < row.ipc:
+            raise EdcError(f"class {name!r} has {len(members)} training images, {row.ipc} distinct ones were asked for")
+        picks.append(members[torch.from_numpy(pick(rng, len(members), row.ipc, draw))])
+        # A set that stays as drawn keeps the pictures as they are; only synthesis starts from mirrored ones.
+        flip = start.dataset.flip and row.optimise.iterations > 0
+        mirrored.append(torch.from_numpy(rng.random(row.ipc) < (0.5 if flip else 0)))
+    index = torch.cat(picks)
+    images = train.read(index)
+    images = torch.where(torch.cat(mirrored)[:, None, None, None], images.flip(-1), images)
+    return images, train.labels[index]
+
+
+def noise(start: Start) -> tuple[Tensor, Tensor]:
+    """Standard normal noise in normalised space, (K * IPC, C, S, S), as SRe2L and G-VBSM start from."""
+    classes = start.dataset.classes
+    rng = generator(start.row.seed, "initialise")
+    shape = (classes * start.row.ipc, start.dataset.channels, *[start.dataset.image_size] * 2)
+    images = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
+    return images, torch.arange(classes).repeat_interleave(start.row.ipc)
+
+
+def initial_images(start: Start) -> tuple[Tensor, Tensor]:
+    """Initial images and their classes (N,), class after class: uint8 (N, C, S, S), or normalised floats."""
+    found: tuple[Tensor, Tensor] = implementation(INITIALISE, start.row.initialise.method)(start)
+    return found
+
+
+def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:
+    """Indices of the images matched together; the set lies class after class.
+
+    Args:
+        classes: K.
+        ipc: images per class.
+        group: images of a group; 0: a whole round.
+        rounds: the set is made in so many rounds of all classes: 1 keeps it class after class (EDC, G-VBSM), 0 takes
+            one image of every class a round (SRe2L, CDA), 10 is G-VBSM's order on Tiny-ImageNet.
+    """
+    index = torch.arange(classes * ipc).view(classes, ipc)
+    parts = index.tensor_split(min(rounds or ipc, ipc), dim=1)
+    return [piece for part in parts for piece in part.reshape(-1).split(group or part.numel())]

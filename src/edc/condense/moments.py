@@ -1,0 +1,336 @@
+"""First and second moments of watched tensors, and how they make up a statistics vector.
+
+Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels (what batch
+norm's kernel gives as mean and variance is turned back into sums). One pass over the collected sums then gives the
+whole vector, and one pass over its gradient gives, for every watched tensor, an affine function of it, because mean and
+variance are at most quadratic in x:
+
+    dL/dx = x * (a_c + b_u) + (c_c + d_u)    for channel c and cell u.
+
+Where a map is resized to whole cells first, by a matrix R, the cells' part is x R diag(b) R^T + R d instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, islice
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edc.condense.maps import Maps
+
+
+def grid(height: int, width: int, patch: int) -> tuple[int, int]:
+    """A map's sides rounded up to whole cells of ``patch`` pixels."""
+    return -(-height // patch) * patch, -(-width // patch) * patch
+
+
+SMALL = 2**16
+"""Most values of a matrix that resizes whole maps."""
+
+
+def to_grid(x: Tensor, patch: int) -> Tensor:
+    """Resize a map (B, C, H, W) bilinearly to whole cells; most maps already are."""
+    size = grid(x.shape[-2], x.shape[-1], patch)
+    return x if size == tuple(x.shape[-2:]) else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+@cache
+def growth(small: int, large: int, device: torch.device) -> Tensor:
+    """Bilinear resizing of one axis as a matrix (small, large): its transpose resizes, it carries gradients back.
+
+    A product, because the library's own backward adds in no fixed order on a GPU.
+    """
+    identity = torch.eye(small, device=device)
+    return F.interpolate(identity[None], size=large, mode="linear", align_corners=False)[0]
+
+
+@cache
+def growth_of_maps(small: tuple[int, int], large: tuple[int, int], device: torch.device) -> Tensor:
+    """The same for whole maps, row by row: (H * W, H' * W'). One product is several times faster for small maps."""
+    return torch.kron(growth(small[0], large[0], device), growth(small[1], large[1], device))
+
+
+def pool(pixels: Tensor, patch: int) -> Tensor:
+    """Mean over cells of a map of pixels: (..., H, W) to (..., H/P, W/P)."""
+    h, w = pixels.shape[-2:]
+    return pixels.reshape(*pixels.shape[:-2], h // patch, patch, w // patch, patch).mean(dim=(-3, -1))
+
+
+class Sums(NamedTuple):
+    """Sums of a watched tensor's values and of their squares.
+
+    Attributes:
+        by_channel: (2, G, C).
+        by_pixel: by pixel of the map resized to whole cells, (2, G, pixels); None without cells.
+    """
+
+    by_channel: Tensor
+    by_pixel: Tensor | None = None
+
+
+class Averages(NamedTuple):
+    """Mean and biased variance of a watched tensor without cells, by channel of its only group: (C,) each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """One watched tensor (B, C, H, W), the input of one layer or of several.
+
+    Its moments are taken by channel C and, where a convolution reads it, by cell U of the map resized to whole ones.
+
+    Attributes:
+        channels, height, width: C, H, W.
+        patched: whether moments by cell are taken.
+        patch: side of the cells, pixels.
+    """
+
+    channels: int
+    height: int
+    width: int
+    patched: bool
+    patch: int
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of the map resized to whole cells."""
+        return grid(self.height, self.width, self.patch)
+
+    @property
+    def resized(self) -> bool:
+        """Whether that is another size than its own."""
+        return self.grid != (self.height, self.width)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of the resized map; 0 without cells."""
+        return self.grid[0] * self.grid[1] if self.patched else 0
+
+    @property
+    def cells(self) -> int:
+        """U; 0 without cells."""
+        return self.pixels // self.patch**2
+
+    @property
+    def size(self) -> int:
+        """C + U."""
+        return self.channels + self.cells
+
+    def cell_of_pixel(self) -> Tensor:
+        """The cell that each pixel of the resized map lies in: (pixels,)."""
+        if not self.patched:
+            return torch.empty(0, dtype=torch.int64)
+        p = self.patch
+        cells = torch.arange(self.cells).view(self.grid[0] // p, -1)
+        return cells.repeat_interleave(p, 0).repeat_interleave(p, 1).flatten()
+
+    def measure(self, maps: Maps) -> Sums | Averages:
+        """What the tensor's statistics are made of, over each group of images."""
+        if not self.patched:
+            return Averages(*maps.moments_by_channel()) if maps.in_one_go else Sums(maps.sums_by_channel())
+        over_images = maps.over_images()
+        by_channel = over_images.along(maps.pixel_axis)
+        if not self.resized:
+            return Sums(by_channel, over_images.along(maps.channel_axis))
+        by_pixel = [self._grown(over_images.first.sum(maps.channel_axis)), self._grown_squares(maps)]
+        return Sums(by_channel, torch.stack(by_pixel))
+
+    @property
+    def _small(self) -> bool:
+        return self.height * self.width * self.pixels <= SMALL
+
+    def _growth(self, device: torch.device) -> Tensor:
+        return growth_of_maps((self.height, self.width), self.grid, device)
+
+    def _grown(self, maps: Tensor) -> Tensor:
+        """Maps (..., H * W) resized to whole cells: (..., pixels)."""
+        if self._small:
+            return maps @ self._growth(maps.device)
+        whole = maps.reshape(1, -1, self.height, self.width)
+        return to_grid(whole, self.patch).view(*maps.shape[:-1], -1)
+
+    def _shrunk(self, maps: Tensor) -> Tensor:
+        """The transpose of resizing: (..., pixels) to (..., H * W)."""
+        if self._small:
+            return maps @ self._growth(maps.device).T
+        rows, columns = (growth(*pair, maps.device) for pair in zip((self.height, self.width), self.grid, strict=True))
+        return (rows @ maps.unflatten(-1, self.grid) @ columns.T).flatten(-2)
+
+    def _grown_squares(self, maps: Maps) -> Tensor:
+        """Sums over images and channels of the resized maps' squares: (G, pixels)."""
+        if not self._small:
+            grown = self._grown(maps.planar)
+            return (grown * grown).sum((1, 2))
+        # The square of a sum of pixels is a sum of products of pixels, and those add up before they are resized.
+        matrix = self._growth(maps.values.device)
+        return (matrix * (maps.products() @ matrix)).sum(1)
+
+    @property
+    def slopes(self) -> list[int]:
+        """Lengths of what :meth:`pull` is given."""
+        return [self.channels] * 2 + ([self.pixels] * 2 if self.patched else [])
+
+    def pull(self, maps: Maps, slopes: Sequence[Tensor]) -> Tensor:
+        """The statistics' part of the gradient, in a tensor of its own, as `maps.values` lies.
+
+        Args:
+            maps: the tensor.
+            slopes: what it is multiplied with and what is added, by channel and, with cells, by pixel of the resized
+                map: (G, 1, 1, C) and (G, 1, 1, pixels), two and two.
+        """
+        scale, shift, *by_pixel = slopes
+        if maps.interleaved:
+            by_pixel = [part.mT for part in by_pixel]
+        else:
+            scale, shift = scale.mT, shift.mT
+        if not self.patched:
+            return torch.addcmul(shift, maps.values, scale)
+        if not self.resized:
+            return torch.addcmul(shift + by_pixel[1], maps.values, scale + by_pixel[0])
+        along, added = slopes[2:]
+        added = self._shrunk(added)
+        result = torch.addcmul(shift + (added.mT if maps.interleaved else added), maps.values, scale)
+        if self._small:
+            matrix = self._growth(along.device)
+            result += maps.mixed((matrix * along[:, 0]) @ matrix.T)
+        else:
+            part = self._shrunk(self._grown(maps.planar) * along)
+            result += part.mT if maps.interleaved else part
+        return result
+
+
+class Layout:
+    """How moments become the statistics vector (D,), and how its gradient becomes slopes of the watched tensors.
+
+    A layer's part of the vector is ``[mean C | var C]``, behind it for a convolution ``[cell mean U | cell var U]``.
+    In between, means and variances of all layers stand apart, each (D / 2,), layer after layer as ``[C | U]``.
+
+    Args:
+        sources: the watched tensors.
+        parts: for every observed layer, the number of its source and whether it is a convolution.
+        device: of the index tables.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], parts: Sequence[tuple[int, bool]], device: torch.device | str
+    ) -> None:
+        self.sources = sources
+        widths = [sources[n].size if patched else sources[n].channels for n, patched in parts]
+        half = sum(widths)
+        # All sources' sums stand as [by channel | by cell], source after source in either.
+        channels = _starts([source.channels for source in sources])
+        cells = _starts([source.cells for source in sources])
+        starts = _starts([sum(source.slopes) for source in sources])
+        most = max((sum(n == i for n, _ in parts) for i in range(len(sources))), default=1)
+        # For every slope, its entries in [scale | shift | 0]: where several layers read a tensor, they add up.
+        users = torch.full((starts[-1], most), 2 * half)
+        seen = [0] * len(sources)
+        none = torch.empty(0, dtype=torch.int64)
+        order, counts, picked, at = [none], [torch.empty(0)], [none], 0
+        for (number, patched), width in zip(parts, widths, strict=True):
+            source, mine = sources[number], torch.arange(at, at + width)
+            c, p, column, first = source.channels, source.pixels, seen[number], starts[number]
+            seen[number] += 1
+            order += [mine[:c], half + mine[:c], mine[c:], half + mine[c:]]
+            picked.append(torch.arange(channels[number], channels[number] + c))
+            counts.append(torch.full((c,), source.height * source.width))
+            users[first : first + 2 * c, column] = torch.cat([mine[:c], half + mine[:c]])
+            if patched:
+                picked.append(channels[-1] + torch.arange(cells[number], cells[number] + source.cells))
+                counts.append(torch.full((source.cells,), c * source.patch**2))
+                cell = mine[c:][source.cell_of_pixel()]
+                users[first + 2 * c : first + 2 * (c + p), column] = torch.cat([cell, half + cell])
+            at += width
+        # Pixels cell by cell.
+        by_cell, first = [none], 0
+        for source in sources:
+            by_cell.append(first + source.cell_of_pixel().argsort(stable=True))
+            first += source.pixels
+        self._by_cell, self._picked = torch.cat(by_cell).to(device), torch.cat(picked).to(device)
+        self.order, self.users = torch.cat(order).to(device), users.to(device)
+        self.per_image = torch.cat(counts).to(device, torch.float32)
+        self.half = half
+        self._slopes = [length for source in sources for length in source.slopes]
+
+    def moments(self, measured: dict[int, Sums | Averages], groups: int, images: int) -> tuple[Tensor, Tensor]:
+        """Means and variances, each (G, D / 2).
+
+        Args:
+            measured: by number of source; where a source is left out, zeros stand for it.
+            groups, images: G, and the images of each.
+        """
+        none = self.per_image.new_zeros(2, groups, 1)
+        by_channel, by_pixel = [none[..., :0]], [none[..., :0]]
+        sums = self._summed(measured, images)
+        for number, source in enumerate(self.sources):
+            if number in sums:
+                channels, pixels = sums[number]
+                by_channel.append(channels)
+                if pixels is not None:
+                    by_pixel.append(pixels)
+            else:
+                by_channel.append(none.expand(-1, -1, source.channels))
+                by_pixel.append(none.expand(-1, -1, source.pixels))
+        cells = _pick(torch.cat(by_pixel, dim=2), self._by_cell)
+        if cells.shape[2]:
+            cells = cells.unflatten(2, (-1, self.sources[0].patch ** 2)).sum(3)
+        means, squares = _pick(torch.cat([*by_channel, cells], dim=2), self._picked)
+        count = self.per_image * images
+        means = means / count
+        variances = (squares / count).addcmul_(means, means, value=-1).clamp_min_(0)
+        return means, variances
+
+    def _summed(self, measured: dict[int, Sums | Averages], images: int) -> dict[int, Sums]:
+        """All as sums; the averages of many layers are turned into sums together, which takes a few calls."""
+        sums = {number: found for number, found in measured.items() if isinstance(found, Sums)}
+        averages = {number: found for number, found in measured.items() if isinstance(found, Averages)}
+        if not averages:
+            return sums
+        means, variances = map(list, zip(*averages.values(), strict=True))
+        counts = [self.sources[number].height * self.sources[number].width * images for number in averages]
+        first = torch._foreach_mul(means, counts)
+        second = torch._foreach_mul(torch._foreach_addcmul(variances, means, means), counts)
+        both = torch.stack([torch.cat(first), torch.cat(second)])[:, None]
+        parts = both.split([self.sources[number].channels for number in averages], dim=2)
+        return sums | {number: Sums(part) for number, part in zip(averages, parts, strict=True)}
+
+    def vector(self, means: Tensor, variances: Tensor) -> Tensor:
+        """Means and variances (G, D / 2) as statistics vectors (G, D)."""
+        return _pick(torch.cat([means, variances], dim=1), self.order)
+
+    def slopes(self, gradient: Tensor, means: Tensor, images: int) -> list[list[Tensor]]:
+        """What the watched tensors' gradients take, for every source what :meth:`Source.pull` is given.
+
+        Args:
+            gradient: (G, D) of the statistics.
+            means: (G, D / 2).
+            images: of each group.
+        """
+        apart = torch.empty_like(gradient)
+        apart[:, self.order] = gradient
+        to_means, to_variances = apart.split(self.half, dim=1)
+        count = self.per_image * images
+        scale = 2 * to_variances / count
+        shift = to_means / count - scale * means
+        entries = torch.cat([scale, shift, scale.new_zeros(len(scale), 1)], dim=1)
+        added = _pick(entries, self.users.flatten()).view(-1, *self.users.shape).sum(-1)
+        pieces = iter(added[:, None, None].split(self._slopes, dim=-1))
+        return [list(islice(pieces, len(source.slopes))) for source in self.sources]
+
+
+def _pick(values: Tensor, index: Tensor) -> Tensor:
+    """Entries of the last dimension; several times faster than indexing."""
+    return values.gather(-1, index.expand(*values.shape[:-1], -1))
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    """Where pieces of such lengths begin, one after the other, and where the last one ends."""
+    return list(accumulate(lengths, initial=0))

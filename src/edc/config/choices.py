@@ -1,0 +1,255 @@
+"""The choices of the design space: what a recipe or protocol may say, each value with its type and range.
+
+Where a choice is a method, its name stands in a registry here, with the function that does it; the function is imported
+when it is first used. To add one: write the function, and give it a name in its registry.
+"""
+
+from __future__ import annotations
+
+from pkgutil import resolve_name
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from edc.config.validation import Area, Decay, Fraction, Model, OneOf, Positive, Range, Shifts
+
+INITIALISE: dict[str, str] = {
+    "real": "edc.condense.initialise:real_images",
+    "noise": "edc.condense.initialise:noise",
+    "composites": "edc.condense.composites:composites",
+    "herding": "edc.condense.coreset:herding",
+    "kmeans": "edc.condense.coreset:kmeans",
+    "imported": "edc.exchange.imported:imported",
+}
+"""Where pixels start: function of :class:`edc.condense.initialise.Start`."""
+
+SCORED = ("composites", "herding", "kmeans")
+"""Those of them that ask observers, for scores of crops or for features."""
+
+REGULARISE: dict[str, str] = {
+    "none": "edc.condense.regularise:nothing",
+    "logits": "edc.condense.regularise:logit_flatness",
+    "statistics": "edc.condense.regularise:statistic_flatness",
+    "sam": "edc.condense.regularise:sharpness",
+    "densification": "edc.condense.densify:densification",
+}
+"""The third term of the synthesis loss: function of :class:`edc.condense.regularise.Visit`."""
+
+CURRICULUM: dict[str, str] = {
+    "none": "edc.training.schedules:no_curriculum",
+    "step": "edc.training.schedules:step_curriculum",
+    "linear": "edc.training.schedules:linear_curriculum",
+    "cosine": "edc.training.schedules:cosine_curriculum",
+}
+"""How the smallest crop shrinks during synthesis: function of the share of the way to the milestone."""
+
+SCHEDULE: dict[str, str] = {
+    "constant": "edc.training.schedules:constant",
+    "smoothing": "edc.training.schedules:smoothing_of",
+    "ssrs": "edc.training.schedules:ssrs_of",
+    "multistep": "edc.training.schedules:multistep_of",
+    "linear_zeta": "edc.training.schedules:linear_zeta_of",
+    "alrs": "edc.training.schedules:alrs_of",
+}
+"""The learning rate's factor per epoch: function of :class:`edc.training.schedules.Moment`."""
+
+LOSS: dict[str, str] = {
+    "mse_ce": "edc.training.optimisers:mse_ce",
+    "kl": "edc.training.optimisers:kl",
+}
+"""What a student minimises: function of its logits, the soft labels, the classes and :class:`Loss`."""
+
+LABELS: dict[str, str] = {
+    "observers": "edc.stages.relabel:observe",
+    "imported": "edc.exchange.imported:adopt_labels",
+}
+"""Where labels come from: function of the job."""
+
+ENSEMBLE: dict[str, str] = {
+    "mean": "edc.training.ensembles:plain_mean",
+    "norm": "edc.training.ensembles:norm_mean",
+}
+"""How the logits of several observers become one label."""
+
+
+def implementation(registry: dict[str, str], name: str) -> Any:
+    """The function behind a name of a registry."""
+    return resolve_name(registry[name])
+
+
+def module_of(registry: dict[str, str], name: str) -> str:
+    """Its module below this package."""
+    return registry[name].split(":")[0].removeprefix("edc.")
+
+
+class Optimiser(Model):
+    """Weight decay falls on convolution and linear weights only, unless ``decay_all`` says otherwise."""
+
+    name: Literal["adamw", "sgd"]
+    lr: Positive
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: Fraction = 0.9
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    decay_all: bool = Field(default=False, description="weight decay on biases and norm parameters, too")
+
+
+class Schedule(Model):
+    """The learning rate's factor per epoch: EDC appendix, Eq. 33 for SSRS."""
+
+    name: Annotated[str, OneOf(SCHEDULE)]
+    zeta: float = Field(default=1.0, ge=1, description="flattens the cosine: 1 ends at 0, 2 at one half")
+    milestones: list[Fraction] = Field(default=[0.8, 0.9, 0.95], description="multistep: shares of the epochs")
+    factor: Fraction = Field(default=0.5, description="multistep: applied at each milestone")
+    warmup: int = Field(default=0, ge=0, description="epochs of a linear rise from 1 %, before the schedule begins")
+
+
+class Initialise(Model):
+    """Where the pixels start."""
+
+    method: Annotated[str, OneOf(INITIALISE)] = "real"
+    draw: Literal["independent", "softmin", "distinct"] = Field(
+        default="independent", description="from real images or a pool: repeats may occur, are avoided, are excluded"
+    )
+    candidates: int = Field(default=300, ge=1, description="composites: training images of a class that are scored")
+    crops: int = Field(default=5, ge=1, description="composites: crops of each of them, the best of which counts")
+    crop_scale: Area = Field(default=(0.08, 1.0), description="composites: share of the image a crop takes")
+    factor: int = Field(default=1, ge=1, le=8, description="composites: crops a side of the tiled image")
+    pool: int | None = Field(
+        default=None,
+        ge=1,
+        description="composites: make so many a class and draw from them; null: the best as ranked",
+    )
+    source: str | None = Field(default=None, description="imported: name of a set that `edc import` brought in")
+
+
+class Match(Model):
+    """Statistics matching.
+
+    ``none`` leaves the images as initialised; ``bn`` matches BN layers to their own running statistics (SRe2L);
+    ``layers`` adds convolutions with patches (G-VBSM); ``category`` adds the target of the images' classes (EDC).
+    """
+
+    method: Literal["none", "bn", "layers", "category"] = "category"
+    weight: float = Field(default=0.01, ge=0, description="of the matching loss beside cross-entropy")
+    alpha: Fraction = Field(
+        default=0.5, description="category: share of the global target; 1 - alpha falls on the class target"
+    )
+    first_hook: float = Field(default=10.0, ge=0, description="weight of the first hook, whose input is the image")
+    ema: Fraction = Field(default=0.8, description="rho: how much of the running statistic survives a visit")
+    ema_init: Literal["first", "zero"] = Field(default="first", description="running statistic before the first visit")
+    carry: bool = Field(default=False, description="keep the running statistic from one group of images to the next")
+    swap_class_patch: bool = Field(
+        default=False, description="exchange cell means and variances of the class target, as EDC's published code does"
+    )
+    drop: Fraction = Field(default=0.0, description="probability to skip a convolution's hook in a visit")
+
+
+class Regularise(Model):
+    """The third term of the synthesis loss."""
+
+    method: Annotated[str, OneOf(REGULARISE)] = "none"
+    weight: float = Field(default=0.25, ge=0)
+    beta: Fraction = Field(default=0.99, description="flatness: decay of the averaged images")
+    tau: Positive = Field(default=4.0, description="temperature of logits or eigenvalues")
+    reduction: Literal["element_mean", "batch_mean"] = "batch_mean"
+    radius: Positive = Field(default=0.05, description="sam: how far to step, in normalised pixel space (L2)")
+    normalise: bool = Field(default=False, description="densification: divide the Gram matrix by the number of pixels")
+
+
+class Curriculum(Model):
+    """CDA's curriculum: the smallest crop falls from the whole image to ``crop_scale[0]`` until the milestone."""
+
+    name: Annotated[str, OneOf(CURRICULUM)] = "none"
+    milestone: Fraction = Field(default=1.0, description="share of the iterations after which it is over")
+
+
+class SynthesisAugment(Model):
+    """One crop, one flip and one roll per iteration, shared by the group."""
+
+    pad: int = Field(default=0, ge=0, description="zero-pad by so many pixels and cut out at random, before the crop")
+    crop_scale: Area = (0.5, 1.0)
+    crop_ratio: Range = (0.75, 4 / 3)
+    curriculum: Curriculum = Curriculum()
+    flip: bool = True
+    roll: Shifts = Field(default=(0, 0), description="circular shift along both axes, smallest and largest, pixels")
+
+
+class Optimise(Model):
+    """Adam on the pixels, cosine learning rate, one group of images after the other."""
+
+    iterations: int = Field(ge=0)
+    lr: Positive = 0.05
+    betas: tuple[Decay, Decay] = (0.5, 0.9)
+    group: int = Field(default=0, ge=0, description="images matched together; 0: all of a round")
+    rounds: int = Field(
+        default=1,
+        ge=0,
+        description="the set is made in so many rounds of all classes; 0: one image a class each",
+    )
+
+
+class SynthesisChoices(Model):
+    """The choices of a recipe that make its images."""
+
+    initialise: Initialise = Initialise()
+    match: Match = Match()
+    regularise: Regularise = Regularise()
+    augment: SynthesisAugment = SynthesisAugment()
+    optimise: Optimise
+    jpeg: int | None = Field(
+        default=None, ge=1, le=100, description="quality of a JPEG round trip (4:2:0) before storing; null: lossless"
+    )
+
+
+class RandAugment(Model):
+    """RandAugment (Cubuk et al. 2020): operations per image and their strength on a scale of 31."""
+
+    ops: int = Field(default=2, ge=1, le=14)
+    magnitude: int = Field(default=9, ge=0, le=30)
+
+
+class LabelChoices(Model):
+    """How images are augmented before the observers label them; the student replays the same."""
+
+    pad: int = Field(default=0, ge=0, description="zero-pad by so many pixels and cut out at random, before the crop")
+    crop_scale: Area = (0.5, 1.0)
+    crop_ratio: Range = (0.75, 4 / 3)
+    mix: Literal["none", "cutmix", "mixup"] = "cutmix"
+    mixup_alpha: Positive = Field(default=0.8, description="mixup: of the Beta distribution the share is drawn from")
+    shuffle: int = Field(default=1, ge=1, le=8, description="RDED: permute the strips of an n by n tiling")
+    randaugment: RandAugment | None = None
+    source: Annotated[str, OneOf(LABELS)] = Field(
+        default="observers", description="imported: the labels that came with an imported set"
+    )
+    ensemble: Annotated[str, OneOf(ENSEMBLE)] = "mean"
+    min_accuracy: Fraction | None = Field(
+        default=None, description="hold-out accuracy below which an observer is refused; null: twice chance"
+    )
+    seed: int = Field(default=42, ge=0)
+
+
+class Loss(Model):
+    """``mse_ce``: squared error of logits plus weighted cross-entropy with the hard label; ``kl``: distillation."""
+
+    name: Annotated[str, OneOf(LOSS)] = "mse_ce"
+    ce_weight: float = Field(default=0.025, ge=0)
+    temperature: Positive = 20.0
+    squared: bool = Field(default=False, description="kl: times the temperature squared")
+
+
+class StudentChoices(Model):
+    """How a student is trained and judged."""
+
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=2)
+    loss: Loss = Loss()
+    optimiser: Optimiser
+    schedule: Schedule
+    ema: Fraction | None = Field(default=0.99, description="decay of the averaged weights that are judged; null: none")
+    validations: int = Field(default=10, ge=1, description="how often the test set is looked at; the last epoch always")
+
+    @model_validator(mode="after")
+    def _warmup(self) -> StudentChoices:
+        if self.schedule.warmup >= self.epochs:
+            raise ValueError(f"schedule.warmup = {self.schedule.warmup}: expected fewer than the {self.epochs} epochs")
+        return self

@@ -1,0 +1,268 @@
+"""The typed parameters: one model per section of ``params.yaml``, every value with its type and range.
+
+A plan (``params.yaml``) has one dictionary per stage and one entry, a row, per run. Rows name the rows they build on.
+The models refuse unknown keys, so a misspelt value cannot be silently ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from edc.config.analysis import AnalysisChoices
+from edc.config.choices import SCORED, LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
+from edc.errors import unknown_name
+from edc.config.validation import Area, Model, Positive, Seeds
+
+
+class Machine(Model):
+    """Where and how a run computes. Threads are part of the plan because they change the last bits of a sum."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(default=2, ge=1, le=256, description="CPU threads of one run")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        description="of the networks' passes; weights, statistics and losses are float32, and the analysis's slopes",
+    )
+    memory: float | None = Field(
+        default=None,
+        gt=0,
+        description="GB a GPU's synthesis may plan with; null: half of what the GPU has for each run",
+    )
+
+
+class Dataset(Model):
+    """The original labelled images and the facts every stage needs about them."""
+
+    name: str
+    family: str = Field(description="which per-data-set values of recipes and protocols apply")
+    kind: str = Field(description="digits, parquet, folder, tiny_imagenet or torchvision")
+    root: str | None = Field(
+        default=None, description="relative path, or null: from `edc plan --data` or EDC_DATA_<NAME>"
+    )
+    source: str | None = Field(default=None, description="torchvision's class name, for kind torchvision")
+    image_size: int = Field(ge=4, le=1024, description="side in pixels")
+    channels: Literal[1, 3] = 3
+    classes: int = Field(ge=2, le=100_000)
+    class_names: list[str] | None = Field(
+        default=None, description="class folders in label order, others are left out; null: all, sorted by name"
+    )
+    streamed: bool = Field(default=False, description="decode anew in every epoch instead of holding all in memory")
+    mean: list[float]
+    std: list[Positive]
+    pad: int = Field(default=4, ge=0, description="random-crop padding for real images, pixels")
+    crop_scale: Area | None = Field(
+        default=None, description="real images: crop a random share of the area and resize, instead of padding"
+    )
+    resize: int | None = Field(
+        default=None,
+        ge=4,
+        description="shorter side, pixels, before the centre crop; null: image_size",
+    )
+    flip: bool = Field(default=True, description="whether a mirrored image keeps its class")
+    val_fraction: float = Field(default=0.1, ge=0, le=0.5, description="share of the training images never trained on")
+    split_seed: int = Field(default=0, ge=0)
+    train_per_class: int | None = Field(default=None, ge=1, description="keep at most so many training images a class")
+    test_per_class: int | None = Field(default=None, ge=1)
+    image_column: str = "img"
+    label_column: str = "label"
+    unreadable_limit: int = Field(default=0, ge=0, description="unreadable images tolerated before the run stops")
+
+    @model_validator(mode="after")
+    def _channels(self) -> Dataset:
+        if self.class_names is not None and len(self.class_names) != self.classes:
+            raise ValueError(f"class_names has {len(self.class_names)} names; expected {self.classes}, as classes says")
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(f"resize = {self.resize}: expected at least image_size, {self.image_size}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"mean and std need {self.channels} values, one per channel")
+        return self
+
+
+class PretrainRow(Model):
+    """One observer trained on the dataset."""
+
+    dataset: str
+    network: str
+    weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
+    epochs: int = Field(ge=0, description="0 keeps the loaded weights as they are")
+    batch: int = Field(ge=2)
+    optimiser: Optimiser
+    schedule: Schedule
+    seed: int = Field(ge=0)
+
+
+class StatisticsRow(Model):
+    """One pass over the dataset for a group of observers."""
+
+    dataset: str
+    observers: list[str] = Field(min_length=1)
+    patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
+    batch: int = Field(ge=2)
+    class_variance: Literal["within", "mixture"] = Field(
+        default="within",
+        description="class target: mean within-image variance, or that plus the variance of means",
+    )
+    seed: int = Field(ge=0)
+
+
+class SynthesizeRow(SynthesisChoices):
+    """One condensed set. ``recipe`` is the first that asked for it; others with the same values share it."""
+
+    dataset: str
+    recipe: str
+    ipc: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    statistics: str | None = Field(default=None, description="needed where layers or categories are matched")
+    observers: list[str] = Field(default=[], description="matched, in visiting order")
+    scorers: list[str] = Field(default=[], description="score crops or give features for the initial images")
+
+    @model_validator(mode="after")
+    def _needs(self) -> SynthesizeRow:
+        if self.optimise.iterations and not self.observers:
+            raise ValueError("observers must not be empty when optimise.iterations > 0")
+        if self.optimise.iterations and self.match.method in ("layers", "category") and self.statistics is None:
+            raise ValueError(f"statistics must name a row when match.method is {self.match.method!r}")
+        if self.initialise.method in SCORED and not self.scorers:
+            raise ValueError(f"scorers must not be empty when initialise.method is {self.initialise.method!r}")
+        return self
+
+
+class RelabelRow(LabelChoices):
+    """The stored soft labels of one condensed set."""
+
+    dataset: str
+    images: str
+    observers: list[str] = Field(min_length=1)
+    flip: bool
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+
+
+def twice_chance(classes: int) -> float:
+    """The accuracy every observer must reach unless its row says otherwise: twice chance, or with few classes
+    a quarter of the way from chance to certainty."""
+    return min(2 / classes, 0.25 + 0.75 / classes)
+
+
+class StudentRow(StudentChoices):
+    """One student network on one condensed set under one protocol, for every seed."""
+
+    dataset: str
+    recipe: str
+    ipc: int = Field(ge=0, description="images per class; 0: the whole training set")
+    student: str
+    protocol: str
+    regime: Literal["soft", "static", "hard"]
+    images: str | None = Field(default=None, description="a synthesize row; null: train on the dataset itself")
+    labels: str | None = Field(default=None, description="a relabel row")
+    seeds: Seeds
+
+    @model_validator(mode="after")
+    def _upstream(self) -> StudentRow:
+        if (self.images is None) != (self.ipc == 0) or (self.images is None) != (self.labels is None):
+            raise ValueError("images and labels must be given, or both be null and ipc be 0")
+        if self.images is None and self.regime != "hard":
+            raise ValueError(f"regime = {self.regime!r}: the dataset itself has hard labels only")
+        return self
+
+
+Split = Literal["test", "val"]
+"""Splits of a dataset that students are judged on."""
+SPLIT = "the images students are evaluated on; val: held-out training images, for choosing settings"
+
+
+class EvaluateRow(StudentRow):
+    """A student judged on the whole test set, or on the training images that nobody trains on."""
+
+    variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
+    changed: bool = Field(
+        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
+    )
+    split: Split = Field(default="test", description=SPLIT)
+
+
+class ContinualRow(StudentRow):
+    """Class-incremental learning: in each step a fresh student learns from the condensed images of all classes so far.
+
+    The memory is labelled anew in every step, with the choices and observers of ``labels``: no image of a class that is
+    still to come may be mixed in.
+    """
+
+    steps: int = Field(ge=2, description="the classes come in so many portions of equal size, give or take one")
+    orders: Seeds = Field(description="of the classes: 0 is the label order, others are seeds of a permutation")
+
+
+class SlimmingRow(StudentRow):
+    """Network slimming (Liu et al. 2017) with a condensed set as the only data."""
+
+    sparsity: float = Field(ge=0, description="weight of the L1 norm of BN scales")
+    ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
+        min_length=1, description="shares of all channels that are removed"
+    )
+    finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
+
+
+class AnalysisRow(StudentRow, AnalysisChoices):
+    """EDC's Figure 2 on one condensed set and one student: flatness, smoothing, matching and small batches."""
+
+    @model_validator(mode="after")
+    def _comparable(self) -> AnalysisRow:
+        if self.images is None:
+            raise ValueError(f"recipe {self.recipe!r} has no condensed images to look into")
+        if self.schedule.name == "smoothing" and self.schedule.zeta == 1:
+            raise ValueError("schedule: expected another than the cosine to 0 it is compared with (zeta 1)")
+        return self
+
+
+class TablesRow(Model):
+    """The tables of one study."""
+
+    evaluate: list[str]
+    continual: list[str] = []
+    slimming: list[str] = []
+    analysis: list[str] = []
+
+
+class Plan(Model):
+    """``params.yaml``: a study spelled out run by run."""
+
+    study: str
+    machine: Machine = Machine()
+    datasets: dict[str, Dataset]
+    pretrain: dict[str, PretrainRow] = {}
+    statistics: dict[str, StatisticsRow] = {}
+    synthesize: dict[str, SynthesizeRow] = {}
+    relabel: dict[str, RelabelRow] = {}
+    evaluate: dict[str, EvaluateRow] = {}
+    continual: dict[str, ContinualRow] = {}
+    slimming: dict[str, SlimmingRow] = {}
+    analysis: dict[str, AnalysisRow] = {}
+    tables: dict[str, TablesRow] = {}
+
+    def row(self, stage: str, key: str) -> Any:
+        """The row of one run.
+
+        Raises:
+            EdcError: the plan has no such run.
+        """
+        rows = getattr(self, stage)
+        if key not in rows:
+            raise unknown_name(f"{stage} run", key, rows, f"plan {self.study!r}")
+        return rows[key]
+
+    def borrowed(self, stage: str, key: str) -> str | None:
+        """The relabel row whose values a run follows without reading its files: that of a continual row."""
+        return self.continual[key].labels if stage == "continual" else None
+
+    def resolved(self, stage: str, key: str) -> dict[str, Any]:
+        """Every value one run depends on, as its manifest records them."""
+        row = self.row(stage, key)
+        values = {stage: row.model_dump(mode="json")}
+        if hasattr(row, "dataset"):
+            values["machine"] = self.machine.model_dump(mode="json")
+            if borrowed := self.borrowed(stage, key):
+                values["relabel"] = self.relabel[borrowed].model_dump(mode="json")
+            values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
+        return values

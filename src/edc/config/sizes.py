@@ -1,0 +1,84 @@
+"""How many images a dataset has: from its labels where it lies here, else from what is known of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pkgutil import resolve_name
+
+import numpy as np
+
+from edc.errors import EdcError
+from edc.config.rows import Dataset
+from edc.config.registry import READERS
+
+KNOWN = {
+    "cifar10": (10, 50_000, 10_000),
+    "cifar100": (100, 50_000, 10_000),
+    "tiny_imagenet": (200, 100_000, 10_000),
+    "imagenet10": (10, 13_000, 500),
+    "imagenet1k": (1_000, 1_281_167, 50_000),
+    "imagenet21k": (10_450, 11_060_223, 522_500),
+}
+"""Family -> classes, training and test images (ImageNet-21K-P of Ridnik et al. 2021); ImageNet-10 varies a little."""
+
+LISTED = 200_000
+"""Datasets known to be larger are not listed: that may take minutes."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """How many images a dataset has: to train on, held out of these, to test on; counted from the data or known."""
+
+    train: int
+    val: int
+    test: int
+    counted: bool
+
+
+def count_images(dataset: Dataset) -> Images:
+    """The sizes of a dataset's splits, from its labels where it lies here, else from what is known of its family.
+
+    Raises:
+        EdcError: there are no data here, and nothing is known of them.
+    """
+    classes, *known = KNOWN.get(dataset.family, (0, 0, 0))
+    if classes != dataset.classes:
+        known = []
+    parts: list[Counter[int]] = []
+    try:
+        if sum(known) <= LISTED:
+            parts = [_listed(dataset, part) for part in ("train", "test")]
+    except EdcError as error:
+        if not known:
+            raise EdcError(f"{error}; the cost needs the number of images") from None
+    counted = bool(parts)
+    parts = parts or [_even(total, dataset.classes) for total in known]
+    train, val = (_cut(parts[0], dataset, split) for split in ("train", "val"))
+    most = dataset.test_per_class
+    test = sum(count * (size if most is None else min(size, most)) for size, count in parts[1].items())
+    return Images(train, val, test, counted)
+
+
+def _listed(dataset: Dataset, part: str) -> Counter[int]:
+    """How many classes have how many images, from the labels; nothing is decoded."""
+    from edc.data.source import restrict
+
+    source = restrict(resolve_name(READERS[dataset.kind])(dataset, part), dataset.class_names)
+    return Counter(np.bincount(source.labels, minlength=dataset.classes).tolist())
+
+
+def _even(total: int, classes: int) -> Counter[int]:
+    size, rest = divmod(total, classes)
+    return Counter({size: classes - rest, size + 1: rest})
+
+
+def _cut(sizes: Counter[int], dataset: Dataset, split: str) -> int:
+    """Images of `train` or `val`, by the rule that cuts them; it depends on a class's size alone."""
+    from edc.data.sets import training_rows
+
+    def rows(size: int) -> int:
+        labels = np.zeros(size, np.int64)
+        return len(training_rows(labels, split, dataset.val_fraction, dataset.split_seed, dataset.train_per_class))  # type: ignore[arg-type]
+
+    return sum(count * rows(size) for size, count in sizes.items() if count and size)

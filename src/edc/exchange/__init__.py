@@ -1,0 +1,1 @@
+"""Condensed sets in the layouts of other tools."""

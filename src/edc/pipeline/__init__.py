@@ -1,0 +1,1 @@
+"""Which rows are up to date, and where they run."""

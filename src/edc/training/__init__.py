@@ -1,0 +1,1 @@
+"""How networks are trained: optimisers, schedules, losses, soft labels, CUDA graphs."""

@@ -1,0 +1,137 @@
+"""What a student's loss looks like: its surroundings, and gradients of batches (EDC section 3.2, Figure 2(b, c))."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.data.rng import generator
+from edc.training.optimisers import student_loss
+
+if TYPE_CHECKING:
+    from edc.config.choices import Loss
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+"""Images (B, C, S, S), soft labels as logits (B, K) or None, and classes (B,)."""
+
+CHUNK = 250
+"""Images of a forward pass."""
+
+
+def direction(model: nn.Module, rng: np.random.Generator) -> list[Tensor]:
+    """A random direction, every filter as long as the model's own (Li et al. 2018, section 4).
+
+    Biases and norm parameters stay as they are, as in the authors' code. Rows of linear layers count as filters.
+
+    Args:
+        model: whose weights give the lengths.
+        rng: of the standard normal draws.
+    """
+    found = []
+    for weight in model.parameters():
+        drawn = torch.from_numpy(rng.standard_normal(weight.shape, dtype=np.float32)).to(weight.device)
+        if weight.dim() < 2:
+            found.append(torch.zeros_like(weight))
+            continue
+        lengths = [w.detach().flatten(1).norm(dim=1) for w in (weight, drawn)]
+        scale = lengths[0] / lengths[1].clamp_min(1e-10)
+        found.append(drawn * scale.view(-1, *[1] * (weight.dim() - 1)))
+    return found
+
+
+@contextlib.contextmanager
+def moved(model: nn.Module, along: Sequence[Tensor], distance: float) -> Iterator[None]:
+    """The model's weights are ``distance`` along a direction inside the block, and exactly their own after it."""
+    own = [weight.data for weight in model.parameters()]
+    for weight, way in zip(model.parameters(), along, strict=True):
+        weight.data = weight.data + distance * way
+    try:
+        yield
+    finally:
+        for weight, data in zip(model.parameters(), own, strict=True):
+            weight.data = data
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Sequence[Batch], loss: Loss | None) -> float:
+    """Mean over images, in evaluation mode; cross-entropy with the classes where ``loss`` is None."""
+    model.eval()
+    total, count = 0.0, 0
+    for x, targets, labels in batches:
+        value = F.cross_entropy(model(x), labels) if loss is None else student_loss(model(x), targets, labels, loss)
+        total, count = total + float(value) * len(x), count + len(x)
+    return total / count
+
+
+def curve(
+    along: Sequence[Tensor], distances: Sequence[float], model: nn.Module, loss: Callable[[], float]
+) -> list[float]:
+    """The loss at every distance along a direction."""
+    found = []
+    for distance in distances:
+        with moved(model, along, distance):
+            found.append(loss())
+    return found
+
+
+def gradient(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
+    """Gradient of the mean loss over a batch with respect to all weights (P,), in evaluation mode.
+
+    In that mode images do not see one another, so the gradient of all is the mean of the gradients of its parts.
+    """
+    model.eval()
+    weights = list(model.parameters())
+    total, count = torch.zeros(sum(w.numel() for w in weights), device=weights[0].device), len(batch[0])
+    for start in range(0, count, CHUNK):
+        x, targets, labels = part(batch, slice(start, start + CHUNK))
+        value = student_loss(model(x), targets, labels, loss)
+        found = torch.autograd.grad(value, weights)
+        total += torch.cat([g.flatten() for g in found]) * (len(x) / count)
+    return total
+
+
+def part(batch: Batch, index: Tensor | slice) -> Batch:
+    """Some of a batch's images."""
+    x, targets, labels = batch
+    return x[index], None if targets is None else targets[index], labels[index]
+
+
+def local_cosines(
+    model: nn.Module, images: Batch, loss: Loss, sizes: Sequence[int], draws: int, rng: np.random.Generator
+) -> tuple[Tensor, dict[int, list[float]]]:
+    """Cosine similarity of the gradient of random batches to that of all images.
+
+    Args:
+        model: the student.
+        images: all of them.
+        loss: what the student minimises.
+        sizes: of the batches; sizes beyond the number of images are left out.
+        draws: batches of each size, without repeats inside a batch.
+        rng: of the draws.
+
+    Returns:
+        The gradient of all images (P,), and the cosines by batch size.
+    """
+    whole = gradient(model, images, loss)
+    count, found = len(images[0]), {}
+    for size in sizes:
+        if size <= count:
+            picks = [torch.from_numpy(rng.choice(count, size, replace=False)).to(whole.device) for _ in range(draws)]
+            found[size] = [cosine(gradient(model, part(images, pick), loss), whole) for pick in picks]
+    return whole, found
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Cosine of the angle between two vectors."""
+    return float(F.cosine_similarity(a.double(), b.double(), dim=0))
+
+
+def directions(model: nn.Module, seed: int, count: int) -> list[list[Tensor]]:
+    """Directions from a seed; models of the same network get the same draws, each in its own lengths."""
+    return [direction(model, generator(seed, "landscape", i)) for i in range(count)]

@@ -1,0 +1,149 @@
+"""Learning-rate schedules: the factor on the base rate at the start of each epoch or iteration."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edc.config.choices import CURRICULUM, SCHEDULE, implementation
+
+if TYPE_CHECKING:
+    from edc.config.choices import Curriculum, Schedule
+
+
+def smoothing(epoch: int, epochs: int, zeta: float) -> float:
+    """Cosine stretched by zeta (EDC section 3.2): zeta 1 ends at 0, zeta 2 at one half."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / (zeta * epochs)))
+
+
+def ssrs(epoch: int, epochs: int, zeta: float) -> float:
+    """Smoothing for five sixths of the run, then a steep linear fall (EDC appendix, Eq. 33); it jumps at 5/6."""
+    if epoch <= 5 * epochs / 6:
+        return smoothing(epoch, epochs, zeta)
+    return 0.5 * (1 + math.cos(5 * math.pi / (6 * zeta))) * (1 - epoch / epochs)
+
+
+def multistep(epoch: int, epochs: int, milestones: list[float], factor: float) -> float:
+    """Times ``factor`` at each milestone, given as a share of the epochs."""
+    # A tiny slack keeps 0.8 * 1000 at 800 whatever the binary fraction says.
+    return factor ** sum(epoch >= share * epochs - 1e-9 for share in milestones)
+
+
+def linear_zeta(epoch: int, epochs: int, zeta: float) -> float:
+    """Linear fall to 1 - 1/zeta: what EDC's published ImageNet-1k code runs where it says cosine."""
+    return 1 - epoch / (zeta * epochs)
+
+
+def alrs(losses: Sequence[float], decay: float = 0.9975, threshold: float = 0.02) -> float:
+    """Adaptive schedule of the paper's ablation: one decay for every epoch whose loss hardly changed.
+
+    Args:
+        losses: training loss of every epoch so far.
+        decay: factor per epoch whose absolute and relative change are both below ``threshold``.
+        threshold: see ``decay``.
+    """
+    pairs = itertools.pairwise(losses)
+    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in pairs)
+    return decay**flat
+
+
+def cosine_iteration(iteration: int, iterations: int) -> float:
+    """Cosine to zero over a synthesis run (EDC section 3.1, after SRe2L)."""
+    return smoothing(iteration, iterations, 1.0)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: what a learning-rate schedule may look at.
+
+    Attributes:
+        epoch: 0-based.
+        epochs: of the whole training.
+        settings: the schedule's values.
+        losses: training loss of every epoch before this one.
+    """
+
+    epoch: int
+    epochs: int
+    settings: Schedule
+    losses: Sequence[float] = ()
+
+
+def constant(now: Moment) -> float:
+    """The base rate throughout."""
+    return 1.0
+
+
+def smoothing_of(now: Moment) -> float:
+    """See :func:`smoothing`."""
+    return smoothing(now.epoch, now.epochs, now.settings.zeta)
+
+
+def ssrs_of(now: Moment) -> float:
+    """See :func:`ssrs`."""
+    return ssrs(now.epoch, now.epochs, now.settings.zeta)
+
+
+def multistep_of(now: Moment) -> float:
+    """See :func:`multistep`."""
+    return multistep(now.epoch, now.epochs, now.settings.milestones, now.settings.factor)
+
+
+def linear_zeta_of(now: Moment) -> float:
+    """See :func:`linear_zeta`."""
+    return linear_zeta(now.epoch, now.epochs, now.settings.zeta)
+
+
+def alrs_of(now: Moment) -> float:
+    """See :func:`alrs`."""
+    return alrs(now.losses)
+
+
+def multiplier(schedule: Schedule, epoch: int, epochs: int, losses: Sequence[float] = ()) -> float:
+    """The factor on the base learning rate in one epoch (0-based), given the losses of the epochs before it.
+
+    With a warm-up of w epochs the factor rises linearly from 1 % (torchvision's reference training), then the schedule
+    runs over the other epochs.
+    """
+    if epoch < schedule.warmup:
+        return 0.01 + 0.99 * epoch / schedule.warmup
+    rest = Moment(epoch - schedule.warmup, epochs - schedule.warmup, schedule, losses[schedule.warmup :])
+    return float(implementation(SCHEDULE, schedule.name)(rest))
+
+
+def no_curriculum(share: float) -> float:
+    """Crops as small as allowed from the start."""
+    return 0.0
+
+
+def step_curriculum(share: float) -> float:
+    """Whole images until the milestone."""
+    return 1.0
+
+
+def linear_curriculum(share: float) -> float:
+    """From whole images to the smallest crop in a straight line."""
+    return 1 - share
+
+
+def cosine_curriculum(share: float) -> float:
+    """From whole images to the smallest crop along half a cosine."""
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def smallest_crop(curriculum: Curriculum, lowest: float, iteration: int, iterations: int) -> float:
+    """Lower limit of the crop's share of the image in one iteration of synthesis (CDA, section 3).
+
+    Args:
+        curriculum: its name, and the share of the iterations after which it is over.
+        lowest: the limit from then on.
+        iteration: 0-based.
+        iterations: of the whole synthesis.
+    """
+    milestone = curriculum.milestone * iterations
+    if iteration >= milestone:
+        return lowest
+    return lowest + (1 - lowest) * float(implementation(CURRICULUM, curriculum.name)(iteration / milestone))

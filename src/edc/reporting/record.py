@@ -1,0 +1,205 @@
+"""``results/runs.csv``, the record of runs: one row per run and seed. Every table and figure is made from it.
+
+Continual learning has a row per order, seed and step, slimming one per seed and ratio. Rows of runs that are not on
+this machine stay, so a fresh clone makes every table without any run folder. Accuracies are in percent.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from edc.errors import EdcError
+from edc.storage import RESULTS, read_text, write_text
+
+PATH = RESULTS / "runs.csv"
+
+TEXT, FLAG, INTEGER, NUMBER = "text", "True or False", "a whole number", "a number"
+DTYPES = {TEXT: "object", FLAG: "boolean", INTEGER: "Int64", NUMBER: "float64"}
+PERCENT, DIFFERENCE, COUNT = (0, 100), (-100, 100), (0, np.inf)
+STAGES = ("pretrain", "statistics", "synthesize", "relabel", "evaluate", "continual", "slimming", "analysis")
+SOURCES = ("run", "earlier", "other data")
+DECIMALS = 6
+
+Columns = dict[str, tuple[str, Any]]
+"""Name of a column -> its kind, and the range or the values it may have."""
+
+COLUMNS: Columns = {
+    "stage": (TEXT, STAGES), "run": (TEXT, None), "dataset": (TEXT, None), "family": (TEXT, None),
+    "subset": (FLAG, None), "recipe": (TEXT, None), "variant": (TEXT, None), "changed": (FLAG, None),
+    "protocol": (TEXT, None), "own_protocol": (TEXT, None), "regime": (TEXT, ("", "soft", "static", "hard")),
+    "ipc": (INTEGER, COUNT), "student": (TEXT, None), "split": (TEXT, ("", "test", "val")), "seed": (INTEGER, COUNT),
+    "order": (INTEGER, COUNT), "step": (INTEGER, COUNT), "classes": (INTEGER, COUNT), "ratio": (NUMBER, (0, 1)),
+    "accuracy": (NUMBER, PERCENT), "best_accuracy": (NUMBER, PERCENT), "accuracy_before": (NUMBER, PERCENT),
+    "forgetting": (NUMBER, DIFFERENCE), "average_accuracy": (NUMBER, PERCENT), "val_accuracy": (NUMBER, PERCENT),
+    "agreement": (NUMBER, PERCENT), "test_images": (INTEGER, COUNT), "epochs": (INTEGER, COUNT),
+    "batch": (INTEGER, COUNT), "precision": (TEXT, None), "steps": (INTEGER, COUNT), "image_bytes": (INTEGER, COUNT),
+    "label_bytes": (INTEGER, COUNT), "channels": (INTEGER, COUNT), "parameters": (INTEGER, COUNT),
+    "macs": (INTEGER, COUNT), "sparsity": (NUMBER, COUNT), "finetune": (INTEGER, COUNT), "training": (TEXT, None),
+    "dataset_digest": (TEXT, None), "test_digest": (TEXT, None), "digest": (TEXT, None), "inputs": (TEXT, None),
+    "version": (INTEGER, COUNT), "seconds": (NUMBER, COUNT), "device": (TEXT, None), "threads": (INTEGER, COUNT),
+    "peak_memory_mb": (INTEGER, COUNT), "peak_gpu_memory_mb": (INTEGER, COUNT), "commit": (TEXT, None),
+    "dirty": (FLAG, None), "torch": (TEXT, None), "python": (TEXT, None), "source": (TEXT, SOURCES),
+}  # fmt: skip
+KEYS = ["stage", "run", "seed", "order", "step", "ratio"]
+"""What tells rows apart, in the order they are sorted by."""
+ENVIRONMENT = [
+    "seconds", "device", "threads", "peak_memory_mb", "peak_gpu_memory_mb", "commit", "dirty", "torch", "python",
+]  # fmt: skip
+"""Columns of ``run.json``, which DVC does not carry."""
+
+
+def read() -> pd.DataFrame:
+    """The record, empty where there is none. Text is "" where it is missing, numbers and flags are NaN or NA.
+
+    Raises:
+        EdcError: a column is missing, or a value is not what its column holds.
+    """
+    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`"))
+
+
+def seconds() -> dict[tuple[str, str], float]:
+    """Seconds that each run took, by stage and key."""
+    runs = read().drop_duplicates(["stage", "run"]).dropna(subset="seconds")
+    return {(stage, run): float(value) for stage, run, value in runs[["stage", "run", "seconds"]].to_numpy()}
+
+
+def write(frame: pd.DataFrame) -> None:
+    """Write the record: equal rows give equal bytes."""
+    write_text(PATH, sort(frame)[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+
+
+def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | None = None) -> pd.DataFrame:
+    """The record with the runs that are on this machine.
+
+    A run's new rows replace all its old ones; where ``run.json`` is missing and the files are the same as the record's,
+    the record's device, commit and versions stay. Old rows of an earlier version of their stage become ``earlier``.
+    Where the new runs read other images of a dataset than old ones did, the old ones become ``other data``.
+
+    Args:
+        old: the record.
+        new: rows of finished runs, the newest run last; see :func:`edc.reporting.collect.collect`.
+        versions: of the stages' numerics now, by stage.
+    """
+    runs = pd.MultiIndex.from_frame(new[["stage", "run"]])
+    kept = old[~pd.MultiIndex.from_frame(old[["stage", "run"]]).isin(runs)].copy()
+    current = kept["stage"].map(versions or {}).astype("Int64")
+    kept.loc[(kept["source"] == "run") & (kept["version"] < current).fillna(False), "source"] = "earlier"
+    columns = [*ENVIRONMENT, "training"]
+    rows = new.merge(old[[*KEYS, "digest", *columns]], how="left", on=[*KEYS, "digest"], suffixes=("", "_old"))
+    for name in columns:
+        rows[name] = rows[name].where(rows[name].notna() & (rows[name] != ""), rows[f"{name}_old"])
+    frame = pd.concat([part for part in (kept, rows[list(COLUMNS)]) if len(part)] or [new], ignore_index=True)
+    return sort(typed(_other_data(frame, new), COLUMNS, str(PATH)))
+
+
+def _other_data(frame: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Mark the rows of other images than the newest run's; unmark those whose images came back."""
+    for column, groups in (("dataset_digest", ["dataset"]), ("test_digest", ["dataset", "split"])):
+        newest = new[new[column] != ""].groupby(groups, as_index=False)[column].last()
+        current = frame[groups].merge(newest, how="left", on=groups)[column].set_axis(frame.index)
+        known = current.notna() & (frame[column] != "")
+        frame.loc[known & (frame[column] == current) & (frame["source"] == "other data"), "source"] = "earlier"
+        frame.loc[known & (frame[column] != current), "source"] = "other data"
+    return frame
+
+
+def comparable(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one version of each dataset; a line on standard error names the others, which are left out."""
+    other = frame["source"] == "other data"
+    for dataset, rows in frame[other].groupby("dataset"):
+        names = rows["run"].drop_duplicates()
+        print(
+            f"edc: {PATH}: {len(names)} run(s) of other images of dataset {dataset!r} than the newest run's are left "
+            f"out of the tables, {names.iloc[0]} first; run them again",
+            file=sys.stderr,
+        )
+    return frame[~other]
+
+
+def sort(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows in the order of the pipeline, then of the keys; no key twice.
+
+    Raises:
+        EdcError: two rows have the same keys.
+    """
+    if (twice := frame.duplicated(KEYS)).any():
+        row = frame[twice].iloc[0]
+        keys = ", ".join(f"{name} {row[name]}" for name in KEYS[2:] if pd.notna(row[name]))
+        raise EdcError(f"{PATH}: {row['stage']} {row['run']}: two rows for {keys or 'the run'}; delete one")
+    order = frame["stage"].map(STAGES.index)
+    frame = frame.assign(_order=order).sort_values(["_order", *KEYS[1:]], kind="stable", ignore_index=True)
+    return frame.drop(columns="_order")
+
+
+def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
+    """A CSV file with checked columns, empty where there is none.
+
+    Args:
+        path: the file.
+        columns: what it must hold.
+        remedy: what to do about a damaged file, for the error line.
+
+    Raises:
+        EdcError: a column is missing, or a value is not what its column holds.
+    """
+    text = read_text(path)
+    if text is None:
+        return typed(pd.DataFrame(columns=list(columns), dtype=object), columns, str(path))
+    try:
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise EdcError(f"{path}: damaged ({reason}); {remedy}") from None
+    if missing := [name for name in columns if name not in frame.columns]:
+        raise EdcError(f"{path}: damaged, no column {missing[0]!r}; {remedy}")
+    return typed(frame, columns, str(path), lambda i: f"line {i + 2}")
+
+
+def typed(frame: pd.DataFrame, columns: Columns, where: str, place: Callable[[int], str] | None = None) -> pd.DataFrame:
+    """A frame with these columns, each checked and of its type; a missing column or value is empty.
+
+    Args:
+        frame: of any types.
+        columns: what it must hold.
+        where: the file, for the error line.
+        place: index of a row -> where it stands; None: its first two values.
+
+    Raises:
+        EdcError: a value is not what its column holds.
+    """
+    frame = frame.reindex(columns=list(columns)).astype(object).reset_index(drop=True)
+    typed_columns = {}
+    for name, (kind, allowed) in columns.items():
+        typed_columns[name], wrong, expected = _typed(frame[name], kind, allowed)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            at = place(row) if place else " ".join(map(str, frame.iloc[row, :2]))
+            raise EdcError(f"{where}: {at}: {name} = {frame[name][row]!r}: expected {expected}")
+    return pd.DataFrame(typed_columns)
+
+
+def _typed(values: pd.Series, kind: str, allowed: Sequence[Any] | None) -> tuple[pd.Series, pd.Series, str]:
+    """A column in its type, which of its values are wrong, and what was expected instead."""
+    missing = values.isna() | (values == "")
+    if kind == TEXT:
+        values = values.mask(missing, "")
+        if allowed is not None:
+            return values, ~values.isin(allowed), "one of: " + ", ".join(filter(None, allowed))
+        return values, ~values.map(lambda value: isinstance(value, str)), kind
+    if kind == FLAG:
+        values = values.map({True: True, False: False, "True": True, "False": False})
+        return values.astype(DTYPES[kind]), values.isna() & ~missing, kind
+    assert allowed is not None
+    numbers = pd.to_numeric(values.mask(missing, None), errors="coerce").astype("float64").round(DECIMALS)
+    wrong = ~missing & ~(numbers.between(*allowed) & np.isfinite(numbers))
+    if kind == INTEGER:
+        wrong |= ~missing & (numbers % 1 != 0)
+        numbers = numbers.where(~wrong)
+    upper = f" to {allowed[1]}" if np.isfinite(allowed[1]) else " on"
+    return numbers.astype(DTYPES[kind]), wrong, f"{kind} from {allowed[0]}{upper}"

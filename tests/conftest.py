@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import support
 
 
 @pytest.fixture(scope="session")
 def golden() -> dict[str, Any]:
     """Numbers the published code computes from small inputs."""
-    return json.loads((Path(__file__).parent / "golden" / "edc.json").read_text())
+    return support.golden("edc")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

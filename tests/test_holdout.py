@@ -8,7 +8,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import laboratory as lab
+from support import laboratory as lab
 import pytest
 
 from edc.exchange import card

@@ -6,7 +6,7 @@ import copy
 import random
 from pathlib import Path
 
-import laboratory
+from support import laboratory
 import pytest
 from dvc.lock import make_lock
 from dvc.utils.serialize import load_yaml, modify_yaml

@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
-import laboratory
+from support import laboratory
 import pytest
 import torch
 from filelock import FileLock

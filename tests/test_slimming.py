@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import laboratory as lab
+from support import laboratory as lab
 import numpy as np
 import pytest
 import torch

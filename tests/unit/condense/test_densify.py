@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edc.config.choices import Regularise
 from edc.condense.densify import densification, same_size_classes, spectrum_divergence, vectors
+from edc.config.choices import Regularise
 
 
 def views(n: int, size: int = 8, strength: float = 0.05, seed: int = 0) -> Tensor:

@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.func import functional_call
 
+from edc.config.rows import Dataset, EvaluateRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import batches_of
 from edc.data.sets import ImageSet
-from edc.config.rows import Dataset, EvaluateRow
+from edc.training.optimisers import accuracy
 from edc.training.schedules import multiplier
 from edc.training.students import Student, accuracies
-from edc.training.optimisers import accuracy
 
 CPU = torch.device("cpu")
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)

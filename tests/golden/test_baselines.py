@@ -6,20 +6,26 @@ the reason, or belong to another test file; the last test sees to it that none i
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support import REPOSITORY, golden
 from torch import Tensor, nn
 
 from edc import nets
-from edc.config import layers as layering
+from edc.condense.composites import best_crops, best_images, padded, scores, tile
+from edc.condense.densify import spectrum_divergence
+from edc.condense.engine import Observer, Progress, synthesize
+from edc.condense.initialise import groups_of
+from edc.condense.matching import StatisticsMatcher, skipped_hooks
+from edc.condense.moments import grid
+from edc.condense.watching import Hook, Watcher
 from edc.config import files as studies
+from edc.config import layers as layering
 from edc.config.choices import (
     Curriculum,
     LabelChoices,
@@ -30,25 +36,19 @@ from edc.config.choices import (
     StudentChoices,
     SynthesisChoices,
 )
-from edc.condense.composites import best_crops, best_images, padded, scores, tile
-from edc.stages.continual import class_portions
+from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser, cutmix_box, paste, shared_crop
 from edc.data.crops import CropDraws, crop_boxes, draw_crops
 from edc.data.mixing import mixup, shuffle_strips
-from edc.condense.densify import spectrum_divergence
-from edc.condense.engine import Observer, Progress, synthesize
-from edc.condense.initialise import groups_of
-from edc.training.ensembles import norm_mean, plain_mean
-from edc.condense.matching import StatisticsMatcher, skipped_hooks
-from edc.condense.moments import grid
 from edc.nets import weight_decay_groups
-from edc.config.rows import SynthesizeRow
-from edc.training.schedules import cosine_iteration, multiplier, smallest_crop
+from edc.training.ensembles import norm_mean, plain_mean
+from edc.training.incremental import class_steps
 from edc.training.optimisers import student_loss
-from edc.condense.watching import Hook, Watcher
+from edc.training.schedules import cosine_iteration, multiplier, smallest_crop
+from edc.training.sources import label_bytes
+from edc.training.teachers import joint_label
 
-TESTS = Path(__file__).parent
-GOLDEN: dict[str, Any] = json.loads((TESTS / "golden" / "baselines.json").read_text())
+GOLDEN: dict[str, Any] = golden("baselines")
 NEAR = {"rtol": 0, "atol": 1e-6}
 LOSS = {"rtol": 0, "atol": 2e-6}
 """Of losses and gradients, sums of many float32 values."""
@@ -360,17 +360,13 @@ def test_distillation(case: dict[str, Any]) -> None:
 
 @checks("fkd_and_mixing.fp16_label_roundtrip")
 def test_labels_in_half_precision(case: dict[str, Any]) -> None:
-    from edc.stages.relabel import ensemble
-
-    stored = ensemble(torch.tensor([case["teacher"]]), LabelChoices())
+    stored = joint_label(torch.tensor([case["teacher"]]), LabelChoices().ensemble)
     assert stored.dtype == torch.float16
     assert stored.tolist() == case["half"]
 
 
 @checks("fkd_and_mixing.fkd_storage_GB")
 def test_bytes_of_labels(case: dict[str, float]) -> None:
-    from edc.stages.evaluate import label_bytes
-
     classes = {"in1k": 1000, "in21k": 10_450, "tiny": 200, "cifar100": 100, "cifar10": 10}
     for name, expected in case.items():
         data, ipc, epochs = name.split("_")
@@ -498,7 +494,7 @@ STUDENTS = {"resnet18_modified": "resnet18", "resnet101_modified": "resnet101", 
 
 @pytest.fixture
 def workflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(TESTS.parent)
+    monkeypatch.chdir(REPOSITORY)
 
 
 def families() -> set[str]:
@@ -732,9 +728,9 @@ def test_convolutions_are_skipped_by_chance(case: dict[str, float]) -> None:
 
 
 @checks("sre2l_cl.classes_per_step")
-def test_portions_of_tiny_imagenet(case: int) -> None:
+def test_steps_of_tiny_imagenet(case: int) -> None:
     steps = find("sre2l_cl.steps")
-    assert [len(portion) for portion in class_portions(200, steps, 0)] == [case] * steps
+    assert [len(step) for step in class_steps(200, steps, 0)] == [case] * steps
 
 
 ASSERTED.add("sre2l_cl.steps")
@@ -753,6 +749,6 @@ def test_every_group_is_asserted_or_excused() -> None:
 
 @pytest.mark.parametrize("section", ELSEWHERE)
 def test_the_other_sections_are_asserted_elsewhere(section: str) -> None:
-    others = [path for path in TESTS.rglob("test_*.py") if path != Path(__file__)]
+    others = [path for path in (REPOSITORY / "tests").rglob("test_*.py") if path.name != "test_baselines.py"]
     texts = [path.read_text(encoding="utf-8") for path in others]
-    assert any("baselines.json" in text and f'"{section}"' in text for text in texts)
+    assert any("baselines" in text and f'"{section}"' in text for text in texts)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from edc.nets import check_name
-from edc.config.rows import Dataset
-from edc.config.registry import READERS
-from edc.training.schedules import multiplier
 from edc.config.files import DatasetFile, names, read
+from edc.config.registry import READERS
+from edc.config.rows import Dataset
+from edc.nets import check_name
+from edc.training.schedules import multiplier
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = [path.stem for path in sorted((ROOT / "workflow" / "datasets").glob("*.yaml"))]
 
 

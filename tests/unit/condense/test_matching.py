@@ -11,16 +11,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import close, random_normal, random_targets, relative_difference, small_network
+from support.layers import close, random_normal, random_targets, relative_difference, small_network
 from torch import Tensor, nn
 
 from edc import nets
-from edc.config.choices import Match
-from edc.condense.matching import StatisticsMatcher, skipped_hooks, swapped_cells
-from edc.nets.placing import placed
 from edc.bench.reference import Oracle
-from edc.stages.statistics import ClassSums
+from edc.condense.matching import StatisticsMatcher, skipped_hooks, swapped_cells
 from edc.condense.watching import Hook, Watcher, running_statistics
+from edc.config.choices import Match
+from edc.nets.placing import placed
+from edc.stages.statistics import ClassSums
 
 LOSS = {"rtol": 0, "atol": 1e-4}
 EMA = {"rtol": 0, "atol": 1e-6}

@@ -16,12 +16,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from edc.condense.composites import composites
+from edc.condense.initialise import Start
+from edc.config.rows import Dataset, SynthesizeRow
 from edc.data import pictures
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
 from edc.data.sets import StreamedSet, load_split
-from edc.condense.initialise import Start
-from edc.config.rows import Dataset, SynthesizeRow
 
 NAMES, EACH, SIDE = ("ant", "bee"), 12, 16
 

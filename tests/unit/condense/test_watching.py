@@ -10,15 +10,15 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from layers import close, random_normal, relative_difference, small_network
+from support.layers import close, random_normal, relative_difference, small_network
 from torch import Tensor, nn
 
 from edc import nets
-from edc.config.choices import Match
-from edc.condense.moments import grid, to_grid
-from edc.nets.placing import placed
 from edc.bench.reference import Oracle, plain_statistics
+from edc.condense.moments import grid, to_grid
 from edc.condense.watching import Watcher, running_statistics
+from edc.config.choices import Match
+from edc.nets.placing import placed
 
 
 def watched(x: Tensor, patch: int) -> Watcher:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edc.stages.context import Job
 from edc.config.rows import Plan
+from edc.stages.context import Job
 
 DATA: dict[str, Any] = {
     "name": "tiny", "family": "digits", "kind": "digits", "image_size": 8, "channels": 1, "classes": 10,

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.data.augment import Normaliser
-from edc.data.sets import ImageSet
-from edc.errors import EdcError
 from edc.condense.initialise import Start, avoiding_probabilities, groups_of, pick
 from edc.condense.initialise import initial_images as initial_images_of
 from edc.config.rows import Dataset, SynthesizeRow
+from edc.data.augment import Normaliser
+from edc.data.sets import ImageSet
+from edc.errors import EdcError
 
 
 def row(

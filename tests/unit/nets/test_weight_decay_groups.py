@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
+from support import golden
 from torch import nn
 
 from edc import nets
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "edc.json").read_text())["weight_decay_groups"]
+GOLDEN = golden("edc")["weight_decay_groups"]
 
 
 def names(model: nn.Module, group: dict) -> list[str]:

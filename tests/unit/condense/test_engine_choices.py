@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_engine import CLASSES, NORMALISER, SHAPE, make_observers, network, row, start
+from support.synthesis import CLASSES, NORMALISER, SHAPE, make_observers, network, row, start
 from torch import Tensor, nn
 
-from edc.config.choices import SynthesisAugment
 from edc.condense.engine import Observer, Progress, augmentation, step, synthesize
-from edc.errors import EdcError
 from edc.condense.initialise import groups_of
-from edc.config.rows import SynthesizeRow
 from edc.condense.watching import Watcher
+from edc.config.choices import SynthesisAugment
+from edc.config.rows import SynthesizeRow
+from edc.errors import EdcError
 
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}
 

@@ -165,7 +165,7 @@ def test_hashes_tell_classes_images_and_labels_apart():
         (
             {"val_fraction": 0.0},
             "val",
-            "dataset small: holdout is 0.0, so no image is held out; expected above 0",
+            "dataset small: val_fraction is 0.0, so no image is held out; expected above 0",
         ),
         ({"classes": 4}, "train", "memory: 3 classes; expected 4, the dataset's `classes`"),
         (

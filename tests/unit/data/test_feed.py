@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from edc.config.rows import Dataset
 from edc.data import feed as feeding
 from edc.data.augment import Normaliser, pad_crop
 from edc.data.crops import draw_crops
 from edc.data.feed import AHEAD, Feed, ahead
 from edc.data.images import Images, ImageSet
 from edc.data.replay import batches_of
+from edc.data.rng import generator
 from edc.data.sets import load_split
 from edc.errors import EdcError
-from edc.config.rows import Dataset
-from edc.data.rng import generator
 
 N, SIZE = 41, 8
 

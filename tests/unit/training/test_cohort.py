@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from edc.training.cohort import Cohort, draws
-from edc.pipeline.devices import same_every_time
-from edc.nets import build
+from edc.condense.watching import Watcher
 from edc.config.rows import Dataset, EvaluateRow
+from edc.nets import build
+from edc.pipeline.devices import same_every_time
+from edc.training.cohort import Cohort, draws
 from edc.training.cuda_graphs import Recorded
 from edc.training.students import Student
-from edc.condense.watching import Watcher
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DATASET = Dataset.model_validate(

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edc.stages.statistics import ClassSums
-from edc.storage import read_tensors, write_tensors
+from edc.condense.class_sums import ClassSums
 from edc.condense.watching import Hook, Watcher
+from edc.storage import read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 

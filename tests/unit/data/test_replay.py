@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from edc.config.rows import RelabelRow
 from edc.data import randaugment
 from edc.data.augment import Normaliser
 from edc.data.replay import EpochDraws, Replay
-from edc.config.rows import RelabelRow
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 N, SIZE = 10, 8

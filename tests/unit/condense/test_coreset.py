@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from edc import nets
 from edc.condense.coreset import centres, class_features, features, herd, herding, kmeans
+from edc.condense.initialise import Start, initial_images
+from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-from edc.condense.initialise import Start, initial_images
-from edc.config.rows import Dataset, SynthesizeRow
 
 
 class Flat(nn.Module):

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc.condense.composites import best_crops, best_images, composites, padded, scores, tile
-from edc.data.augment import Normaliser
-from edc.data.crops import draw_crops
-from edc.data.sets import ImageSet
-from edc.errors import EdcError
 from edc.condense.initialise import Start, initial_images, pick
 from edc.config.rows import Dataset, SynthesizeRow
+from edc.data.augment import Normaliser
+from edc.data.crops import draw_crops
 from edc.data.rng import generator
+from edc.data.sets import ImageSet
+from edc.errors import EdcError
 
 SIZE = 8
 

@@ -29,10 +29,10 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def job(network: str, weights: str | None = None, classes: int = 5) -> Any:
     """A run whose upstream is one trained observer."""
     return SimpleNamespace(
-        device="cpu",
+        device=torch.device("cpu"),
         precision=torch.float32,
         dataset=SimpleNamespace(classes=classes, image_size=SIZE, channels=3),
-        upstream=lambda stage, key: {"params": {stage: {"network": network, "weights": weights}}},
+        manifest=lambda stage, key: {"params": {stage: {"network": network, "weights": weights}}},
     )
 
 
@@ -40,7 +40,7 @@ def trained(network: str, weights: str | None = None) -> nn.Module:
     """A network after a step or two, filed as pretrain does; the library's own weights are stood in for."""
     model = nets.build(network, classes=5, image_size=SIZE, seed=1, weights=weights, load=False)
     model(torch.randn(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)))  # moves running statistics
-    write_tensors(Path("results/pretrain/o/weights.safetensors"), model.state_dict())
+    write_tensors(Path("runs/pretrain/o/weights.safetensors"), model.state_dict())
     return model.eval()
 
 
@@ -78,13 +78,11 @@ def test_pretrained_inceptions_rescale_their_input(network: str) -> None:
 @pytest.mark.parametrize(("network", "name"), [("convnet_w32", "classifier.weight"), ("timm:resnet10t", "fc.weight")])
 def test_weights_of_other_classes_are_refused(network: str, name: str) -> None:
     trained(network)
-    with pytest.raises(
-        EdcError, match=rf"results/pretrain/o/weights.safetensors do not fit the network: {name} has"
-    ) as e:
+    with pytest.raises(EdcError, match=rf"runs/pretrain/o/weights.safetensors do not fit the network: {name} has") as e:
         load_observer(job(network, classes=6), "o")
     assert "\n" not in str(e.value)
 
 
 def test_missing_weights_are_named() -> None:
-    with pytest.raises(EdcError, match=r"results/pretrain/o/weights.safetensors: no such file"):
+    with pytest.raises(EdcError, match=r"runs/pretrain/o/weights.safetensors: no such file"):
         load_observer(job("convnet_w32"), "o")

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.config.analysis import MixtureSizes
 from edc.condense.mixtures import (
     Mixture,
     class_mixture,
@@ -26,6 +25,7 @@ from edc.condense.mixtures import (
     match_mixture,
     moments,
 )
+from edc.config.analysis import MixtureSizes
 
 TINY = 1e-9
 COMPONENT = st.tuples(st.integers(1, 10), st.floats(-8, 8), st.floats(0.3, 4))

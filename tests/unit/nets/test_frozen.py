@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from edc import nets
+from edc.condense.watching import Watcher
 from edc.nets.frozen import FrozenBatchNorm2d, frozen
 from edc.nets.placing import placed
-from edc.condense.watching import Watcher
 
 
 def layer() -> nn.BatchNorm2d:

@@ -36,13 +36,15 @@ def test_the_same_function_in_either_format(name: str) -> None:
     torch.testing.assert_close(answers(placed(copy.deepcopy(model), CPU), x), expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("name", "final"), [("resnet18", True), ("mobilenet_v2_half", True), ("convnet_w32", False)])
-def test_networks_with_batch_norm_lie_channels_last(name: str, last: bool) -> None:
+@pytest.mark.parametrize(
+    ("name", "channels_last"), [("resnet18", True), ("mobilenet_v2_half", True), ("convnet_w32", False)]
+)
+def test_networks_with_batch_norm_lie_channels_last(name: str, channels_last: bool) -> None:
     convolutions = [module for module in placed(network(name), CPU).modules() if isinstance(module, nn.Conv2d)]
     # Of one pixel or one channel a kernel lies in both ways.
     kernels = [c.weight for c in convolutions if c.kernel_size != (1, 1) and c.weight.shape[1] > 1]
     assert kernels
-    assert all(kernel.is_contiguous(memory_format=torch.channels_last) == last for kernel in kernels)
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) == channels_last for kernel in kernels)
 
 
 def test_half_precision_is_close_and_kept_by_a_copy() -> None:

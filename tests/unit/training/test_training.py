@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.config.choices import Loss, Optimiser
+from edc.config.rows import Dataset
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.sets import ImageSet
 from edc.nets import build
-from edc.config.rows import Dataset
 from edc.training.optimisers import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
 
 

@@ -1,0 +1,106 @@
+"""Three small observers, images of three classes and one run of the synthesis loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edc.condense.engine import Observer, Progress, synthesize
+from edc.condense.initialise import groups_of
+from edc.condense.watching import Watcher
+from edc.config.rows import SynthesizeRow
+from edc.data.augment import Normaliser
+from edc.nets.placing import placed
+
+SHAPE = (3, 8, 8)
+CLASSES = 3
+NORMALISER = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+
+
+def row(iterations: int = 6, observers: int = 2, seed: int = 0, **choices: Any) -> SynthesizeRow:
+    optimise = {"iterations": iterations} | choices.pop("optimise", {})
+    return SynthesizeRow.model_validate(
+        {
+            "dataset": "d",
+            "recipe": "r",
+            "ipc": 2,
+            "seed": seed,
+            "statistics": "s",
+            "observers": [f"o{i}" for i in range(observers)],
+            "optimise": optimise,
+            **choices,
+        }
+    )
+
+
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Conv2d(4, 5, 3, padding=1, stride=2),
+            nn.BatchNorm2d(5),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(5, CLASSES),
+        )
+        model(torch.randn(16, *SHAPE))
+        model[-1].weight.data *= 8  # answers that depend on the image
+    return model.eval().requires_grad_(False)
+
+
+def make_observers(
+    settings: SynthesizeRow, precision: torch.dtype = torch.float32, device: str = "cpu"
+) -> list[Observer]:
+    found = []
+    for i, name in enumerate(settings.observers):
+        model = placed(network(i), torch.device(device), precision)
+        size = Watcher(model, 4, SHAPE).size
+        draws = torch.Generator().manual_seed(10 + i)
+        targets = {
+            "global": torch.rand(size, generator=draws).to(device),
+            "classes": torch.rand(CLASSES, size, generator=draws).to(device),
+        }
+        found.append(Observer.make(name, model, settings, 4, SHAPE, targets))
+    return found
+
+
+def start(seed: int = 0, ipc: int = 2) -> tuple[Tensor, Tensor]:
+    draws = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (CLASSES * ipc, *SHAPE), generator=draws, dtype=torch.uint8)
+    return NORMALISER.encode(pixels), torch.arange(CLASSES).repeat_interleave(ipc)
+
+
+def nothing(_: Progress) -> None:
+    pass
+
+
+def made(
+    settings: SynthesizeRow,
+    group: int = 0,
+    images: Tensor | None = None,
+    state: Progress | None = None,
+    after: Callable[[Progress], None] = nothing,
+    observers: list[Observer] | None = None,
+    at_once: int = 1,
+) -> tuple[Tensor, Progress]:
+    initial, labels = start()
+    state = state or Progress()
+    result = synthesize(
+        initial if images is None else images,
+        labels,
+        groups_of(CLASSES, 2, group, 1),
+        observers or make_observers(settings),
+        settings,
+        NORMALISER,
+        state,
+        after,
+        at_once,
+    )
+    return result, state

@@ -24,7 +24,7 @@ class LandscapeSizes(Model):
     """Figure 2(b): losses along random directions; distances are in lengths of the weights, filter by filter."""
 
     extent: Positive = Field(default=1.0, description="how far the curves go to both sides")
-    looks: int = Field(default=17, ge=3, description="points of a curve")
+    points: int = Field(default=17, ge=3, description="points of a curve")
     radius: Positive = Field(default=0.5, description="distance at which the rise of the loss is the sharpness")
     directions: int = Field(default=3, ge=1, description="per seed; both students go along the same")
     images: int = Field(default=1000, ge=1, description="held-out images the loss is taken over, at most")
@@ -33,7 +33,7 @@ class LandscapeSizes(Model):
 class HessianSizes(Model):
     """Figure 2(c), top: curvature of the synthesis loss around its iterates."""
 
-    looks: int = Field(default=5, ge=2, description="iterates, evenly spread, the first and the last among them")
+    points: int = Field(default=5, ge=2, description="iterates, evenly spread, the first and the last among them")
     probes: int = Field(default=4, ge=2, description="random vectors of Hutchinson's estimate")
     step: Positive = Field(
         default=0.05, description="of the differences, in normalised pixels; a learning rate is what Adam moves one by"

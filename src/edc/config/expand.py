@@ -13,7 +13,7 @@ from edc.errors import EdcError, unknown_name
 from edc.config.layers import layers, own_protocol, resolve
 from edc.config.references import check_references
 from edc.nets import check_name
-from edc.config.rows import Dataset, Plan, TablesRow, twice_chance
+from edc.config.rows import Dataset, Plan, StudyRuns, twice_chance
 from edc.config.files import (
     Application,
     DatasetFile,
@@ -53,6 +53,7 @@ class Builder:
             row: the values.
             ignore: names that don't count when rows are compared.
         """
+        row["precision"] = self.study.machine.precision
         identity = repr(sorted((name, value) for name, value in row.items() if name not in ignore))
         if found := self.shared[stage].get(identity):
             return found
@@ -114,14 +115,11 @@ class Builder:
                 self.recipe(name, recipe, ipc, variant, grid)
         self.applications()
         self.group_statistics()
-        named = {stage: list(self.rows[stage]) for stage in TablesRow.model_fields}
         values = {
-            "study": self.name,
-            "machine": _dump(study.machine),
+            "studies": {self.name: {stage: list(self.rows[stage]) for stage in StudyRuns.model_fields}},
+            "machine": study.machine.model_dump(mode="json", exclude={"precision"}),
             "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
             **self.rows,
-            # What is judged on held-out images stands in no table.
-            "tables": {} if study.split == "val" else {self.name: named},
         }
         plan: Plan = validate(Plan, values, self.where)
         check_references(plan, self.where)
@@ -191,7 +189,9 @@ class Builder:
     def statistics(self, name: str) -> str:
         choices = self.files[name].statistics
         key = f"{name}-p{choices.patch}"
-        self.rows["statistics"].setdefault(key, {"dataset": name, "observers": []} | _dump(choices))
+        self.rows["statistics"].setdefault(
+            key, {"dataset": name, "observers": [], "precision": self.study.machine.precision} | _dump(choices)
+        )
         return key
 
     def group_statistics(self) -> None:

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from edc.config.analysis import AnalysisChoices
 from edc.config.choices import Optimiser, Schedule
 from edc.errors import EdcError, unknown_name
-from edc.config.rows import SPLIT, Split, Machine
+from edc.config.rows import PRECISION, SPLIT, Machine, Precision, Split
 from edc.config.validation import Model, Seeds, read_yaml, validate
 
 WORKFLOW = Path("workflow")
@@ -164,6 +164,12 @@ class Analysis(Application, AnalysisChoices):
     """EDC's Figure 2 on our own runs."""
 
 
+class StudyMachine(Machine):
+    """Where a study's runs compute, and how exactly: the precision becomes part of every row."""
+
+    precision: Precision = Field(default="float32", description=PRECISION)
+
+
 class StudyFile(Model):
     """``workflow/studies/NAME.yaml``: what to run."""
 
@@ -182,7 +188,7 @@ class StudyFile(Model):
     continual: list[Continual] = []
     slimming: list[Slimming] = []
     analysis: list[Analysis] = []
-    machine: Machine = Machine()
+    machine: StudyMachine = StudyMachine()
     overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
         default={}, description="values laid over a file's own, by name"
     )

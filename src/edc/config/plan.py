@@ -6,10 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from edc.pipeline import dag
 from edc.config.expand import Builder
 from edc.errors import EdcError
-from edc.pipeline.locking import exchanged
 from edc.config.rows import Plan
 from edc.storage import STATE, read_text, write_text
 from edc.config.files import StudyFile, names, read
@@ -33,30 +31,22 @@ def make_plan(name: str) -> Plan:
 def render(plan: Plan) -> str:
     """``params.yaml`` as text: plain YAML, keys in the order of the models."""
     body = yaml.dump(plan.model_dump(mode="json"), Dumper=DUMPER, sort_keys=False, width=110, default_flow_style=None)
-    return HEADER.format(study=plan.study) + body
+    return HEADER.format(study=" ".join(plan.studies)) + body
 
 
 def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
-    """Write ``params.yaml`` and the ``dvc.yaml`` that belongs to it; each appears whole or not at all.
+    """Write ``params.yaml``; it appears whole or not at all.
 
     Returns:
         Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
     """
     path, kept = root / "params.yaml", None
     text, old = render(plan), read_text(path)
-    with exchanged(plan, root):
-        if old is not None and old != text:
-            kept = root / STATE / "params.previous.yaml"
-            write_text(kept, old)
-        write_text(path, text)
-        write_text(root / "dvc.yaml", dag.render(plan))
+    if old is not None and old != text:
+        kept = root / STATE / "params.previous.yaml"
+        write_text(kept, old)
+    write_text(path, text)
     return kept
-
-
-def write_dag(plan: Plan, root: Path = Path(".")) -> None:
-    """Write the ``dvc.yaml`` of a plan, and leave in ``dvc.lock`` what is locked of its runs."""
-    with exchanged(plan, root):
-        write_text(root / "dvc.yaml", dag.render(plan))
 
 
 def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:

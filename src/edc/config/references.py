@@ -7,7 +7,7 @@ from pathlib import Path
 from edc import STAGES
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
-from edc.config.rows import Plan, StudentRow, TablesRow
+from edc.config.rows import Plan, StudentRow, StudyRuns
 from edc.config.registry import READERS
 from edc.nets.registry import PRUNABLE
 from edc.config.validation import read_yaml, validate
@@ -96,7 +96,7 @@ def check_references(plan: Plan, where: str) -> None:
                     check_name(network)
                 except EdcError as error:
                     raise EdcError(f"{where}: {here}: {error}") from None
-    for key, row in plan.tables.items():
-        for stage in TablesRow.model_fields:
-            for name in getattr(row, stage):
-                need(stage, name, f"tables.{key}")
+    for study, runs in plan.studies.items():
+        for stage in StudyRuns.model_fields:
+            for name in getattr(runs, stage):
+                need(stage, name, f"studies.{study}.{stage}")

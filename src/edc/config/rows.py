@@ -17,14 +17,10 @@ from edc.config.validation import Area, Model, Positive, Seeds
 
 
 class Machine(Model):
-    """Where and how a run computes. Threads are part of the plan because they change the last bits of a sum."""
+    """Where runs compute. No part of a run's identity, although threads change the last bits of a sum."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(default=2, ge=1, le=256, description="CPU threads of one run")
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        description="of the networks' passes; weights, statistics and losses are float32, and the analysis's slopes",
-    )
     memory: float | None = Field(
         default=None,
         gt=0,
@@ -80,10 +76,20 @@ class Dataset(Model):
         return self
 
 
-class PretrainRow(Model):
-    """One observer trained on the dataset."""
+Precision = Literal["float32", "bfloat16"]
+PRECISION = "of the networks' passes; weights, statistics, losses and the analysis's gradients are always float32"
+
+
+class Row(Model):
+    """What every run has."""
 
     dataset: str
+    precision: Precision = Field(default="float32", description=PRECISION)
+
+
+class PretrainRow(Row):
+    """One observer trained on the dataset."""
+
     network: str
     weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
     epochs: int = Field(ge=0, description="0 keeps the loaded weights as they are")
@@ -93,10 +99,9 @@ class PretrainRow(Model):
     seed: int = Field(ge=0)
 
 
-class StatisticsRow(Model):
+class StatisticsRow(Row):
     """One pass over the dataset for a group of observers."""
 
-    dataset: str
     observers: list[str] = Field(min_length=1)
     patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
     batch: int = Field(ge=2)
@@ -107,10 +112,9 @@ class StatisticsRow(Model):
     seed: int = Field(ge=0)
 
 
-class SynthesizeRow(SynthesisChoices):
-    """One condensed set. ``recipe`` is the first that asked for it; others with the same values share it."""
+class SynthesizeRow(SynthesisChoices, Row):
+    """One condensed set. ``recipe`` is the first that names it; others with the same values share it."""
 
-    dataset: str
     recipe: str
     ipc: int = Field(ge=1)
     seed: int = Field(ge=0)
@@ -129,10 +133,9 @@ class SynthesizeRow(SynthesisChoices):
         return self
 
 
-class RelabelRow(LabelChoices):
+class RelabelRow(LabelChoices, Row):
     """The stored soft labels of one condensed set."""
 
-    dataset: str
     images: str
     observers: list[str] = Field(min_length=1)
     flip: bool
@@ -146,10 +149,9 @@ def twice_chance(classes: int) -> float:
     return min(2 / classes, 0.25 + 0.75 / classes)
 
 
-class StudentRow(StudentChoices):
+class StudentRow(StudentChoices, Row):
     """One student network on one condensed set under one protocol, for every seed."""
 
-    dataset: str
     recipe: str
     ipc: int = Field(ge=0, description="images per class; 0: the whole training set")
     student: str
@@ -216,19 +218,19 @@ class AnalysisRow(StudentRow, AnalysisChoices):
         return self
 
 
-class TablesRow(Model):
-    """The tables of one study."""
+class StudyRuns(Model):
+    """The runs of one study, by the stages nothing builds on: their keys."""
 
-    evaluate: list[str]
+    evaluate: list[str] = []
     continual: list[str] = []
     slimming: list[str] = []
     analysis: list[str] = []
 
 
 class Plan(Model):
-    """``params.yaml``: a study spelled out run by run."""
+    """``params.yaml``: studies spelled out run by run."""
 
-    study: str
+    studies: dict[str, StudyRuns]
     machine: Machine = Machine()
     datasets: dict[str, Dataset]
     pretrain: dict[str, PretrainRow] = {}
@@ -239,7 +241,6 @@ class Plan(Model):
     continual: dict[str, ContinualRow] = {}
     slimming: dict[str, SlimmingRow] = {}
     analysis: dict[str, AnalysisRow] = {}
-    tables: dict[str, TablesRow] = {}
 
     def row(self, stage: str, key: str) -> Any:
         """The row of one run.
@@ -249,20 +250,38 @@ class Plan(Model):
         """
         rows = getattr(self, stage)
         if key not in rows:
-            raise unknown_name(f"{stage} run", key, rows, f"plan {self.study!r}")
+            raise unknown_name(f"{stage} run", key, rows, "params.yaml")
         return rows[key]
 
-    def borrowed(self, stage: str, key: str) -> str | None:
-        """The relabel row whose values a run follows without reading its files: that of a continual row."""
-        return self.continual[key].labels if stage == "continual" else None
+    def upstream(self, stage: str, key: str) -> list[tuple[str, str]]:
+        """The runs whose files one run reads, as (stage, key), in a fixed order."""
+        row = self.row(stage, key)
+        if isinstance(row, SynthesizeRow):
+            statistics = [("statistics", row.statistics)] if row.statistics is not None else []
+            return [*_observers(row.observers, row.scorers), *statistics]
+        if isinstance(row, RelabelRow):
+            # Labels that came with an imported set need no teacher.
+            teachers = [] if row.source == "imported" else row.observers
+            return [("synthesize", row.images), *_observers(teachers)]
+        if not isinstance(row, StudentRow):
+            return _observers(getattr(row, "observers", []))
+        if row.images is None or row.labels is None:
+            return []
+        images = ("synthesize", row.images)
+        if isinstance(row, ContinualRow):  # which labels the images of each step itself
+            return [images, *_observers(self.relabel[row.labels].observers)]
+        # The analysis makes the images once more, iteration by iteration.
+        again = self.upstream(*images) if isinstance(row, AnalysisRow) else []
+        return [images, ("relabel", row.labels), *again]
 
     def resolved(self, stage: str, key: str) -> dict[str, Any]:
         """Every value one run depends on, as its manifest records them."""
         row = self.row(stage, key)
-        values = {stage: row.model_dump(mode="json")}
-        if hasattr(row, "dataset"):
-            values["machine"] = self.machine.model_dump(mode="json")
-            if borrowed := self.borrowed(stage, key):
-                values["relabel"] = self.relabel[borrowed].model_dump(mode="json")
-            values["dataset"] = self.datasets[row.dataset].model_dump(mode="json")
+        values = {stage: row.model_dump(mode="json"), "dataset": self.datasets[row.dataset].model_dump(mode="json")}
+        if isinstance(row, ContinualRow) and row.labels is not None:
+            values["relabel"] = self.relabel[row.labels].model_dump(mode="json")
         return values
+
+
+def _observers(*groups: list[str]) -> list[tuple[str, str]]:
+    return [("pretrain", key) for key in dict.fromkeys(key for group in groups for key in group)]

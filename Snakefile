@@ -1,46 +1,107 @@
-# The DAG of the active plan, run in parallel. The runs themselves are listed in src/edc/dag.py, for DVC and for here.
-# Defaults stand in profiles/default/profile.yaml. Seconds and memory of a run stand in its run.json: Snakemake's own
-# benchmarks walk the memory maps of each job twice a second, a seventh of two cores.
+# The pipeline run by run, for many GPUs or a cluster:  snakemake --cores all --resources gpu=4
+#
+# One rule per stage; {key} is a row of that stage in params.yaml. `dvc repro` makes the same runs, stage by stage. Which
+# runs are stale is read from their manifests (edc.pipeline.status), so that Snakemake, DVC and `edc run` agree. Each job
+# leaves a flag, because Snakemake deletes what a job declares before it starts: a run can resume, and one that turns out
+# to be up to date ends at once.
 import sys
+from pathlib import Path
 
-from edc import STAGES
+from edc.config.references import load_plan
 from edc.errors import EdcError
-from edc.pipeline.snake import Tasks
+from edc.pipeline.stages import finish
+from edc.pipeline.status import stale, tables_up_to_date
 
 try:
-    TASKS = Tasks()
+    PLAN = load_plan()
 except EdcError as error:
     sys.exit(f"edc: {error}")
 
+STALE = dict.fromkeys(stale(PLAN))
+GPUS = 0 if PLAN.machine.device == "cpu" else 1
+TABLES = "runs/tables/done"
 
-def shown(task):
-    """What a run leaves, with its pictures and tables marked for `snakemake --report`."""
-    files, looked_at = [], (".png", ".csv") if task.stage == "tables" else (".png",)
-    for path in TASKS.outputs(task):
-        labels = {"run": task.key, "file": path.rpartition("/")[2]}
-        files.append(report(path, category=task.stage, labels=labels) if path.endswith(looked_at) else path)
-    return files
+
+def flag(run):
+    return "runs/{}/{}/done".format(*run)
+
+
+def upstream(stage):
+    """Flags of the stale runs that a run builds on."""
+    return lambda wildcards: [flag(run) for run in PLAN.upstream(stage, wildcards.key) if run in STALE]
+
+
+if workflow.is_main_process:  # not the jobs, which parse this file while others finish
+    for path in [TABLES, *map(flag, STALE)]:
+        Path(path).unlink(missing_ok=True)
 
 
 rule all:
     default_target: True
-    input:
-        TASKS.targets,
+    input: TABLES if STALE or not tables_up_to_date(PLAN) else []
 
 
-for stage in STAGES:
+rule pretrain:
+    input: upstream("pretrain")
+    output: touch("runs/pretrain/{key}/done")
+    log: "logs/pretrain/{key}.log"
+    threads: PLAN.machine.threads
+    resources: gpu=GPUS, mem_mb=6000, runtime=1440
+    shell: "edc {rule} --run {wildcards.key} 2> {log}"
 
-    include: f"workflow/rules/{stage}.smk"
+
+use rule pretrain as statistics with:
+    input: upstream("statistics")
+    output: touch("runs/statistics/{key}/done")
+    log: "logs/statistics/{key}.log"
 
 
-onstart:
-    if workflow.local_exec:  # jobs that a scheduler places run in what it gives them
-        TASKS.warm()
+use rule pretrain as synthesize with:
+    input: upstream("synthesize")
+    output: touch("runs/synthesize/{key}/done")
+    log: "logs/synthesize/{key}.log"
+
+
+use rule pretrain as relabel with:
+    input: upstream("relabel")
+    output: touch("runs/relabel/{key}/done")
+    log: "logs/relabel/{key}.log"
+
+
+use rule pretrain as evaluate with:
+    input: upstream("evaluate")
+    output: touch("runs/evaluate/{key}/done")
+    log: "logs/evaluate/{key}.log"
+
+
+use rule pretrain as continual with:
+    input: upstream("continual")
+    output: touch("runs/continual/{key}/done")
+    log: "logs/continual/{key}.log"
+
+
+use rule pretrain as slimming with:
+    input: upstream("slimming")
+    output: touch("runs/slimming/{key}/done")
+    log: "logs/slimming/{key}.log"
+
+
+use rule pretrain as analysis with:
+    input: upstream("analysis")
+    output: touch("runs/analysis/{key}/done")
+    log: "logs/analysis/{key}.log"
+
+
+rule tables:
+    localrule: True
+    input: map(flag, STALE)
+    output: touch(TABLES)
+    shell: "edc tables"
 
 
 onsuccess:
-    TASKS.commit()
+    finish(PLAN)
 
 
 onerror:
-    TASKS.commit()
+    finish(PLAN)

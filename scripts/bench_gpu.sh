@@ -7,7 +7,7 @@ export PYTHONPATH="$PWD/src${PYTHONPATH:+:$PYTHONPATH}"
 python=${PYTHON:-python3}
 seconds=${SECONDS_EACH:-3}
 
-bench() { "$python" -m edc bench --device cuda --seconds "$seconds" "$@"; }
+bench() { "$python" -m edc.cli bench --device cuda --seconds "$seconds" "$@"; }
 
 # The observers of ImageNet-1k with random weights, groups of 20 pictures of 224 pixels, from 80 at once up to what fits.
 # Recipe edc, whose groups may be worked on together, with its flatness term.

@@ -4,22 +4,22 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# The stages, in the order the data flows: name of module, command, section, rule file and results folder alike.
+# The stages, in the order the data flows: module, command, section of params.yaml and folder of runs bear these names.
 STAGES = {
-    "pretrain": "Train an observer on the dataset.",
+    "pretrain": "Train the observers on the dataset.",
     "statistics": "Collect the observers' layer statistics over the dataset.",
-    "synthesize": "Make the images of a condensed set.",
-    "relabel": "Store the observers' soft labels of a condensed set.",
-    "evaluate": "Train students on a condensed set and test them on real images.",
-    "continual": "Learn classes portion by portion from condensed images alone.",
+    "synthesize": "Make the images of the condensed sets.",
+    "relabel": "Store the teachers' soft labels of the condensed sets.",
+    "evaluate": "Train students on the condensed sets and evaluate them on real images.",
+    "continual": "Learn the classes in steps from condensed images alone.",
     "slimming": "Prune a network with a condensed set as its only data.",
-    "analysis": "Look into why the choices work: matching, flatness, smoothing, small batches.",
-    "tables": "Write the tables of a study from its results.",
+    "analysis": "Measure why the choices work: matching, flatness, smoothing, small batches.",
+    "tables": "Add the finished runs to the record, and make every table and figure from it.",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """``edc.load``, which needs torch: imported when it is first asked for."""
+    """``edc.load``, which needs torch: imported when first used."""
     if name == "load":
         from pkgutil import resolve_name
 

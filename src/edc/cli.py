@@ -25,21 +25,26 @@ app = typer.Typer(
 RATE, DEVICE = 40.0, "one H100-class GPU (TF32)"
 """What a study's cost is reckoned with."""
 
-RunKey = Annotated[str, typer.Option("--run", help="key of the run: a row of the stage in params.yaml", metavar="KEY")]
-
-Only = Annotated[
+Keys = Annotated[
     list[str] | None,
-    typer.Option("--only", help="runs of these names (STAGE-KEY with * and ?); may be repeated", metavar="GLOB"),
+    typer.Option("--run", help="Only this run, a row of the stage in params.yaml; may be repeated.", metavar="KEY"),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Runs at once; by default as many as fit on the GPUs or cores."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Make runs again even if they are up to date.")]
 
 
 def _stage_command(stage: str) -> None:
-    def command(run: RunKey) -> None:
-        from edc.stages.context import execute
+    def command(run: Keys = None, jobs: Jobs = None, force: Force = False) -> None:
+        from edc.pipeline.stages import run_stage
 
-        execute(stage, run)
+        run_stage(stage, run, jobs, force)
 
-    app.command(stage, help=f"{STAGES[stage]} Reads the plan in params.yaml, writes below results/.")(command)
+    app.command(stage, help=f"{STAGES[stage]} Makes the runs of params.yaml that are not up to date, below runs/.")(
+        command
+    )
 
 
 for _stage in STAGES:
@@ -47,20 +52,11 @@ for _stage in STAGES:
         _stage_command(_stage)
 
 
-@app.command(help=f"{STAGES['tables']} Reads results/, writes results/tables.")
-def tables(
-    run: Annotated[str | None, typer.Option("--run", help="a row of tables in params.yaml", metavar="KEY")] = None,
-    study: Annotated[str | None, typer.Option("--study", help="a study, whichever plan is active")] = None,
-) -> None:
-    from edc.stages.context import execute
-    from edc.stages.tables import run_study
+@app.command(help=f"{STAGES['tables']}")
+def tables() -> None:
+    from edc.pipeline.stages import run_tables
 
-    if (run is None) == (study is None):
-        raise typer.BadParameter("expected either --run KEY or --study NAME")
-    if run is not None:
-        execute("tables", run)
-    elif study is not None:
-        run_study(study)
+    run_tables()
 
 
 @app.command()
@@ -70,9 +66,6 @@ def plan(
         Path | None,
         typer.Option("--data", help="where the study's dataset lies on this machine; remembered in .edc/"),
     ] = None,
-    sync: Annotated[
-        bool, typer.Option("--sync", help="keep params.yaml as edited; write the dvc.yaml it needs")
-    ] = False,
     cost: Annotated[bool, typer.Option("--cost", help="only say what the study takes; write nothing")] = False,
     rate: Annotated[
         float | None, typer.Option("--rate", help=f"with --cost: TFLOP/s the device reaches [default: {RATE:g}]")
@@ -81,21 +74,14 @@ def plan(
         str | None, typer.Option("--device-name", help=f"with --cost: that device's name [default: {DEVICE}]")
     ] = None,
 ) -> None:
-    """Spell a study out in params.yaml and dvc.yaml, or list the studies."""
-    from edc.config.references import load_plan
-    from edc.config.plan import list_studies, make_plan, write_dag, write_plan
+    """Spell a study out in params.yaml, or list the studies."""
     from edc.config.files import names
+    from edc.config.plan import list_studies, make_plan, write_plan
 
-    if sync and (study is not None or data is not None or cost):
-        raise EdcError("--sync: expected neither a study nor other options; it takes params.yaml as it is")
     if study is None and (cost or data is not None):
         raise EdcError(f"{'--cost' if cost else '--data'}: expected a study")
     if not cost and (rate is not None or device_name is not None):
         raise EdcError(f"{'--rate' if rate is not None else '--device-name'}: expected with --cost")
-    if sync:
-        write_dag(load_plan())
-        typer.echo("wrote dvc.yaml")
-        return
     if not names("studies"):
         raise EdcError("workflow/studies: no studies here; run edc in the root of a checkout")
     if study is None:
@@ -103,7 +89,7 @@ def plan(
             if isinstance(file, EdcError) or made is None:
                 typer.echo(f"{name:20} {file}")
                 continue
-            runs = sum(len(getattr(made, stage)) for stage in STAGES)
+            runs = sum(len(getattr(made, stage)) for stage in STAGES if stage != "tables")
             recipes = ", ".join(dict.fromkeys(row.recipe for row in made.evaluate.values()))
             typer.echo(f"{name:20} {', '.join(made.datasets)}: {recipes}; {runs} runs. {file.description}")
         return
@@ -125,46 +111,23 @@ def plan(
     if kept := write_plan(made):
         typer.echo(f"the params.yaml that stood here is kept as {kept}")
     for stage in STAGES:
-        typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
-    typer.echo("wrote params.yaml and dvc.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
+        if stage != "tables":
+            typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
+    typer.echo("wrote params.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
 
 
 @app.command("run")
 def run_plan(
+    jobs: Jobs = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="end after these; go on another time")
+        float | None, typer.Option("--minutes", min=0, help="Stop after so many minutes; the next call resumes.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="runs at once")] = 1,
-    only: Only = None,
+    force: Force = False,
 ) -> None:
-    """Run what is not up to date without a runner: for a machine that has neither DVC nor Snakemake."""
-    from edc.config.references import load_plan
-    from edc.pipeline.pieces import run
+    """Make every run of the plan that is not up to date, and the tables, without DVC or Snakemake."""
+    from edc.pipeline.stages import run_plan
 
-    raise typer.Exit(run(load_plan(), only or [], minutes, jobs))
-
-
-@app.command()
-def pack(
-    to: Annotated[Path, typer.Argument(help="a folder", metavar="FOLDER")],
-    part_mb: Annotated[float, typer.Option("--part-mb", min=0.1, help="what no part exceeds")] = 15,
-    largest_mb: Annotated[float, typer.Option("--largest-mb", min=0, help="larger cached outputs stay behind")] = 4,
-    only: Only = None,
-) -> None:
-    """Pack what finished runs left, to be taken in elsewhere by `edc unpack`; weights and long labels stay behind."""
-    from edc.config.references import load_plan
-    from edc.pipeline.packing import pack
-
-    for path in pack(load_plan(), to, only or [], part_mb, largest_mb):
-        typer.echo(f"wrote {path}, {path.stat().st_size / 1e6:.1f} MB")
-
-
-@app.command()
-def unpack(files: Annotated[list[Path], typer.Argument(help="all parts of one pack", metavar="FILE...")]) -> None:
-    """Take in runs packed elsewhere, and tell DVC and MLflow of them as if they had run here."""
-    from edc.pipeline.unpacking import take_in
-
-    raise typer.Exit(take_in(files))
+    run_plan(jobs, minutes, force)
 
 
 @app.command()
@@ -292,16 +255,12 @@ def _main(
 
 def main() -> None:
     """Entry point: a mistake in the input is one line and exit code 2."""
-    if sys.argv[1:] and sys.argv[1] in STAGES:
-        from edc.pipeline.devices import start_again_without_cache
-        from edc.pipeline.warm import hand_over
-
-        code = hand_over(sys.argv)
-        if code is not None:
-            raise SystemExit(code)
-        start_again_without_cache()
     try:
         app()
     except EdcError as error:
         print(f"edc: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -33,7 +33,7 @@ REGULARISE: dict[str, str] = {
     "sam": "edc.condense.regularise:sharpness",
     "densification": "edc.condense.densify:densification",
 }
-"""The third term of the synthesis loss: function of :class:`edc.condense.regularise.Visit`."""
+"""The third term of the synthesis loss: function of :class:`edc.condense.regularise.RegulariserInputs`."""
 
 CURRICULUM: dict[str, str] = {
     "none": "edc.training.schedules:no_curriculum",
@@ -54,13 +54,13 @@ SCHEDULE: dict[str, str] = {
 """The learning rate's factor per epoch: function of :class:`edc.training.schedules.Moment`."""
 
 LOSS: dict[str, str] = {
-    "mse_ce": "edc.training.optimisers:mse_ce",
-    "kl": "edc.training.optimisers:kl",
+    "mse_ce": "edc.training.losses:mse_ce",
+    "kl": "edc.training.losses:kl",
 }
 """What a student minimises: function of its logits, the soft labels, the classes and :class:`Loss`."""
 
 LABELS: dict[str, str] = {
-    "observers": "edc.stages.relabel:observe",
+    "observers": "edc.stages.relabel:label",
     "imported": "edc.exchange.imported:adopt_labels",
 }
 """Where labels come from: function of the job."""

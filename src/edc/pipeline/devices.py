@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
-import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edc.errors import EdcError
 
@@ -48,6 +46,17 @@ def runs_per_gpu() -> int:
     if number < 1:
         raise EdcError(f"EDC_RUNS_PER_GPU={said}: expected a whole number, at least 1")
     return number
+
+
+def slots(device: str, threads: int) -> int:
+    """How many runs fit on this machine at once.
+
+    Args:
+        device: "cpu", "cuda" or "auto", as the plan has it.
+        threads: of one run, on a CPU.
+    """
+    gpus = [] if device == "cpu" else visible_gpus()
+    return len(gpus) * runs_per_gpu() if gpus else max(1, (os.cpu_count() or 1) // threads)
 
 
 def share_of_memory(wanted: float | None, device: torch.device) -> float | None:
@@ -145,43 +154,11 @@ def same_every_time() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-TUNABLES, NO_CACHE = "GLIBC_TUNABLES", "glibc.malloc.tcache_count"
-STARTED_AGAIN = "EDC_STARTED_AGAIN"
-"""Set where a process has been started again, whatever has become of the variable it was done for."""
-
-
-def without_cache(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which glibc's allocator keeps no lists of small pieces beside its heap.
-
-    Tensors are aligned to 64 bytes, and glibc cuts off what stands out at their ends as small pieces. While such a
-    piece is on a list, the hole a tensor leaves beside it is too small for the next tensor of the same size, and the
-    heap grows. The variable is read once, when a process starts; what the user has set stays.
-    """
-    said = environment.get(TUNABLES, "")
-    return dict(environment) | ({} if NO_CACHE in said else {TUNABLES: f"{said}:{NO_CACHE}=0".lstrip(":")})
-
-
-def start_again_without_cache() -> None:
-    """Replace this process by one with :func:`without_cache`, where that matters and has not been done.
-
-    Only a process that was started for its arguments: not one that does another's work, as tests and forks do.
-    A debugger or profiler that wraps a command is replaced too, unless the variable names the setting already.
-    """
-    glibc = "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {})
-    own = sys.orig_argv[len(sys.orig_argv) - len(sys.argv) + 1 :] == sys.argv[1:]
-    environment = without_cache(os.environ)
-    if not (glibc and own) or environment == dict(os.environ) or STARTED_AGAIN in os.environ:
-        return
-    with contextlib.suppress(OSError, ValueError):  # then it takes more memory, nothing else
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment | {STARTED_AGAIN: "1"})
-
-
 def keep_freed_memory() -> None:
     """Let glibc's allocator keep what is freed instead of handing it back to the kernel, and in one piece.
 
     Training allocates the same large tensors again and again; mapped anew each time they cost a page fault per 4 KiB,
-    a third of the time of small networks. No effect on numbers, nor where the C library has no `mallopt`. With
-    :func:`without_cache`, holes are as large as what they are for.
+    a third of the time of small networks. No effect on numbers, nor where the C library has no `mallopt`.
     """
     mxfast, trim_threshold, top_pad, mmap_max = 1, -1, -2, -4  # names of malloc.h
     try:
@@ -192,49 +169,6 @@ def keep_freed_memory() -> None:
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(top_pad, 64 * 2**20)
-
-
-class NoCompiler(types.ModuleType):
-    """Stands for ``torch._dynamo`` until somebody really wants to compile.
-
-    PyTorch's optimisers import its compiler at their first step, only to tell it that they are not to be compiled: two
-    seconds, as much as everything else a stage loads. What they ask for is answered here; anything else brings the
-    real module.
-    """
-
-    @staticmethod
-    def graph_break(*_: object, **__: object) -> None:
-        """Nothing is being compiled."""
-
-    @staticmethod
-    def disable(function: Any, *_: object, **__: object) -> Any:
-        """Nothing is being compiled: the function as it is."""
-        return function
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("__spec__", "__file__", "__loader__"):  # the import system looks whether a module is complete
-            raise AttributeError(name)
-        return getattr(bring_compiler(), name)
-
-
-def spare_compiler() -> None:
-    """Keep PyTorch's compiler from being loaded where nothing is compiled, see :class:`NoCompiler`."""
-    import torch
-
-    if "torch._dynamo" not in sys.modules:
-        stand_in = NoCompiler("torch._dynamo")
-        sys.modules["torch._dynamo"] = stand_in
-        torch._dynamo = stand_in
-
-
-def bring_compiler() -> types.ModuleType:
-    """The real ``torch._dynamo``, from now on for everybody."""
-    import torch
-
-    if isinstance(sys.modules.get("torch._dynamo"), NoCompiler):
-        del sys.modules["torch._dynamo"]
-        torch._dynamo = importlib.import_module("torch._dynamo")
-    return sys.modules["torch._dynamo"]
 
 
 def memory(record: str) -> int:
@@ -265,7 +199,7 @@ def device_name(device: str) -> str:
 def peak_memory() -> int:
     """Bytes of memory this process has held at most.
 
-    Asked of the kernel's record of this program: ``getrusage`` starts from the peak of whatever process started it.
+    From the kernel's record of this program: ``getrusage`` starts from the peak of the process that started it.
     """
     try:
         return memory("VmHWM")

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import torch
 from torch import nn
 
 from edc.nets import build
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
 from edc.nets.weights import copy_weights
-from edc.storage import RESULTS, read_tensors
-
-if TYPE_CHECKING:
-    from edc.stages.context import Job
+from edc.stages.context import Context
+from edc.storage import read_tensors, run_folder
 
 
-def load_observer(job: Job, key: str) -> nn.Module:
-    """One pretrained observer in eval mode on the job's device, its parameters frozen.
+def load_observer(context: Context, key: str) -> nn.Module:
+    """One pretrained observer in eval mode on the run's device, its parameters frozen.
+
+    Args:
+        context: of the run that uses it; the observer becomes one of its inputs.
+        key: the pretrain run.
 
     Raises:
-        EdcError: its files are missing or damaged, its classes differ from the job's, or its weights don't fit.
+        EdcError: its files are missing or damaged, its classes differ from the run's, or its weights don't fit.
     """
-    dataset, trained = job.dataset, job.upstream("pretrain", key)["params"]["pretrain"]
-    path = RESULTS / "pretrain" / key / "weights.safetensors"
+    dataset, trained = context.dataset, context.manifest("pretrain", key)["params"]["pretrain"]
+    path = run_folder("pretrain", key) / "weights.safetensors"
     model = build(
         trained["network"],
         classes=dataset.classes,
@@ -36,4 +35,9 @@ def load_observer(job: Job, key: str) -> nn.Module:
     )
     # Not load_state_dict: some networks of the libraries refuse a dict without their version number.
     copy_weights(model, read_tensors(path), str(path))
-    return placed(frozen(model), torch.device(job.device), job.precision)
+    return placed(frozen(model), context.device, context.precision)
+
+
+def load_observers(context: Context, keys: list[str]) -> dict[str, nn.Module]:
+    """Several of them, by key."""
+    return {key: load_observer(context, key) for key in keys}

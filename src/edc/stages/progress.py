@@ -1,19 +1,52 @@
-"""Progress bars with the time left; silent when nobody watches."""
+"""Progress with the time left, as a line every half minute: the same on a terminal and in a log."""
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+import time
+
+SECONDS = 30.0
+"""Between two lines."""
 
 
-def bar(total: int, what: str, start: int = 0, unit: str = "it") -> Any:
-    """A progress bar on standard error, shown only on a terminal.
+class ProgressLog:
+    """Counts steps, and prints how many are done and how long the rest will take; a context manager.
 
     Args:
         total: steps of the whole work.
-        what: what is counted.
-        start: steps done by an earlier, interrupted run.
+        label: what is worked on.
+        start: steps done by an earlier, interrupted attempt.
         unit: name of one step.
     """
-    from tqdm import tqdm
 
-    return tqdm(total=total, initial=start, desc=what, unit=unit, disable=None, dynamic_ncols=True, smoothing=0.1)
+    def __init__(self, total: int, label: str, start: int = 0, unit: str = "step") -> None:
+        self.total, self.label, self.unit, self.done, self.first = total, label, unit, start, start
+        self.begun = self.printed = time.monotonic()
+        self.values = ""
+
+    def __enter__(self) -> ProgressLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def set_postfix(self, values: dict[str, str]) -> None:
+        """What to print beside the count."""
+        self.values = "".join(f", {name} {value}" for name, value in values.items())
+
+    def update(self, steps: int = 1) -> None:
+        """Count steps."""
+        self.done += steps
+        now = time.monotonic()
+        if now - self.printed < SECONDS or self.done <= self.first:
+            return
+        self.printed = now
+        left = (now - self.begun) / (self.done - self.first) * (self.total - self.done)
+        line = f"edc: {self.label}: {self.unit} {self.done} of {self.total}{self.values}, {_duration(left)} left"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

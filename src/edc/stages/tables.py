@@ -9,15 +9,15 @@ from typing import Any
 import pandas as pd
 
 from edc import STAGES, dag, figure4, markdown, render
-from edc.reporting.applications import applications
-from edc.errors import EdcError
-from edc.reporting.evaluations import evaluations, finished
+from edc.config.plan import make_plan
 from edc.config.references import load_plan
 from edc.config.rows import Plan
-from edc.config.plan import make_plan
+from edc.errors import EdcError
+from edc.reporting.applications import applications
+from edc.reporting.evaluations import evaluations, finished
 from edc.reporting.reported import FIGURES, TABLES, read_figures
-from edc.storage import RESULTS, fingerprint, read_json, read_manifest, sha256, write_json, write_text
 from edc.reporting.tabulate import tables
+from edc.storage import RESULTS, fingerprint, read_json, read_manifest, sha256, write_json, write_text
 
 COST = (
     "stage", "run", "dataset", "seconds", "device", "peak_memory_mb", "peak_gpu_memory_mb", "commit", "dirty", "torch",

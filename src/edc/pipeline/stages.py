@@ -1,0 +1,100 @@
+"""What the commands do: a stage of the plan, or all of them, and what follows when runs are finished."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edc import STAGES
+from edc.config.references import load_plan
+from edc.config.rows import Plan
+from edc.errors import EdcError
+from edc.pipeline.status import Run, runs, tables_made
+from edc.pipeline.workers import run_all
+from edc.storage import RUNS
+
+TRACKED_AFTER = 60.0
+"""Seconds a stage must take to be worth a synchronisation with MLflow of its own, which takes some seconds itself."""
+
+
+def run_stage(
+    stage: str, keys: Sequence[str] | None = None, jobs: int | None = None, force: bool = False, tracked: bool = True
+) -> None:
+    """Make the runs of one stage that are not up to date.
+
+    Args:
+        stage: which.
+        keys: runs of it; None: all.
+        jobs: how many at once; None: as many as the devices take.
+        force: make them again even if they are up to date.
+        tracked: synchronise with MLflow afterwards.
+
+    Raises:
+        EdcError: the plan has no such run, or runs failed.
+    """
+    plan, begun = load_plan(), time.monotonic()
+    (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
+    todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
+    for run in todo:
+        plan.row(*run)
+    made = run_all(plan, todo, jobs, force, seconds=durations())
+    if made and tracked and time.monotonic() - begun > TRACKED_AFTER:
+        track(plan)
+
+
+def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool = False) -> None:
+    """Make every run of the plan that is not up to date, then the tables; nothing but this package is needed.
+
+    Raises:
+        EdcError: runs failed.
+    """
+    plan = load_plan()
+    run_all(plan, runs(plan), jobs, force, minutes, durations())
+    run_tables(tracked=False)
+    finish(plan)
+
+
+def run_tables(tracked: bool = True) -> None:
+    """Add the finished runs to the record and make every table and figure from it."""
+    from edc.stages import tables
+
+    plan = load_plan()
+    tables.run(plan)
+    tables_made(plan)
+    if tracked:
+        track(plan)
+
+
+def durations() -> Callable[[Run], float]:
+    """Seconds a run took before, by the record; unknown ones count as long, so that they start first."""
+    from edc.reporting import record
+
+    known = record.seconds()
+    return lambda run: known.get(run, float("inf"))
+
+
+def finish(plan: Plan | None = None) -> None:
+    """After runs were made outside ``dvc repro``: tell DVC of them in one call, and MLflow.
+
+    Without a DVC repository, or without DVC, only MLflow is told.
+    """
+    for stage in STAGES:
+        if stage != "tables":
+            (RUNS / stage).mkdir(parents=True, exist_ok=True)
+    if Path(".dvc").is_dir() and Path("dvc.yaml").exists():
+        command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            raise EdcError(f"`dvc commit --force` failed with exit code {code}; the runs are finished, call it again")
+    track(plan or load_plan())
+
+
+def track(plan: Plan) -> None:
+    """Synchronise the finished runs with MLflow; a store that is down costs one line, nothing else."""
+    from edc import tracking
+
+    if message := tracking.sync(plan):
+        print(f"edc: {message}", file=sys.stderr)

@@ -1,0 +1,96 @@
+"""Which runs are up to date: a run's manifest names the values, inputs and version of the numerics it came from.
+
+Decided from manifests alone, without PyTorch and without reading large files.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from edc import STAGES
+from edc.config.rows import Plan
+from edc.stages.versions import VERSIONS
+from edc.storage import STATE, digest, fingerprint, read_text, run_folder, write_text
+
+Run = tuple[str, str]
+"""Stage and key."""
+
+
+def runs(plan: Plan) -> list[Run]:
+    """Every run of a plan but the tables, in the order the data flows."""
+    return [(stage, key) for stage in STAGES if stage != "tables" for key in getattr(plan, stage)]
+
+
+def read(run: Run) -> dict[str, Any] | None:
+    """The manifest of a finished run; None where it is missing or damaged, or one of its files missing or truncated."""
+    folder = run_folder(*run)
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        complete = all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return manifest if complete else None
+
+
+def up_to_date(plan: Plan, run: Run, manifests: dict[Run, dict[str, Any] | None] | None = None) -> bool:
+    """Whether a run's results are those its values, its inputs and this version of the code would give.
+
+    Args:
+        plan: the plan.
+        run: which.
+        manifests: those read already, by run; filled in.
+    """
+    manifests = {} if manifests is None else manifests
+
+    def manifest(which: Run) -> dict[str, Any] | None:
+        if which not in manifests:
+            manifests[which] = read(which)
+        return manifests[which]
+
+    made = manifest(run)
+    if made is None:
+        return False
+    expected = {}
+    for upstream in plan.upstream(*run):
+        if (of_input := manifest(upstream)) is None:
+            return False
+        expected["/".join(upstream)] = digest(of_input)
+    return (
+        made.get("version") == VERSIONS[run[0]]
+        and made.get("params") == plan.resolved(*run)
+        and made.get("inputs") == expected
+    )
+
+
+def stale(plan: Plan) -> list[Run]:
+    """Runs that are not up to date or build on one that is not, in the order the data flows.
+
+    One of the latter ends at once if what it builds on comes out with the same bytes.
+    """
+    manifests: dict[Run, dict[str, Any] | None] = {}
+    found: dict[Run, None] = {}
+    for run in runs(plan):
+        if any(upstream in found for upstream in plan.upstream(*run)) or not up_to_date(plan, run, manifests):
+            found[run] = None
+    return list(found)
+
+
+TABLES = STATE / "tables"
+"""What the tables were last made from."""
+
+
+def tables_up_to_date(plan: Plan) -> bool:
+    """Whether the tables were made from the runs that are here, by this version of the code."""
+    return read_text(TABLES) == _tables(plan)
+
+
+def tables_made(plan: Plan) -> None:
+    """Note what the tables were made from."""
+    write_text(TABLES, _tables(plan))
+
+
+def _tables(plan: Plan) -> str:
+    studies = {name: study.model_dump() for name, study in plan.studies.items()}
+    files = ["/".join(run) + " " + digest(manifest) for run in runs(plan) if (manifest := read(run))]
+    return fingerprint([VERSIONS["tables"], studies, files])

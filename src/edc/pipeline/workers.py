@@ -1,0 +1,186 @@
+"""Runs in worker processes that stay alive: each claims a device and imports PyTorch once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from edc.config.rows import Plan
+from edc.errors import EdcError
+from edc.pipeline.devices import claim, slots
+from edc.pipeline.execute import execute, prepare
+from edc.pipeline.status import Run, up_to_date
+
+
+@dataclass
+class Worker:
+    """Of a worker process: the device it has claimed until it ends."""
+
+    device: str = ""
+    claims: ExitStack = field(default_factory=ExitStack)
+
+
+_worker = Worker()
+
+
+def run_all(
+    plan: Plan,
+    todo: Sequence[Run],
+    jobs: int | None = None,
+    force: bool = False,
+    minutes: float | None = None,
+    seconds: Callable[[Run], float] = lambda run: 0.0,
+) -> int:
+    """Make runs in parallel, each after those of the others it builds on; up-to-date ones are skipped.
+
+    Args:
+        plan: the plan.
+        todo: which runs, in the order the data flows.
+        jobs: how many at once; None: as many as the devices take.
+        force: make them again even if they are up to date.
+        minutes: end the process then; unfinished runs keep their checkpoints.
+        seconds: estimate of a run's duration; the longest start first.
+
+    Returns:
+        How many were made.
+
+    Raises:
+        EdcError: runs failed; all others were made but those that build on them.
+    """
+    pending: dict[Run, None] = {}
+    for run in todo:
+        if force or any(upstream in pending for upstream in plan.upstream(*run)) or not up_to_date(plan, run):
+            pending[run] = None
+    if not pending:  # no worker starts, and PyTorch is not imported
+        return 0
+    jobs = min(jobs or slots(plan.machine.device, plan.machine.threads), len(pending))
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    with _interruptible(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _follow_parent) as pool:
+        schedule = Schedule(plan, list(pending), jobs, force, pool)
+        return schedule.run(deadline, seconds)
+
+
+class Schedule:
+    """Runs that wait, that are being made, and that failed.
+
+    Args:
+        plan: the plan.
+        waiting: what is to be made, in the order the data flows.
+        jobs: how many at once.
+        force: make them even if they are up to date.
+        pool: of worker processes.
+    """
+
+    def __init__(self, plan: Plan, waiting: list[Run], jobs: int, force: bool, pool: ProcessPoolExecutor) -> None:
+        self.plan, self.waiting, self.jobs, self.force, self.pool = plan, waiting, jobs, force, pool
+        self.running: dict[Future[float | None], Run] = {}
+        self.failed: dict[Run, str] = {}
+        self.total, self.made, self.begun = len(waiting), 0, time.monotonic()
+
+    def run(self, deadline: float | None, seconds: Callable[[Run], float]) -> int:
+        """Make them all; see :func:`run_all`."""
+        while self.waiting or self.running:
+            self._submit(seconds)
+            timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
+            done, _ = wait(self.running, timeout, FIRST_COMPLETED)
+            if not done:
+                left = len(self.waiting) + len(self.running)
+                _leave(f"the time is up with {left} runs left; the next call resumes them", 3)
+            for future in done:
+                self._finish(self.running.pop(future), future)
+        if self.failed:
+            lines = "\n".join(f"edc: {' '.join(run)} failed: {text}" for run, text in self.failed.items())
+            raise EdcError(f"{len(self.failed)} of {self.total} runs failed\n{lines}")
+        return self.made
+
+    def _submit(self, seconds: Callable[[Run], float]) -> None:
+        unfinished = {*self.waiting, *self.running.values()}
+        ready = []
+        for run in list(self.waiting):
+            upstream = self.plan.upstream(*run)
+            if failed := next((u for u in upstream if u in self.failed), None):
+                self.waiting.remove(run)
+                self.failed[run] = f"it builds on {' '.join(failed)}"
+            elif not any(u in unfinished for u in upstream):
+                ready.append(run)
+        for run in sorted(ready, key=seconds, reverse=True)[: self.jobs - len(self.running)]:
+            self.waiting.remove(run)
+            self.running[self.pool.submit(_make, self.plan, run, self.force)] = run
+
+    def _finish(self, run: Run, future: Future[float | None]) -> None:
+        try:
+            seconds = future.result()
+        except EdcError as error:
+            self.failed[run] = str(error)
+            print(f"edc: {' '.join(run)} failed: {error}", file=sys.stderr, flush=True)
+            return
+        except BrokenProcessPool:
+            raise EdcError(
+                f"a worker ended while {' '.join(run)} was being made: killed, or the machine is out of memory; "
+                "finished runs are kept, call again with fewer --jobs"
+            ) from None
+        if seconds is not None:
+            self.made += 1
+        done = self.total - len(self.waiting) - len(self.running) - len(self.failed)
+        left = (time.monotonic() - self.begun) / done * (self.total - done)
+        took = "was up to date" if seconds is None else f"took {seconds:.1f} s"
+        print(
+            f"edc: {' '.join(run)} {took} ({done} of {self.total}, about {left / 60:.1f} min left)",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def _make(plan: Plan, run: Run, force: bool) -> float | None:
+    """In a worker: make a run; seconds it took, None where nothing had to be done."""
+    if not _worker.device:
+        _worker.device = _worker.claims.enter_context(claim(plan.machine.device))
+        prepare(plan, _worker.device)
+    begun = time.monotonic()
+    return time.monotonic() - begun if execute(plan, run, _worker.device, force) else None
+
+
+def _follow_parent() -> None:
+    """In a worker: leave signals to the parent, and end when it ends, however that happens."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT, SIGTERM and SIGHUP end this process at once, and with it its workers; checkpoints are kept."""
+
+    def stop(number: int, _: object) -> None:
+        _leave("interrupted; finished runs are kept, the others resume from their checkpoints", 128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"edc: {message}", file=sys.stderr, flush=True)
+    os._exit(code)

@@ -1,0 +1,264 @@
+"""The measurements of EDC's Figure 2 on one condensed set: matching, curvature, sharpness, gradients of batches."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import statistics as descriptive
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edc.condense.hessian import (
+    Group,
+    difference_product,
+    exact_product,
+    frobenius,
+    iterates,
+    random_signs,
+    synthesis_loss,
+    without_regulariser,
+)
+from edc.condense.initialise import Start, groups_of, initial_images
+from edc.condense.mixtures import (
+    Matched,
+    class_mixture,
+    entropy,
+    entropy_bracket,
+    errors,
+    gaussian_entropy,
+    match_mixture,
+)
+from edc.config.choices import Schedule
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
+from edc.data.rng import generator
+from edc.nets import build
+from edc.reporting.panels import gradient_panels, hessian_panels, iterate_sheet, landscape_panels, matching_panels
+from edc.stages.context import Context
+from edc.stages.matched import matched_observers
+from edc.stages.observers import load_observers
+from edc.stages.sources import training_data
+from edc.training.trainer_group import TrainerGroup
+from edc.training.landscape import CHUNK, Batch, cosine, curve, directions, local_cosines, mean_loss
+from edc.training.students import Student
+
+ALPHAS = (1.0, 0.0, 0.5)
+MATCHING = ("alpha", "global_mean", "global_variance", "class_mean", "class_variance")
+LANDSCAPE = ("schedule", "seed", "direction", "distance", "val_loss", "training_loss")
+LOSSES = {"val": "cross-entropy, held-out real images", "training": "student's loss, condensed images"}
+HESSIAN = ("regularise", "iteration", "norm", "norm_error", "step_norm", "step_error")
+GRADIENTS = ("epoch", "images", "batch", "cosine_mean", "cosine_std")
+COSINE = "cosine to 0"  # the schedule without smoothing
+STRETCHED = ("smoothing", "ssrs", "linear_zeta")  # schedules with a zeta
+TABLES = {"matching": MATCHING, "hessian": HESSIAN, "landscape": LANDSCAPE, "gradients": GRADIENTS}
+
+
+class Measurements:
+    """The four parts of Figure 2. Each returns rows of a table, scores, and what later parts need.
+
+    Args:
+        context: of the run.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.row, self.dataset, self.device = context, context.row, context.dataset, context.device
+        self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, self.device)
+        self.train = context.images("train")
+        self.val = context.images("val") if self.dataset.val_fraction else self.train
+        data = training_data(context, self.normaliser)
+        self.source, self.digest = data.source, data.digest
+        self.group = self._group()
+
+    def _group(self) -> Group:
+        """The first group of images, where synthesis itself starts them."""
+        row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
+        scorers = list(load_observers(self.context, row.scorers).values())
+        pixels, labels = initial_images(Start(self.train, row, dataset, self.normaliser, device, lambda: scorers))
+        index = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)[0]
+        pixels = pixels[index].to(device)
+        start = pixels if pixels.is_floating_point() else self.normaliser.encode(pixels)
+        return Group(start, labels[index].to(device), matched_observers(self.context, row), row, self.normaliser)
+
+    def matching(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Figure 2(a), and the entropies of Theorem 3.2 along both axes."""
+        made = match_mixture(self.row.mixture, ALPHAS)
+        rows = []
+        for alpha, points in made.condensed.items():
+            (mean, class_mean), (variance, class_variance) = errors(points, made.original)
+            rows.append([alpha, *(float(error) for error in (mean, variance, class_mean, class_variance))])
+        mixtures = [class_mixture(made.original, axis) for axis in (0, 1)]
+        scores = {
+            "entropy_gaussian": [gaussian_entropy(mixture.variance) for mixture in mixtures],
+            "entropy_mixture": [entropy(mixture) for mixture in mixtures],
+            "entropy_bracket": [entropy_bracket(mixture) for mixture in mixtures],
+        }
+        return {"rows": rows, "scores": scores, "points": vars(made)}
+
+    def hessian(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Figure 2(c), top, and the images over iterations."""
+        group, sizes = self.group, self.row.hessian
+        wanted = sorted({round(k) for k in np.linspace(0, group.row.optimise.iterations, sizes.points)})
+        probes = random_signs(sizes.probes, group.start, group.row.seed)
+        choices = (group.row, without_regulariser(group.row))
+        kept = {row.regularise.method: iterates(group, row, wanted) for row in choices}
+        loss = synthesis_loss(group)
+
+        def norms(images: Tensor) -> list[float]:
+            """At one place: exact, its standard error, over a step, its standard error."""
+            ways = (exact_product(loss, images), difference_product(loss, images, sizes.step))
+            return [value for way in ways for value in frobenius(way, probes)]
+
+        start = norms(group.start)
+        rows = [[name, k, *(norms(x) if k else start)] for name, images in kept.items() for k, x in images.items()]
+        ends = [row for row in rows if row[1] == wanted[-1]]
+        scores = {f"hessian_{name}": end[2] for name, end in zip(("norm", "norm_without"), ends, strict=True)}
+        scores |= {f"hessian_{name}": end[4] for name, end in zip(("step", "step_without"), ends, strict=True)}
+        pictures = {
+            name: {k: self.normaliser.decode(x).cpu() for k, x in images.items()} for name, images in kept.items()
+        }
+        return {"rows": rows, "scores": scores, "pictures": pictures}
+
+    def landscape(self, _: dict[str, Any]) -> dict[str, Any]:
+        """Figure 2(b): the surroundings of students trained under the protocol's schedule and under a plain cosine."""
+        row, sizes = self.row, self.row.landscape
+        plain = Schedule(name="smoothing", zeta=1.0, warmup=row.schedule.warmup)
+        named = {self.schedule: row, COSINE: row.model_copy(update={"schedule": plain})}
+        students = {(name, seed): self.student(seed, own) for name, own in named.items() for seed in row.seeds}
+        moments = self.train_all(list(students.values()))
+        way = {float(d) for d in np.linspace(-sizes.extent, sizes.extent, sizes.points)}
+        line = sorted(way | {-sizes.radius, 0.0, sizes.radius})
+        sets = [(self.val_batches(), None), (list(self.source.epoch(row.epochs - 1)), row.loss)]
+        rows: list[list[Any]] = []
+        for (name, seed), student in students.items():
+            with student.average.swapped() if student.average is not None else contextlib.nullcontext():
+                for i, along in enumerate(directions(student.model, seed, sizes.directions)):
+                    losses = [functools.partial(mean_loss, student.model, *images) for images in sets]
+                    curves = [curve(along, line, student.model, loss) for loss in losses]
+                    rows += [[name, seed, i, *values] for values in zip(line, *curves, strict=True)]
+        scores = {"sharpness_radius": sizes.radius}
+        for name, suffix in ((self.schedule, ""), (COSINE, "_cosine")):
+            scores |= sharpness([row for row in rows if row[0] == name], sizes.radius, suffix)
+        return {"rows": rows, "scores": scores, "moments": moments}
+
+    @property
+    def schedule(self) -> str:
+        """How the protocol's schedule is called."""
+        schedule = self.row.schedule
+        return f"{schedule.name} zeta={schedule.zeta:g}" if schedule.name in STRETCHED else schedule.name
+
+    def student(self, seed: int, row: Any) -> Student:
+        """A fresh student."""
+        return Student(seed, row, self.dataset, self.device, self.context.precision)
+
+    def train_all(self, students: list[Student]) -> dict[int, dict[str, Tensor]]:
+        """Train students side by side; weights of the first at the moments whose gradients are measured, by epoch."""
+        row = self.row
+        moments = {round(share * row.epochs) for share in row.gradients.moments}
+        kept: dict[int, dict[str, Tensor]] = {}
+
+        def keep(epochs: int) -> None:
+            if epochs in moments:
+                state = students[0].model.state_dict()
+                kept[epochs] = {name: value.detach().cpu().clone() for name, value in state.items()}
+
+        keep(0)
+        cohort = TrainerGroup(students)
+        for epoch in range(row.epochs):
+            for student in students:
+                student.begin_epoch(epoch)
+            for batch in self.source.epoch(epoch):
+                cohort.step(*batch)
+            for student in students:
+                loss = self.context.finite(student.end_epoch(), f"epoch {epoch}")
+                student.history.append([epoch, student.rate, loss, None])
+            keep(epoch + 1)
+        return kept
+
+    def val_batches(self) -> list[Batch]:
+        """Real images no student was trained on."""
+        chosen = torch.linspace(0, len(self.val) - 1, min(self.row.landscape.images, len(self.val))).long()
+        feed = Feed(self.val.select(chosen), self.dataset, self.normaliser, self.device)
+        return [(x, None, labels) for x, labels in feed.plain(CHUNK)]
+
+    def gradients(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Figure 2(c), bottom: batches as the student sees them, condensed, and real ones with hard labels.
+
+        A batch that is half of all images agrees with them for that reason alone, so as few real images stand beside.
+        """
+        row, dataset, sizes = self.row, self.dataset, self.row.gradients
+        size, channels = dataset.image_size, dataset.channels
+        model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=0)
+        model = model.to(self.device)
+        rows, agreement = [], []
+        for epoch, state in parts["landscape"]["moments"].items():
+            model.load_state_dict(state)
+            seen = min(epoch, row.epochs - 1)  # after the last epoch, its views once more
+            wholes = []
+            few, many = self.source.images, min(sizes.images, len(self.train))
+            sets = {
+                "condensed": self.condensed(seen),
+                "real": self.real(seen, many),
+                "as few real": self.real(seen, few),
+            }
+            for name, images in sets.items():
+                rng = generator(0, "gradients", epoch, name)
+                whole, cosines = local_cosines(model, images, row.loss, sizes.batches, sizes.draws, rng)
+                for batch, values in cosines.items():
+                    rows.append([epoch, name, batch, descriptive.fmean(values), descriptive.stdev(values)])
+                wholes.append(whole)
+            agreement.append(cosine(*wholes[:2]))
+        return {"rows": rows, "scores": {"condensed_to_real": agreement}}
+
+    def condensed(self, epoch: int) -> Batch:
+        """All condensed images in their views of one epoch."""
+        parts = list(self.source.epoch(epoch))
+        targets = [part[1] for part in parts if part[1] is not None]
+        return (
+            torch.cat([part[0] for part in parts]),
+            torch.cat(targets) if targets else None,
+            torch.cat([part[2] for part in parts]),
+        )
+
+    def real(self, epoch: int, count: int) -> Batch:
+        """Random real training images, augmented as when a student learns from them."""
+        chosen = generator(0, "gradients").choice(len(self.train), count, replace=False)
+        feed = Feed(self.train.select(torch.from_numpy(chosen)), self.dataset, self.normaliser, self.device)
+        parts = list(feed.epoch(generator(0, "real", epoch), CHUNK))
+        return torch.cat([x for x, _ in parts]), None, torch.cat([labels for _, labels in parts])
+
+    def draw(self, parts: dict[str, Any]) -> list[Path]:
+        """The pictures."""
+        path, rows = self.context.path, {name: part["rows"] for name, part in parts.items() if name in TABLES}
+        shown = parts["hessian"]["pictures"]
+        return [
+            matching_panels(path("matching.png"), Matched(**parts["matching"]["points"])),
+            hessian_panels(path("hessian.png"), rows["hessian"], self.row.hessian.step),
+            iterate_sheet(path("iterates.png"), shown, self.group.labels.cpu(), self.train.classes),
+            landscape_panels(path("landscape.png"), rows["landscape"], LOSSES),
+            gradient_panels(path("gradients.png"), rows["gradients"]),
+        ]
+
+
+def sharpness(rows: list[list[Any]], radius: float, suffix: str) -> dict[str, float]:
+    """Loss at the weights, and its mean rise at a distance to both sides, over directions and seeds.
+
+    Args:
+        rows: of one schedule; see ``LANDSCAPE``.
+        radius: the distance.
+        suffix: behind every name.
+    """
+    parts = {}
+    for name in LOSSES:
+        column = LANDSCAPE.index(f"{name}_loss")
+        lines: dict[tuple[int, int], dict[float, float]] = {}
+        for row in rows:
+            lines.setdefault((row[1], row[2]), {})[row[3]] = row[column]
+        rises = [(line[radius] + line[-radius]) / 2 - line[0.0] for line in lines.values()]
+        parts[f"{name}_loss{suffix}"] = descriptive.fmean(line[0.0] for line in lines.values())
+        parts[f"{name}_rise{suffix}"] = descriptive.fmean(rises)
+        parts[f"{name}_rise_std{suffix}"] = descriptive.stdev(rises) if len(rises) > 1 else 0.0
+    return parts

@@ -1,0 +1,56 @@
+"""Accuracy of a network, the epochs after which students are evaluated, and the scores of several seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from edc.nets.passes import images_at_once
+from edc.nets.placing import compute_logits
+
+if TYPE_CHECKING:
+    from edc.data.feed import Feed
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, feed: Feed) -> float:
+    """Top-1 accuracy in percent; leaves the model in eval mode.
+
+    Args:
+        model: on the feed's device.
+        feed: the images it is evaluated on.
+    """
+    model.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=feed.device)
+    for x, labels in feed.plain(images_at_once(feed.dataset.image_size)):
+        correct += (compute_logits(model, x).argmax(1) == labels).sum()
+    return 100.0 * int(correct) / len(feed)
+
+
+def validation_epochs(epochs: int, count: int) -> set[int]:
+    """Evenly spread epochs after which a student is evaluated, the last one always among them."""
+    count = min(count, epochs)
+    return {math.ceil(epochs * (i + 1) / count) - 1 for i in range(count)}
+
+
+def accuracy_scores(histories: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Final and best accuracy in percent per seed, with mean and standard deviation (n - 1) over the seeds.
+
+    Args:
+        histories: for every seed the accuracies of the evaluated epochs, in order.
+    """
+    scores: dict[str, Any] = {"final": [h[-1] for h in histories], "best": [max(h) for h in histories]}
+    for name in ("final", "best"):
+        scores[f"{name}_mean"] = statistics.fmean(scores[name])
+        scores[f"{name}_std"] = spread(scores[name])
+    return scores
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation (n - 1); None of a single value."""
+    return statistics.stdev(map(float, values)) if len(values) > 1 else None

@@ -1,0 +1,46 @@
+"""Sizes and scores of pruned networks (network slimming, Liu et al. 2017)."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from torch import nn
+
+from edc.config.rows import Dataset
+from edc.nets.flops import multiply_accumulates
+from edc.nets.slim import scales
+from edc.nets.vgg import VGG
+from edc.training.evaluation import spread
+
+HISTORY = ("seed", "ratio", "channels", "parameters", "macs", "accuracy_before", "accuracy_after")
+
+
+def sizes(model: nn.Module, dataset: Dataset) -> tuple[int, int, int]:
+    """Channels, parameters and multiply-accumulates of one image."""
+    assert isinstance(model, VGG)
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    parameters = sum(p.numel() for p in model.parameters())
+    return sum(len(s) for s in scales(model)), parameters, multiply_accumulates(model, shape)
+
+
+def slimming_scores(history: list[list[Any]]) -> dict[str, Any]:
+    """For every ratio, ascending, mean and standard deviation (n - 1) over the seeds, and each seed's value.
+
+    Ratio 0 is the unpruned network; its accuracy counts both as before and as after fine-tuning.
+
+    Args:
+        history: rows of ``HISTORY``; the accuracy before fine-tuning is None for ratio 0.
+    """
+    ratios = sorted({row[1] for row in history})
+    scores: dict[str, Any] = {"ratios": ratios}
+    columns = {"channels": 2, "parameters": 3, "macs": 4, "before": 5, "after": 6}
+    for name, column in columns.items():
+        of_seeds = []
+        for ratio in ratios:
+            values = [float(row[6] if row[column] is None else row[column]) for row in history if row[1] == ratio]
+            of_seeds.append(values)
+        scores[name] = [list(values) for values in zip(*of_seeds, strict=True)]
+        scores[f"{name}_mean"] = [statistics.fmean(values) for values in of_seeds]
+        scores[f"{name}_std"] = [spread(values) for values in of_seeds]
+    return scores

@@ -1,0 +1,106 @@
+"""Where the batches of a student come from: a condensed set with its labels, or the whole training set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edc.config.rows import RelabelRow
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
+from edc.data.replay import Replay
+from edc.data.rng import generator
+
+Batch = tuple[Tensor, Tensor | None, Tensor]
+"""Images (B, C, S, S), soft labels (B, K) or None, and classes (B,)."""
+Regime = Literal["soft", "static", "hard"]
+
+
+class Source(Protocol):
+    """Batches of a student.
+
+    Attributes:
+        images: N, the number of images.
+    """
+
+    images: int
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch."""
+        ...
+
+
+class Condensed:
+    """A condensed set with its stored labels, augmented as the teachers saw it.
+
+    Args:
+        images: (N, C, S, S) uint8, on the device.
+        classes: (N,), on the device.
+        targets: stored logits, (E, N, K) under the regime soft, (N, K) under static.
+        regime: which labels are used.
+        choices: how the images were augmented when they were labelled.
+        batch: images per step.
+        normaliser: into the space networks see.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        classes: Tensor,
+        targets: np.ndarray,
+        regime: Regime,
+        choices: RelabelRow,
+        batch: int,
+        normaliser: Normaliser,
+    ) -> None:
+        self.images, self.classes, self.targets, self.regime, self.batch = len(images), classes, targets, regime, batch
+        self.replay = Replay(images, choices, normaliser)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch; CutMix and mixup under per-epoch soft labels only."""
+        targets = soft_targets(self.targets, self.regime, epoch, self.classes.device)
+        for index, x in self.replay.epoch(epoch, self.batch, mix=self.regime == "soft"):
+            yield x, None if targets is None else targets[index].to(torch.float32), self.classes[index]
+
+
+class Real:
+    """The training set with its hard labels: what condensation is measured against.
+
+    Args:
+        feed: of the training images.
+        batch: images per step.
+    """
+
+    def __init__(self, feed: Feed, batch: int) -> None:
+        self.feed, self.batch, self.images = feed, batch, len(feed)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch; the same for every seed of the student."""
+        for x, labels in self.feed.epoch(generator(0, "real", epoch), self.batch):
+            yield x, None, labels
+
+
+def soft_targets(targets: Any, regime: str, epoch: int, device: torch.device) -> Tensor | None:
+    """The soft labels of one epoch as logits (N, K) in half precision, on the device; None under hard labels."""
+    if regime == "hard":
+        return None
+    rows = targets[epoch] if regime == "soft" else targets
+    return torch.from_numpy(np.array(rows)).to(device)
+
+
+def label_bytes(regime: str, shape: list[int]) -> int:
+    """Size of the labels a student needs: fp16 logits per epoch or per image, or the fewest whole bytes for a class.
+
+    Args:
+        regime: soft, static or hard.
+        shape: epochs, images and classes.
+    """
+    epochs, images, classes = shape
+    if regime == "hard":
+        return images * math.ceil(math.log2(classes) / 8)
+    return 2 * images * classes * (epochs if regime == "soft" else 1)

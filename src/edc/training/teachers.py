@@ -1,0 +1,73 @@
+"""Soft labels from teachers: joint logits of augmented views, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edc.config.choices import ENSEMBLE, implementation
+from edc.data.replay import Replay
+from edc.nets.placing import compute_logits
+
+
+@torch.no_grad()
+def teacher_logits(teachers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    """Logits of every teacher for images (B, C, S, S): (M, B, K)."""
+    return torch.stack([compute_logits(teacher, x) for teacher in teachers])
+
+
+def joint_label(logits: Tensor, ensemble: str) -> Tensor:
+    """One label from the teachers' logits (M, B, K), in half precision: (B, K)."""
+    label: Tensor = implementation(ENSEMBLE, ensemble)(logits)
+    return label.to(torch.float16)
+
+
+def label_epochs(
+    logits: np.ndarray,
+    replay: Replay,
+    epochs: range,
+    batch: int,
+    ensemble: str,
+    teachers: Sequence[nn.Module],
+    at_once: int,
+) -> None:
+    """Label a block of epochs in forward passes of about ``at_once`` images, whatever the students' batch is.
+
+    Blocks and passes are the same whether or not a run was interrupted, so the last bits are the same too.
+
+    Args:
+        logits: (E, N, K), written to.
+        replay: the augmented views.
+        epochs: which epochs.
+        batch: images per step of the students.
+        ensemble: how the teachers' logits become one label.
+        teachers: in eval mode.
+        at_once: images per forward pass.
+    """
+    pending: list[tuple[int, np.ndarray, Tensor]] = []
+
+    def forward() -> None:
+        of_teachers = teacher_logits(teachers, torch.cat([x for _, _, x in pending]))
+        offset = 0
+        for epoch, index, x in pending:
+            # One batch at a time: some ensembles weight the teachers by their logits for the whole batch.
+            label = joint_label(of_teachers[:, offset : offset + len(x)], ensemble)
+            logits[epoch, index] = label.cpu().numpy()
+            offset += len(x)
+        pending.clear()
+
+    for epoch in epochs:
+        for index, x in replay.epoch(epoch, batch):
+            pending.append((epoch, index.cpu().numpy(), x))
+            if sum(len(x) for _, _, x in pending) >= at_once:
+                forward()
+    if pending:
+        forward()
+
+
+def static_labels(teachers: Sequence[nn.Module], views: Iterable[Tensor], ensemble: str) -> Tensor:
+    """One label per image: (N, K) in half precision, from the plain images in batches."""
+    return torch.cat([joint_label(teacher_logits(teachers, x), ensemble) for x in views])

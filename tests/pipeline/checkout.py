@@ -1,0 +1,171 @@
+"""A small checkout of this project in a temporary folder: real commands run in it, as a user would type them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+FOREIGN = ("EDC_", "MLFLOW_", "DVC_", "SNAKEMAKE_", "GIT_", "CUDA_", "OMP_", "PYTEST_", "PYTHON")
+LIMIT = 600
+"""Seconds after which a command is taken to hang."""
+RUNNERS = {
+    "dvc": ("dvc", "repro"),
+    "snakemake": ("snakemake", "--cores", "2", "--resources", "gpu=4"),
+    "edc": ("edc", "run"),
+}
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with workflow, dvc.yaml and Snakefile, under Git and DVC; the package is the installed one."""
+
+    root: Path
+
+    @classmethod
+    def make(cls, root: Path) -> Checkout:
+        """A fresh checkout without a plan."""
+        root.mkdir(parents=True)
+        shutil.copytree(REPOSITORY / "workflow", root / "workflow")
+        for name in ("Snakefile", "dvc.yaml", ".dvcignore", ".gitignore"):
+            shutil.copy2(REPOSITORY / name, root / name)
+        checkout = cls(root)
+        checkout.ok("git", "init", "--quiet", "--initial-branch=main", ".")
+        checkout.ok("dvc", "init", "--quiet")
+        return checkout
+
+    def copy(self, root: Path) -> Checkout:
+        """The same tree somewhere else, with the times of its files."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Checkout(root)
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """The environment of a command: nothing of the surrounding one that could change an outcome."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        state = str(self.root.parent / f"{self.root.name}-dvc")
+        return inherited | {
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+            "EDC_TRACKING": "off",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": state,
+            "DVC_GLOBAL_CONFIG_DIR": state,
+            "DVC_SYSTEM_CONFIG_DIR": state,
+            **changes,
+        }
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env=self.environment(**environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever that is."""
+        with self.start(*command, **environment) as process:
+            try:
+                out, err = process.communicate(timeout=LIMIT)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def ok(self, *command: str, **environment: str) -> str:
+        """Run a command that must succeed; its output."""
+        result = self.run(*command, **environment)
+        text = f"{' '.join(command)}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
+        assert result.returncode == 0, text
+        return result.stdout + result.stderr
+
+    def refused(self, *command: str, **environment: str) -> str:
+        """Run a command that must refuse its input: one line, exit code 2, nothing written."""
+        before = self.files()
+        result = self.run(*command, **environment)
+        lines = result.stderr.splitlines()
+        assert len(lines) == 1, result.stderr
+        assert lines[0].startswith("edc: "), lines
+        assert result.returncode == 2, result.returncode
+        assert self.files() == before, "something was written"
+        return lines[0]
+
+    def path(self, *parts: str) -> Path:
+        """A path in the checkout."""
+        return self.root.joinpath(*parts)
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file but those of tools, and of the state below .edc."""
+        skip = {".edc", ".git", ".dvc", ".snakemake", "__pycache__"}
+        return {
+            name.as_posix(): hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+            for path in self.root.rglob("*")
+            if path.is_file() and not skip & set((name := path.relative_to(self.root)).parts)
+        }
+
+    def outputs(self) -> dict[str, str]:
+        """SHA-256 of everything the runs left but ``run.json``, which has times, and Snakemake's flags."""
+        return {
+            name: digest
+            for name, digest in self.files().items()
+            if name.startswith("runs/") and not name.endswith(("/run.json", "/done"))
+        }
+
+    def write(self, path: str, values: object) -> Path:
+        """Write a YAML file."""
+        target = self.path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return target
+
+    def edit(self, changes: dict[str, Any]) -> None:
+        """Change values of ``params.yaml``, each named by its keys joined with dots."""
+        values = yaml.safe_load(self.path("params.yaml").read_text("utf-8"))
+        for name, value in changes.items():
+            *sections, last = name.split(".")
+            section = values
+            for key in sections:
+                section = section.setdefault(key, {})
+            section[last] = value
+        self.write("params.yaml", values)
+
+    def times(self) -> dict[str, int]:
+        """When each run's manifest was written, by ``STAGE/KEY``."""
+        manifests = self.path("runs").glob("*/*/manifest.json")
+        return {"/".join(path.parts[-3:-1]): path.stat().st_mtime_ns for path in manifests}
+
+    def made_by(self, *command: str) -> set[str]:
+        """The runs a command makes."""
+        before = self.times()
+        self.ok(*command)
+        return {run for run, when in self.times().items() if before.get(run) != when}
+
+    def stale(self) -> dict[str, set[str]]:
+        """What ``edc`` and Snakemake would make now, and the stages DVC would enter."""
+        snakemake = self.ok("snakemake", "-n", "--quiet", "host")
+        dvc = self.ok("dvc", "status", "--quiet") if self.run("dvc", "status", "--quiet").returncode == 0 else "changed"
+        return {"snakemake": {"changed"} if "Nothing to be done" not in snakemake else set(), "dvc": set(dvc.split())}
+
+
+def until(condition: Callable[[], object], seconds: float = LIMIT) -> bool:
+    """Wait for something to become true."""
+    limit = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return bool(value)

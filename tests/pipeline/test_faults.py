@@ -1,0 +1,116 @@
+"""Killed and stopped runs resume, and end with the same bytes as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+
+import pytest
+from checkout import RUNNERS, Checkout, until
+
+RUNS = {
+    "pretrain": "tiny-convnet_w32",
+    "statistics": "tiny-p4",
+    "synthesize": "tiny-edc-ipc1",
+    "relabel": "tiny-edc-ipc1-edc",
+    "evaluate": "tiny-edc-ipc1-convnet_d2-edc",
+    "continual": "tiny-edc-ipc1-convnet_d2-edc",
+    "slimming": "tiny-random-ipc1-vgg11_bn-edc",
+}
+LONGER = {
+    "pretrain": {"epochs": 60},
+    "statistics": {"batch": 2},
+    "synthesize": {"optimise": {"iterations": 150}},
+    "relabel": {"epochs": 600},
+    "evaluate": {"epochs": 6, "seeds": list(range(8))},
+    "continual": {"epochs": 6, "seeds": list(range(8))},
+    "slimming": {"finetune": 6, "seeds": [0, 1, 2]},
+}
+"""Values that give a run of each stage enough to do to be interrupted."""
+
+
+def interrupted(checkout: Checkout, stage: str, number: int) -> bool:
+    """Start a run, and end it by a signal once it has saved a checkpoint; whether it was caught before its end."""
+    shutil.rmtree(checkout.path("runs", stage, RUNS[stage]), ignore_errors=True)
+    saved = checkout.path(".edc/checkpoints", stage, f"{RUNS[stage]}.pt")
+    process = checkout.start("edc", stage, "--run", RUNS[stage], EDC_CHECKPOINT_SECONDS="0")
+    until(lambda: saved.exists() or process.poll() is not None)
+    process.send_signal(number)
+    begun = time.monotonic()
+    process.communicate()
+    assert time.monotonic() - begun < 60
+    return process.returncode != 0 and saved.exists()
+
+
+@pytest.mark.parametrize("stage", RUNS)
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(finished, tmp_path, stage):
+    finished.edit({f"{stage}.{RUNS[stage]}.{name}": value for name, value in LONGER[stage].items()})
+    whole = finished.copy(tmp_path / "whole")
+    whole.ok("edc", stage, "--run", RUNS[stage])
+    caught = any(interrupted(finished, stage, signal.SIGKILL) for _ in range(5))
+    assert caught, "the run always ended before it could be killed"
+    assert not finished.path("runs", stage, RUNS[stage], "manifest.json").exists()
+    assert "resumes from its checkpoint" in finished.ok("edc", stage, "--run", RUNS[stage])
+    assert finished.outputs() == whole.outputs()
+    assert not list(finished.path(".edc/checkpoints", stage).glob("*.pt"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_stage_and_its_workers_and_keeps_the_checkpoint(finished, number):
+    finished.edit({f"relabel.{RUNS['relabel']}.epochs": 200_000})
+    process = finished.start("edc", "relabel", "--run", RUNS["relabel"], EDC_CHECKPOINT_SECONDS="0")
+    saved = finished.path(".edc/checkpoints/relabel", f"{RUNS['relabel']}.pt")
+    assert until(saved.exists)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "edc: interrupted; finished runs are kept" in err
+    assert until(lambda: not members(process.pid), seconds=30), "a worker is left behind"
+    assert saved.exists()
+
+
+def members(group: int) -> list[int]:
+    """Living processes of a process group."""
+    found = []
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            try:
+                fields = open(f"/proc/{entry.name}/stat").read().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.parametrize("runner", ["dvc", "snakemake"])
+def test_a_runner_killed_in_the_middle_is_called_again_and_ends_with_the_same_bytes(project, by, runner):
+    process = project.start(*RUNNERS[runner])
+    assert until(lambda: list(project.path("runs").glob("evaluate/*/manifest.json")) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert until(lambda: not members(process.pid), seconds=30)
+    if runner == "snakemake":
+        project.run("snakemake", "--unlock")
+    project.ok(*RUNNERS[runner])
+    assert project.outputs() == by("edc").outputs()
+
+
+def test_two_processes_do_not_make_the_same_run_twice(project):
+    first = project.start("edc", "pretrain")
+    second = project.start("edc", "pretrain")
+    results = [process.communicate()[1] for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], results
+    lines = [line for text in results for line in text.splitlines() if " took " in line]
+    assert len(lines) == 2, results  # one line per observer, from either process
+
+
+def test_a_failed_run_stops_what_builds_on_it_and_nothing_else(project):
+    project.edit({"pretrain.tiny-convnet_w32.optimiser": {"name": "sgd", "lr": 1e30}})
+    result = project.run("edc", "run")
+    assert result.returncode == 2
+    assert "pretrain.tiny-convnet_w32: diverged" in result.stderr
+    assert "statistics tiny-p4 failed: it builds on pretrain tiny-convnet_w32" in result.stderr
+    assert project.path("runs/synthesize/tiny-random-ipc1/manifest.json").exists()

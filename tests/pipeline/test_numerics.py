@@ -1,0 +1,26 @@
+"""The guard of the stages' versions: numbers that change without a raised version would leave stale runs up to date."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from numerics import RECORDED, numbers, platform
+
+from edc.stages.versions import VERSIONS
+
+STAGES = [stage for stage in VERSIONS if stage not in ("tables", "analysis")]
+TOLERANCE = 0.1
+"""Relative, on another processor or PyTorch: rounding grows over a training, a changed formula shifts means by more."""
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_numbers_change_with_the_version_of_their_stage_only(by, stage):
+    recorded = json.loads(RECORDED.read_text("utf-8"))
+    before, now = recorded["stages"][stage], numbers(by("edc").root)[stage]
+    assert now["version"] == before["version"], "version raised: record the numbers again with numerics.py"
+    changed = f"numbers of `{stage}` changed: raise its version in edc/stages/versions.py or find out why"
+    if platform() == recorded["platform"]:
+        assert now["digests"] == before["digests"], changed
+    for run, means in before["values"].items():
+        assert now["values"][run] == pytest.approx(means, rel=TOLERANCE, abs=0.5), f"{changed} ({run})"

@@ -1,0 +1,74 @@
+"""DVC, Snakemake and `edc run` make the same runs from one plan, and agree on what is up to date."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from checkout import RUNNERS
+
+EVALUATE = "tiny-random-ipc1-convnet_d2-hard_label"
+RELABEL = "tiny-random-ipc1-edc"
+
+
+@pytest.mark.parametrize("runner", ["dvc", "snakemake"])
+def test_every_runner_makes_the_same_bytes(by, runner):
+    expected = by("edc").outputs()
+    assert {name.split("/")[1] for name in expected} >= {"pretrain", "statistics", "evaluate", "continual", "slimming"}
+    assert by(runner).outputs() == expected
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_after_one_runner_the_others_have_nothing_to_do(by, tmp_path, runner):
+    project = by(runner).copy(tmp_path / "project")
+    assert "Nothing to be done" in project.ok("snakemake", "-n")
+    assert "up to date" in project.ok("dvc", "status")
+    before = project.files()
+    assert project.made_by("edc", "run") == set()
+    assert project.made_by("dvc", "repro") == set()
+    assert project.files() == before
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_an_edited_row_is_made_again_with_what_builds_on_it_and_nothing_else(by, tmp_path, runner):
+    project = by("edc").copy(tmp_path / "project")
+    project.edit({f"relabel.{RELABEL}.seed": 43})
+    downstream = {run for run in project.times() if run.startswith(("evaluate/tiny-random", "slimming/tiny-random"))}
+    unaffected = {f"evaluate/{EVALUATE}"} & set()  # hard labels come from the same relabel row: its images are replayed
+    assert project.made_by(*RUNNERS[runner]) == {f"relabel/{RELABEL}", *downstream} - unaffected
+    manifest = json.loads(project.path("runs/relabel", RELABEL, "manifest.json").read_text())
+    assert manifest["params"]["relabel"]["seed"] == 43
+    assert "Nothing to be done" in project.ok("snakemake", "-n")
+    assert project.made_by("edc", "run") == set()
+    assert "up to date" in project.ok("dvc", "status")
+
+
+def test_a_leaf_edited_with_dvc_exp_is_the_only_run_made(finished):
+    project = finished
+    project.ok("git", "-c", "user.name=t", "-c", "user.email=t@t", "add", ".")
+    project.ok("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "a plan and its results")
+    assert project.made_by("dvc", "exp", "run", "-S", f"evaluate.{EVALUATE}.epochs=3") == {f"evaluate/{EVALUATE}"}
+
+
+def test_a_forced_run_leaves_the_same_bytes(finished):
+    before = finished.outputs()
+    assert finished.made_by("edc", "evaluate", "--force", "--run", EVALUATE) == {f"evaluate/{EVALUATE}"}
+    assert finished.made_by("edc", "pretrain", "--force") == {"pretrain/tiny-convnet_w32", "pretrain/tiny-wrn_16_2"}
+    assert finished.outputs() == before
+    assert "Nothing to be done" in finished.ok("snakemake", "-n")
+
+
+def test_a_missing_or_truncated_file_makes_its_run_stale(finished):
+    finished.path("runs/relabel", RELABEL, "logits.npy").write_bytes(b"\x93NUMPY")
+    finished.path("runs/evaluate", EVALUATE, "manifest.json").unlink()
+    before = finished.outputs()
+    made = finished.made_by("edc", "run")
+    assert made == {f"relabel/{RELABEL}", f"evaluate/{EVALUATE}"}
+    assert len(finished.outputs()) == len(before) + 1
+    assert finished.outputs().keys() >= before.keys()
+
+
+def test_dvc_shows_nine_stages(planned):
+    dot = planned.ok("dvc", "dag", "--dot")
+    assert {f'"{stage}"' for stage in ("pretrain", "tables")} <= set(dot.split())
+    assert len(planned.ok("dvc", "stage", "list", "--name-only").split()) == 9

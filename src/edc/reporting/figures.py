@@ -1,4 +1,4 @@
-"""Pictures a stage leaves: contact sheets and learning curves."""
+"""Pictures that stages write: contact sheets, learning curves, and both applications as in the paper's Figure 4."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edc.reporting.evaluations import FULL, RANDOM
+from edc.reporting.pages import title
 from edc.storage import replacing
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
     from torch import Tensor
 
     from edc.data.sets import Images
 
-SHOWN_CLASSES = 20
-SHOWN_IMAGES = 10
+SHOWN_CLASSES, SHOWN_IMAGES = 20, 10
+Points = Sequence[Sequence[float | None]] | np.ndarray
+"""Of one curve: x, mean, and standard deviation or None."""
 
 
 def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> Path:
@@ -33,18 +37,16 @@ def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> 
 
     rows = range(min(len(train.classes), SHOWN_CLASSES))
     count = min(SHOWN_IMAGES, max(int((labels == c).sum()) for c in rows))
-    size = images.shape[-1]
-    zoom, gap = max(1, 48 // size), 2
-    tile = size * zoom + gap
+    zoom, gap = max(1, 48 // images.shape[-1]), 2
+    tile = images.shape[-1] * zoom + gap
     sheet = np.full((len(rows) * tile + gap, 2 * count * tile + 5 * gap, 3), 255, dtype=np.uint8)
     for y, c in enumerate(rows):
-        synthetic = images[labels == c][:count]
         real = train.read(train.by_class(c)[:count])
-        for side, pictures in enumerate((synthetic, real)):
+        for side, pictures in enumerate((images[labels == c][:count], real)):
             for x, picture in enumerate(pictures.cpu().numpy()):
                 pixels = np.kron(picture.transpose(1, 2, 0), np.ones((zoom, zoom, 1), dtype=np.uint8))
                 top, left = gap + y * tile, gap + x * tile + side * (count * tile + 3 * gap)
-                sheet[top : top + size * zoom, left : left + size * zoom] = pixels
+                sheet[top : top + tile - gap, left : left + tile - gap] = pixels
     with replacing(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
     return path
@@ -64,51 +66,98 @@ def save_figure(path: Path, figure: Figure) -> Path:
     return path
 
 
-def learning_curves(path: Path, history: Sequence[Sequence[Any]], title: str) -> Path:
-    """Training loss and test accuracy over epochs, one line a seed.
+def learning_curves(path: Path, history: Sequence[Sequence[Any]], heading: str) -> Path:
+    """Training loss and accuracy over epochs, one line a seed.
 
     Args:
         path: a PNG.
-        history: rows of seed, epoch, learning rate, training loss, test accuracy or None.
-        title: above the picture.
+        history: rows of seed, epoch, learning rate, training loss, accuracy or None.
+        heading: above the picture.
     """
     figure = new_figure(fitted=False)  # the labels' sizes are known, and fitting takes longer than the picture
     figure.subplots_adjust(left=0.13, right=0.88, bottom=0.13, top=0.92)
     loss = figure.add_subplot()
-    right = loss.twinx()
+    accuracy = loss.twinx()
     for seed in dict.fromkeys(row[0] for row in history):
-        mine = [row for row in history if row[0] == seed]
-        tested = [row for row in mine if row[4] is not None]
-        loss.plot([r[1] + 1 for r in mine], [r[3] for r in mine], color="tab:gray", linewidth=0.7, alpha=0.7)
-        right.plot([r[1] + 1 for r in tested], [r[4] for r in tested], marker=".", label=f"seed {seed}")
-    loss.set_xlabel("epoch")
-    loss.set_ylabel("training loss (grey)")
+        rows = [row for row in history if row[0] == seed]
+        evaluated = [row for row in rows if row[4] is not None]
+        loss.plot([r[1] + 1 for r in rows], [r[3] for r in rows], color="tab:gray", linewidth=0.7, alpha=0.7)
+        accuracy.plot([r[1] + 1 for r in evaluated], [r[4] for r in evaluated], marker=".", label=f"seed {seed}")
     loss.set_yscale("log")
-    right.set_ylabel("test accuracy, %")
-    right.legend(loc="lower right", fontsize="small")
-    loss.set_title(title)
+    accuracy.set_ylabel("accuracy, %")
+    accuracy.legend(loc="lower right", fontsize="small")
+    loss.set(xlabel="epoch", ylabel="training loss (grey)", title=heading)
     return save_figure(path, figure)
 
 
-def lines(
-    path: Path, curves: Mapping[str, Sequence[tuple[float, float, float | None]]], horizontal: str, vertical: str
-) -> Path:
-    """Named curves with bands of one standard deviation.
+def draw(
+    panels: Mapping[str, Mapping[str, Points]],
+    labels: tuple[str, str],
+    width: float = 5.0,
+    bars: bool = False,
+    styles: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Figure:
+    """Panels beside each other with named curves, each with a band (or bars) of one standard deviation.
 
     Args:
-        path: a PNG.
-        curves: by name: x, mean and standard deviation or None.
-        horizontal, vertical: what the axes show.
+        panels: heading of a panel -> name of a curve -> its points.
+        labels: of both axes.
+        width: of a panel, inches.
+        bars: error bars instead of bands.
+        styles: of curves, by the first word of their names.
     """
-    figure = new_figure()
-    axes = figure.add_subplot()
-    for name, points in curves.items():
-        x, mean = [p[0] for p in points], [p[1] for p in points]
-        axes.plot(x, mean, marker=".", label=name)
-        if all(p[2] is not None for p in points):
-            low, high = ([m + sign * (p[2] or 0) for m, p in zip(mean, points, strict=True)] for sign in (-1, 1))
-            axes.fill_between(x, low, high, alpha=0.15)
-    axes.set_xlabel(horizontal)
-    axes.set_ylabel(vertical)
-    axes.legend(fontsize="small")
-    return save_figure(path, figure)
+    figure = new_figure(width * max(1, len(panels)), 3.8)
+    for place, (heading, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        for name, points in curves.items():
+            x, mean, deviation = np.array(points, dtype=float).T
+            style = {"marker": ".", "label": name, **(styles or {}).get(name.split(",")[0], {})}
+            if bars:
+                axes.errorbar(x, mean, deviation, capsize=2, **style)
+            else:
+                (line,) = axes.plot(x, mean, **style)
+                axes.fill_between(
+                    x, mean - deviation, mean + deviation, alpha=0.15, color=line.get_color(), linewidth=0
+                )
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.set_title(heading, fontsize="small")
+        axes.legend(fontsize="small")
+    if not panels:
+        figure.text(0.5, 0.5, "nothing ran here", ha="center", va="center")
+    return figure
+
+
+def lines(path: Path, curves: Mapping[str, Points], horizontal: str, vertical: str) -> Path:
+    """Named curves with bands of one standard deviation, as a PNG with these axes."""
+    return save_figure(path, draw({"": curves}, (horizontal, vertical), 6.0))
+
+
+def draw_applications(folder: Path, continual: pd.DataFrame, slimming: pd.DataFrame) -> None:
+    """``continual.png`` and ``slimming.png``: a panel for every dataset and student, a curve for every run.
+
+    Args:
+        folder: where.
+        continual, slimming: the tables.
+    """
+    by_steps = continual.assign(student=continual["student"] + ", " + continual["steps"].astype(str) + " steps")
+    _draw_application(folder / "continual.png", by_steps, ["classes", "accuracy"], ("classes seen", "accuracy, %"))
+    _draw_application(
+        folder / "slimming.png", slimming, ["ratio", "after"], ("share of channels removed", "accuracy, %")
+    )
+
+
+def _draw_application(path: Path, table: pd.DataFrame, columns: list[str], labels: tuple[str, str]) -> None:
+    x, score = columns
+    recipes = sorted(set(table["recipe"]) - {RANDOM, FULL})
+    styles: dict[str, dict[str, Any]] = {recipe: {"color": f"C{place}"} for place, recipe in enumerate(recipes)}
+    styles |= {RANDOM: {"color": "0.45", "linestyle": "--"}, FULL: {"color": "black", "linestyle": ":"}}
+    settings = [name for name in ("ipc", "protocol", "sparsity", "epochs", "finetune") if name in table]
+    panels: dict[str, dict[str, Points]] = {}
+    for (dataset, student), rows in table.groupby(["dataset", "student"]):
+        differing = [name for name in settings if (rows.groupby("recipe")[name].nunique() > 1).any()]
+        curves = panels.setdefault(f"{title(str(dataset))}\n{student}", {})
+        runs: Any = rows.groupby(["recipe", *differing])
+        for (recipe, *values), run in runs:
+            name = ", ".join([recipe, *(f"{n} {v}" for n, v in zip(differing, values, strict=True))])
+            curves[name] = run[[x, f"{score}_mean", f"{score}_std"]].to_numpy(float)
+    save_figure(path, draw(panels, labels, styles=styles))

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from edc.reporting.figures import new_figure, save_figure
+from edc.reporting.figures import draw, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,9 +35,7 @@ def matching_panels(path: Path, matched: Matched) -> Path:
         _ellipse(axes, matched.original.flatten(0, 1), color="black", linestyle="--")
         _ellipse(axes, condensed.flatten(0, 1), color="black")
         axes.set_title(LABELS.get(alpha, f"both, alpha = {alpha:g}"), fontsize="medium")
-        axes.set_aspect("equal")
-        axes.set_xlim(-6, 6)
-        axes.set_ylim(-6, 6)
+        axes.set(aspect="equal", xlim=(-6, 6), ylim=(-6, 6))
     caption = "pale: original; rings: condensed; ellipses: one deviation (dashed: original; black: all classes)"
     figure.supxlabel(caption, fontsize="medium")
     return save_figure(path, figure)
@@ -56,17 +55,15 @@ def landscape_panels(path: Path, rows: Sequence[Sequence[Any]], titles: Mapping[
         rows: schedule, seed, direction, distance, and one loss for each title.
         titles: name of a loss -> over its panel.
     """
-    figure = new_figure(9.0, 3.8)
-    distances = sorted({row[3] for row in rows})
-    for i, title in enumerate(titles.values()):
-        axes = figure.add_subplot(1, len(titles), i + 1)
-        for name in dict.fromkeys(row[0] for row in rows):
-            values = [[row[4 + i] for row in rows if (row[0], row[3]) == (name, d)] for d in distances]
-            _band(axes, distances, values, name)
-        axes.set_xlabel("distance, lengths of the filters")
-        axes.set_title(title, fontsize="medium")
-        axes.legend(fontsize="small")
-    return save_figure(path, figure)
+    losses = list(titles)
+    frame = pd.DataFrame(rows, columns=["schedule", "seed", "direction", "distance", *losses])
+    groups = frame.groupby(["schedule", "distance"])[losses]
+    means, spreads = groups.mean(), groups.std(ddof=0)
+    panels: dict[str, dict[str, Any]] = {}
+    for loss, heading in titles.items():
+        points = pd.concat([means[loss], spreads[loss]], axis=1)
+        panels[heading] = {name: points.loc[name].reset_index().to_numpy() for name in frame["schedule"].unique()}
+    return save_figure(path, draw(panels, ("distance, lengths of the filters", "loss"), 4.5))
 
 
 def hessian_panels(path: Path, rows: Sequence[Sequence[Any]], step: float) -> Path:
@@ -77,18 +74,15 @@ def hessian_panels(path: Path, rows: Sequence[Sequence[Any]], step: float) -> Pa
         rows: regulariser, iteration; norm and standard error, exact; norm and standard error, over a step.
         step: its length.
     """
-    figure = new_figure(9.0, 3.8)
-    for i, title in enumerate(("exact", f"by differences of the gradient over {step:g}")):
-        axes = figure.add_subplot(1, 2, i + 1)
-        for name in dict.fromkeys(row[0] for row in rows):
-            mine = [row for row in rows if row[0] == name]
-            iterations, norms, spreads = ([row[column] for row in mine] for column in (1, 2 + 2 * i, 3 + 2 * i))
-            axes.errorbar(iterations, norms, spreads, marker=".", capsize=2, label=f"regularise: {name}")
+    names = list(dict.fromkeys(row[0] for row in rows))
+    headings = {"exact": 2, f"by differences of the gradient over {step:g}": 4}
+    panels = {
+        heading: {f"regularise: {n}": [(r[1], *r[place : place + 2]) for r in rows if r[0] == n] for n in names}
+        for heading, place in headings.items()
+    }
+    figure = draw(panels, ("synthesis iteration", "Frobenius norm of the Hessian"), 4.5, bars=True)
+    for axes in figure.axes:
         axes.set_ylim(bottom=0)
-        axes.set_xlabel("synthesis iteration")
-        axes.set_ylabel("Frobenius norm of the Hessian")
-        axes.set_title(title, fontsize="medium")
-        axes.legend(fontsize="small")
     return save_figure(path, figure)
 
 
@@ -99,25 +93,14 @@ def gradient_panels(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
         path: a PNG.
         rows: epoch, images, batch, mean, standard deviation.
     """
-    epochs = list(dict.fromkeys(row[0] for row in rows))
-    figure = new_figure(2.6 * len(epochs) + 0.8, 3.4)
-    first = None
-    for i, epoch in enumerate(epochs):
-        axes = figure.add_subplot(1, len(epochs), i + 1, sharey=first)
-        first = first or axes
-        for name in dict.fromkeys(row[1] for row in rows):
-            mine = [row for row in rows if (row[0], row[1]) == (epoch, name)]
-            sizes, means, spreads = ([row[i] for row in mine] for i in (2, 3, 4))
-            axes.errorbar(sizes, means, spreads, marker=".", capsize=2, label=name)
-        axes.set_xscale("log")
-        batches = sorted({row[2] for row in rows})
-        axes.set_xticks(batches, [str(size) for size in batches])
+    epochs, names, batches = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1, 2))
+    panels = {f"after {e} epochs": {n: [r[2:] for r in rows if tuple(r[:2]) == (e, n)] for n in names} for e in epochs}
+    figure = draw(panels, ("images of a batch", "cosine to the gradient of all"), 2.8, bars=True)
+    low, high = min(a.get_ylim()[0] for a in figure.axes), max(a.get_ylim()[1] for a in figure.axes)
+    for axes in figure.axes:
+        axes.set(xscale="log", ylim=(low, high))
+        axes.set_xticks(batches, [f"{size:g}" for size in batches])
         axes.set_xticks([], minor=True)
-        axes.set_xlabel("images of a batch")
-        axes.set_title(f"after {epoch} epochs", fontsize="medium")
-    assert first is not None
-    first.set_ylabel("cosine to the gradient of all")
-    first.legend(fontsize="small")
     return save_figure(path, figure)
 
 
@@ -134,27 +117,21 @@ def iterate_sheet(
     """
     classes = labels.unique(sorted=True)[: len(COLOURS)]
     members = [int((labels == c).nonzero()[0]) for c in classes]
-    looks = len(next(iter(pictures.values())))
-    figure = new_figure(0.55 * looks * len(pictures) + 1.2, 0.55 * len(members) + 0.8)
+    columns_shown = len(next(iter(pictures.values())))
+    figure = new_figure(0.55 * columns_shown * len(pictures) + 1.2, 0.55 * len(members) + 0.8)
     for i, (name, columns) in enumerate(pictures.items()):
         axes = figure.add_subplot(1, len(pictures), i + 1)
         size, gap = next(iter(columns.values())).shape[-1], 1
-        sheet = np.full((len(members) * (size + gap), looks * (size + gap), 3), 255, dtype=np.uint8)
+        sheet = np.full((len(members) * (size + gap), columns_shown * (size + gap), 3), 255, dtype=np.uint8)
         for x, images in enumerate(columns.values()):
             for y, member in enumerate(members):
                 tile = images[member].permute(1, 2, 0).cpu().numpy()
                 sheet[y * (size + gap) :, x * (size + gap) :][:size, :size] = tile
         axes.imshow(sheet, interpolation="nearest")
-        places = (np.arange(max(looks, len(members))) + 0.5) * (size + gap) - gap
-        axes.set_xticks(places[:looks], ["start" if k == 0 else str(k) for k in columns], fontsize="small")
+        places = (np.arange(max(columns_shown, len(members))) + 0.5) * (size + gap) - gap
+        axes.set_xticks(places[:columns_shown], ["start" if k == 0 else str(k) for k in columns], fontsize="small")
         axes.set_yticks(places[: len(members)], [names[int(c)] for c in classes] if i == 0 else [""] * len(members))
         axes.tick_params(length=0)
         axes.set_title(f"regularise: {name}", fontsize="medium")
     figure.supxlabel("iterations", fontsize="medium")
     return save_figure(path, figure)
-
-
-def _band(axes: Axes, x: Sequence[float], values: Sequence[Sequence[float]], name: str) -> None:
-    mean, spread = np.mean(values, axis=1), np.std(values, axis=1)
-    axes.plot(x, mean, label=name)
-    axes.fill_between(x, np.maximum(mean - spread, mean * 0.1), mean + spread, alpha=0.15)

@@ -20,7 +20,7 @@ from edc.storage import RESULTS, read_text, write_text
 PATH = RESULTS / "runs.csv"
 
 TEXT, FLAG, INTEGER, NUMBER = "text", "True or False", "a whole number", "a number"
-DTYPES = {TEXT: "object", FLAG: "boolean", INTEGER: "Int64", NUMBER: "float64"}
+DTYPES: dict[str, Any] = {TEXT: "object", FLAG: "boolean", INTEGER: "Int64", NUMBER: "float64"}
 PERCENT, DIFFERENCE, COUNT = (0, 100), (-100, 100), (0, np.inf)
 STAGES = ("pretrain", "statistics", "synthesize", "relabel", "evaluate", "continual", "slimming", "analysis")
 SOURCES = ("run", "earlier", "other data")

@@ -1,0 +1,227 @@
+"""The tables as Markdown: mean ± standard deviation, the best in bold, the paper's figures with footnotes, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from edc.config.files import read
+from edc.errors import EdcError
+from edc.reporting.evaluations import CELL, RANDOM
+from edc.reporting.paper import DATASETS, Footnotes, references
+
+HEADINGS = {
+    "table1": "Accuracy of students trained on condensed sets",
+    "table2": "Students of other architectures (the paper's Table 2)",
+    "table3": "Schedules and batches (the paper's Table 3)",
+    "table4": "Flatness regularisation (the paper's Table 4)",
+    "table5": "Soft category-aware matching, weak augmentation, EMA (the paper's Table 5)",
+    "table22": "ImageNet-21k (the paper's Table 22)",
+    "variants": "Variants that the paper does not have",
+    "cross": "Recipes crossed with protocols",
+    "scores": "Label-robust scores",
+    "continual": "Continual learning from condensed images (the paper's Figure 4, right)",
+    "slimming": "Data-free network slimming (the paper's Figure 4, left)",
+}
+"""Every table by name -> what it is called."""
+SECTIONS = {
+    "table1": ["dataset"],
+    "cross": ["dataset", "ipc", "student"],
+    "continual": ["dataset", "student", "steps"],
+    "slimming": ["dataset", "student"],
+}
+"""Tables that are shown in sections, one for each value of these columns."""
+PERCENT = (
+    "Top-1 test accuracy in percent, mean ± standard deviation over the seeds; final: after the last epoch, best: over "
+    "the evaluated epochs; bold: the best of several condensed sets of one dataset, IPC and student."
+)
+IMPROVEMENT = (
+    "improvement: over the baseline, random real images with the same training, teachers and views; in brackets, as it "
+    "is no result: one seed, or no larger than the spread of both over the seeds (root of the sum of their variances)."
+)
+LEGENDS = {
+    "table1": f"{PERCENT} {IMPROVEMENT} \\*: made by an earlier version or on another machine, not reproduced since.",
+    "cross": f"{PERCENT} Within a row only the protocol differs, within a column only the images.",
+    "scores": "As DD-Ranking defines them, on fractions (its code feeds percentages). hlr: real_hard - condensed_hard; "
+    "ior: condensed_own - baseline_own; lrs: (e^a - e^-1) / (e - e^-1) with a = (ior - hlr) / 2. Empty where a part "
+    "did not run: real_hard is recipe `full` with hard labels, baseline_own random images trained and labelled alike. "
+    "DD-Ranking trains 75 students for one such score; these are made of evaluations that ran anyway.",
+    "continual": "Top-1 accuracy in percent on the test images of all classes seen so far, mean ± standard deviation "
+    "over orders and seeds. In each step a fresh student is trained on the images of those classes alone. forgetting: "
+    "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
+    f"{IMPROVEMENT}",
+    "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. "
+    f"{IMPROVEMENT} Parameters and multiply-accumulates of one image are counted on the smaller network itself. The "
+    "paper's Figure 4 (ImageNet-1k, VGG-11, bars): SRe2L 12.5 and EDC 25.0 at IPC 10, SRe2L 31.7 and EDC 47.1 at IPC "
+    "50; it does not give the share of channels removed, nor how sparsity is trained.",
+}
+ELSEWHERE = (
+    "IN-1k: the paper's figure on ImageNet-1k for the same recipe and variant, with its student in brackets where that "
+    "is another; away from ImageNet-1k only the order of the variants can be compared."
+)
+HIDDEN = {"reported_student", "improvement_spread", "clear", "device", "threads", "source", "regime"}
+
+
+def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
+    """One table to read.
+
+    Args:
+        name: of the table.
+        table: its lines.
+        cells: the evaluations, which have seconds, devices and commits.
+    """
+    ran = table[table["seeds"].notna()] if "seeds" in table else table
+    absent, footnotes = table.drop(ran.index), Footnotes(name)
+    legend = LEGENDS.get(name, PERCENT) + (f" {ELSEWHERE}" if "reported_imagenet1k" in table else "")
+    blocks = [f"# {HEADINGS[name]}", legend, *([] if len(ran) else ["Nothing ran here."])]
+    if name == "table1":
+        once = [*CELL, "protocol", "seconds", "device", "threads", "commit", "source"]
+        ran = ran.merge(cells.loc[cells["variant"] == "", once], how="left", on=[*CELL, "protocol"])
+    columns = SECTIONS.get(name, [])
+    for values, rows in ran.groupby(columns) if columns else [((), ran)] if len(ran) else []:
+        if columns:
+            labels: dict[str, Any] = dict(zip(columns, values, strict=True))
+            parts = [title(labels.pop("dataset")), *(f"{key} {value}" for key, value in labels.items())]
+            blocks.append("## " + ", ".join(parts))
+        blocks.append(grid(_arranged(name, rows, _formatted(rows.drop(columns=columns), rows, footnotes))))
+        if "seconds" in rows:
+            devices = rows["device"] + ", " + rows["threads"].astype("Int64").astype(str) + " thread(s)"
+            blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(devices.unique()))}.")
+    if not columns:
+        blocks += (
+            ["\n".join(f"{dataset}: {title(dataset)}." for dataset in ran["dataset"].unique())] if len(ran) else []
+        )
+    blocks += _not_run(absent, footnotes)
+    notes = [f"[^{number}]: {text}" for number, text in enumerate(footnotes.texts, 1)]
+    return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else [])]) + "\n"
+
+
+def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) -> pd.DataFrame:
+    """These columns as text: mean and deviation in one."""
+    text: dict[str, Any] = {}
+    for name in map(str, columns):
+        if name.endswith("_mean"):
+            text[name.removesuffix("_mean")] = bold(rows, name.removesuffix("_mean"))
+        elif name == "reported":
+            marks = [references(footnotes.numbers(row)) for _, row in rows.iterrows()]
+            text["paper"] = plus_minus(rows, name) + marks
+        elif name == "reported_imagenet1k":
+            student = " (" + rows["reported_student"] + ")"
+            same = np.array([a.endswith(b) for a, b in rows[["student", "reported_student"]].to_numpy()])
+            text["IN-1k"] = rows[name].map("{:.1f}".format, na_action="ignore") + student.mask(same, "")
+        elif name == "improvement":
+            signed_text = rows[name].map(signed)
+            text[name] = signed_text.mask(rows["clear"] == "no", "(" + signed_text + ")").mask(rows["clear"] == "", "")
+        elif not name.endswith("_std") and name not in HIDDEN:
+            text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
+    if "source" in rows:
+        text["commit"] += rows["source"].map({"earlier": "\\*"}).fillna("")
+    return pd.DataFrame(text)
+
+
+def _arranged(name: str, rows: pd.DataFrame, text: pd.DataFrame) -> pd.DataFrame:
+    """The lines as they are; recipes by protocols in table cross, a column a step in table continual."""
+    if name == "cross":
+        return text.pivot(index="recipe", columns="protocol", values="final").reset_index()
+    if name == "continual":
+        run = [column for column in text if column not in ("step", "classes", "accuracy", "baseline", "improvement")]
+        wide = text.assign(classes=text["classes"] + " classes").pivot(index=run, columns="classes", values="accuracy")
+        last = text[rows["step"] == rows["step"].max()].set_index(run)["improvement"]
+        return wide[(rows["classes"].astype(str) + " classes").unique()].assign(improvement=last).reset_index()
+    return text
+
+
+def _not_run(rows: pd.DataFrame, footnotes: Footnotes) -> list[str]:
+    """The paper's cells that did not run here, one line for every dataset and IPC."""
+    if rows.empty:
+        return []
+    method = (rows["recipe"] + " " + (rows["variant"] if "variant" in rows.columns else "")).str.strip()
+    rows = rows.assign(method=method, figure=plus_minus(rows, "reported"), notes=rows.apply(footnotes.numbers, axis=1))
+    items = []
+    groups: Any = rows.groupby(["dataset", "ipc"])
+    for (dataset, ipc), block in groups:
+        methods = []
+        for name, figures in block.groupby("method"):
+            shared = [n for n in figures["notes"].iloc[0] if all(n in numbers for numbers in figures["notes"])]
+            own = figures["notes"].map(lambda numbers, s=shared: references([n for n in numbers if n not in s]))
+            methods.append(
+                f"**{name}**{references(shared)} " + ", ".join(figures["student"] + " " + figures["figure"] + own)
+            )
+        items.append(f"- {DATASETS[dataset]}, IPC {images(ipc)}: {'; '.join(methods)}")
+    return ["## Not run here", "The paper's figures.", "\n".join(items)]
+
+
+def grid(columns: Any) -> str:
+    """A Markdown table of a frame, or of columns by name."""
+    frame = pd.DataFrame({str(name): list(values) for name, values in columns.items()}).astype(object)
+    return "\n".join(line(cells) for cells in [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()])
+
+
+def line(cells: Iterable[Any]) -> str:
+    """One line of a Markdown table; a missing value is an empty cell."""
+    return "| " + " | ".join("" if pd.isna(cell) else str(cell) for cell in cells) + " |"
+
+
+def plus_minus(rows: pd.DataFrame, name: str) -> pd.Series:
+    """ "12.3 ± 0.4", or nothing where nothing ran."""
+    mean, deviation = f"{name}_mean" if f"{name}_mean" in rows else name, f"{name}_std"
+    pairs = rows.reindex(columns=[mean, deviation]).to_numpy(dtype=float)
+    return pd.Series([spread(*pair) for pair in pairs], rows.index, dtype=object)
+
+
+def spread(mean: float, deviation: float) -> str:
+    """A mean with its standard deviation, if there are any."""
+    return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
+
+
+def bold(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Means and deviations, the best of several images in bold where not all are the same; never the whole dataset."""
+    text, means = plus_minus(rows, name), rows[f"{name}_mean"].where(rows["ipc"] > 0)
+    if name == "baseline":
+        return text.mask(rows["recipe"] == RANDOM, "")
+    if name in ("forgetting", "before"):
+        return text
+    crossed = ["protocol"] if "regime" in rows else []
+    groups = ["dataset", "ipc", "student", *crossed, *(column for column in ("step", "ratio") if column in rows)]
+    by_group = means.groupby([rows[column] for column in groups])
+    best = (means == by_group.transform("max")) & (by_group.transform("min") < by_group.transform("max"))
+    return text.mask(best, "**" + text + "**")
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return "" if pd.isna(value) else f"{value:+.1f}"
+
+
+def images(ipc: int) -> str:
+    """Images per class."""
+    return str(ipc) if ipc else "all"
+
+
+def kilobytes(value: float) -> str:
+    """Bytes as kB."""
+    return f"{value / 1000:.1f}"
+
+
+NAMES: dict[str, str] = {
+    "image_bytes": "image kB",
+    "label_bytes": "label kB",
+    "seconds": "s",
+    "macs": "MMAC",
+    "sparsity": "L1",
+}
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "seconds": "{:.0f}".format,
+    "commit": lambda commit: commit[:7], "macs": lambda macs: f"{macs / 1e6:.2f}",
+}  # fmt: skip
+
+
+def title(dataset: str) -> str:
+    """How a dataset is called beside its numbers; its name where its file is gone."""
+    try:
+        return str(read("datasets", dataset).title)
+    except EdcError:
+        return dataset

@@ -1,0 +1,201 @@
+"""Which evaluations stand in which table, beside which of the paper's figures. Accuracies in percent, four decimals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from edc.errors import EdcError
+from edc.reporting.evaluations import CELL, FULL, RANDOM, finished, with_baseline
+from edc.reporting.paper import CROSSED, KEY, METHODS, named
+from edc.reporting.record import PATH
+from edc.reporting.scores import label_robust_score
+
+STANDARD = {"static": "static_soft", "hard": "hard_label"}
+"""The protocol that a label regime's column of Table 1 shows where several of that regime ran."""
+TABLE1 = (
+    "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
+    "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "difference", "image_bytes",
+    "label_bytes", "steps", "baseline_mean", "baseline_std", "improvement", "improvement_spread", "clear",
+)  # fmt: skip
+VARIANTS = (
+    "dataset", "recipe", "variant", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean",
+    "best_std",
+)  # fmt: skip
+PAPER = (*VARIANTS, "reported", "reported_std", "difference")
+ABLATION = (*PAPER, "reported_imagenet1k", "reported_student")
+CROSS = ("dataset", "ipc", "student", "recipe", "protocol", "regime", "seeds", "final_mean", "final_std")
+SCORES = (
+    "dataset", "recipe", "ipc", "student", "protocol", "real_hard", "condensed_hard", "condensed_own", "baseline_own",
+    "hlr", "ior", "lrs",
+)  # fmt: skip
+ORDER = ["dataset", "ipc", "student", "recipe", "variant", "protocol"]
+SAME = ["dataset", "ipc", "student", "training"]
+"""Equal where only the images differ."""
+IMAGENET = "imagenet1k"
+
+
+def tables(cells: pd.DataFrame, reported: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Every table of evaluations by name.
+
+    Args:
+        cells: see :func:`edc.reporting.evaluations.evaluations`.
+        reported: see :func:`edc.reporting.paper.read_reported`.
+    """
+    names = [named(*key) for key in cells[["recipe", "variant", "protocol"]].to_numpy()]
+    in_ladder = pd.DataFrame(names, cells.index, columns=["paper_recipe", "paper_variant"])
+    plain = cells[cells["variant"] == ""].assign(paper_recipe=cells["recipe"].replace(METHODS), paper_variant="")
+    in_ladder = cells.join(in_ladder)
+    made = {"table1": table1(plain, _of(reported, 1)), "table2": table2(plain, _of(reported, 2))}
+    made |= {f"table{number}": ablation(in_ladder, _of(reported, number)) for number in (3, 4, 5)}
+    made["table22"] = table22(plain, _of(reported, 22))
+    made["variants"] = variants(in_ladder, reported)
+    return made | {"cross": cross(plain), "scores": scores(plain)}
+
+
+def _of(reported: pd.DataFrame, table: int) -> pd.DataFrame:
+    """The figures of one of the paper's tables."""
+    return reported[reported["table"] == table]
+
+
+def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy under soft labels, with static soft and hard labels of the same images in columns beside it.
+
+    Images that no soft-label protocol evaluated have a line without soft accuracies. Random images trained and labelled
+    alike are the baseline. The paper's cells that did not run here have a line without accuracies of ours.
+
+    Raises:
+        EdcError: two protocols claim the column of static or of hard labels.
+    """
+    soft = plain[plain["regime"] == "soft"]
+    others = plain[~_keys(plain, CELL).isin(_keys(soft, CELL))].drop_duplicates(CELL)
+    others = others.drop(columns=["final_mean", "final_std", "best_mean", "best_std"])
+    soft, absent = compare(with_baseline(soft, plain[plain["recipe"] == RANDOM], SAME), figures)
+    rows = pd.concat([soft, others], ignore_index=True)
+    for regime in STANDARD:
+        accuracies = by_regime(plain, regime)[[*CELL, "final_mean", "final_std"]]
+        renamed = accuracies.rename(columns={"final_mean": f"{regime}_mean", "final_std": f"{regime}_std"})
+        rows = rows.merge(renamed, how="left", on=CELL)
+    return finished(pd.concat([rows, absent]), TABLE1, [name for name in ORDER if name != "variant"])
+
+
+def table2(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
+    """The paper's nine students at its numbers of images, on whichever dataset; its figures are ImageNet-1k's."""
+    asked = _keys(plain, ["ipc", "paper_student"]).isin(_keys(figures, ["ipc", "student"]))
+    rows, absent = compare(plain[(plain["regime"] == "soft") & asked], figures)
+    beside = rows.assign(paper_dataset=np.where(rows["own"], IMAGENET, ""))
+    rows["reported_imagenet1k"] = look_up(beside, figures)["accuracy"]
+    rows["reported_student"] = rows["paper_student"].where(rows["reported_imagenet1k"].notna())
+    return finished(pd.concat([rows, absent]), ABLATION, ORDER)
+
+
+def ablation(cells: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
+    """Table 3, 4 or 5: every evaluation of a recipe and variant of it, on whichever dataset it ran.
+
+    The paper's figure on ImageNet-1k stands beside ours: of the same student where the paper has it, else of ResNet-18.
+    Away from ImageNet-1k there is no difference, as nothing but the variant is the same.
+    """
+    of_line = figures.drop_duplicates(["recipe", "variant"], keep="last").set_index(["recipe", "variant"])["ipc"]
+    paper_ipc = of_line.reindex(_keys(cells, ["paper_recipe", "paper_variant"])).set_axis(cells.index)
+    listed = paper_ipc.notna() & ((cells["variant"] != "") | (paper_ipc == cells["ipc"]))
+    rows = cells[listed.astype(bool)].assign(paper_ipc=paper_ipc)
+    rows["own"] |= (rows["variant"] == "") & _keys(rows, ["recipe", "protocol"]).isin(list(CROSSED))
+    rows, absent = compare(rows, figures)
+    at = rows.assign(paper_dataset=np.where(rows["own"], IMAGENET, ""), ipc=rows["paper_ipc"])
+    same, resnet = look_up(at, figures)["accuracy"], look_up(at.assign(paper_student="resnet18"), figures)["accuracy"]
+    rows["reported_imagenet1k"] = same.fillna(resnet)
+    student = rows["paper_student"].where(same.notna(), "resnet18")
+    rows["reported_student"] = student.where(rows["reported_imagenet1k"].notna())
+    return finished(pd.concat([rows, absent]), ABLATION, ORDER)
+
+
+def table22(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
+    """ImageNet-21k, with the student trained on the whole dataset."""
+    kinds = (plain["regime"] == "soft") | (plain["recipe"] == FULL)
+    rows, absent = compare(plain[(plain["paper_dataset"] == "imagenet21k") & kinds], figures)
+    return finished(pd.concat([rows, absent]), PAPER, ORDER)
+
+
+def variants(cells: pd.DataFrame, reported: pd.DataFrame) -> pd.DataFrame:
+    """Evaluations of variants that no table of the paper has."""
+    lines = _keys(reported[reported["table"].isin([3, 4, 5])], ["recipe", "variant"])
+    known = _keys(cells, ["paper_recipe", "paper_variant"]).isin(lines)
+    return finished(cells[(cells["variant"] != "") & ~known], VARIANTS, ORDER)
+
+
+def cross(plain: pd.DataFrame) -> pd.DataFrame:
+    """Recipes crossed with protocols, where at least two of each met at one dataset, IPC and student."""
+    groups = plain.groupby(["dataset", "ipc", "student"])
+    several = (groups["recipe"].transform("nunique") > 1) & (groups["protocol"].transform("nunique") > 1)
+    return finished(plain[several], CROSS, [name for name in ORDER if name != "variant"])
+
+
+def scores(plain: pd.DataFrame) -> pd.DataFrame:
+    """DD-Ranking's label-robust score of every condensed set. Accuracies here are fractions, four decimals.
+
+    Raises:
+        EdcError: two protocols with hard labels ran and neither is the standard one.
+    """
+    hard = by_regime(plain, "hard").assign(condensed_hard=lambda rows: rows["final_mean"] / 100)
+    real = hard[hard["recipe"] == FULL].rename(columns={"condensed_hard": "real_hard"})
+    random = plain[plain["recipe"] == RANDOM]
+    own = with_baseline(plain[plain["protocol"] == plain["own_protocol"]], random, SAME)
+    rows = plain[plain["ipc"] > 0].drop_duplicates(CELL)[[*CELL, "own_protocol"]]
+    rows = rows.merge(own[[*CELL, "final_mean", "baseline_mean"]], how="left", on=CELL)
+    rows = rows.merge(hard[[*CELL, "condensed_hard"]], how="left", on=CELL)
+    rows = rows.merge(real[["dataset", "student", "real_hard"]], how="left", on=["dataset", "student"])
+    rows["condensed_own"] = rows["final_mean"] / 100
+    rows["baseline_own"] = rows["baseline_mean"] / 100
+    parts = ["real_hard", "condensed_hard", "condensed_own", "baseline_own"]
+    rows[parts] = rows[parts].round(4)
+    rows["hlr"] = (rows["real_hard"] - rows["condensed_hard"]).round(4)
+    rows["ior"] = (rows["condensed_own"] - rows["baseline_own"]).round(4)
+    complete = rows["hlr"].notna() & rows["ior"].notna()
+    rows.loc[complete, "lrs"] = [label_robust_score(*pair) for pair in rows.loc[complete, ["ior", "hlr"]].to_numpy()]
+    return finished(
+        rows.rename(columns={"own_protocol": "protocol"}), SCORES, [name for name in ORDER if name in SCORES]
+    )
+
+
+def by_regime(plain: pd.DataFrame, regime: str) -> pd.DataFrame:
+    """The evaluation of every cell under static or hard labels, by the standard protocol where several ran.
+
+    Raises:
+        EdcError: several ran and none is the standard one.
+    """
+    rows = plain[plain["regime"] == regime]
+    standard = rows["protocol"] == STANDARD[regime]
+    rows = rows[standard | ~standard.groupby([rows[name] for name in CELL]).transform("any")]
+    if (twice := rows.duplicated(CELL)).any():
+        second = rows[twice].iloc[0]
+        first = rows[(rows[CELL] == second[CELL]).all(axis=1)].iloc[0]
+        raise EdcError(
+            f"{PATH}: run {second['run']!r} is a second evaluation of the same images with {regime} labels beside "
+            f"{first['run']!r}; expected one of them under protocol {STANDARD[regime]!r}"
+        )
+    return rows
+
+
+def compare(rows: pd.DataFrame, figures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Lines with the paper's figure beside those of the recipe's own protocol, and a line for every other figure."""
+    figure = look_up(rows[rows["own"]], figures)
+    rows = rows.assign(reported=figure["accuracy"], reported_std=figure["std"])
+    rows["difference"] = (rows["final_mean"] - rows["reported"]).round(4)
+    ran = _keys(
+        rows[rows["reported"].notna()], ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"]
+    )
+    absent = figures[~_keys(figures, KEY).isin(ran)]
+    absent = absent.rename(columns={"accuracy": "reported", "std": "reported_std"})
+    imagenet = absent["dataset"] == IMAGENET
+    beside = {"reported_imagenet1k": absent["reported"], "reported_student": absent["student"]}
+    return rows, absent.assign(**{name: values.where(imagenet) for name, values in beside.items()})
+
+
+def look_up(rows: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and deviation that the paper reports for each line, empty where it has no such figure."""
+    keys = _keys(rows, ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"])
+    return figures.set_index(KEY)[["accuracy", "std"]].reindex(keys).set_axis(rows.index)
+
+
+def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.MultiIndex:
+    return pd.MultiIndex.from_frame(rows[columns].astype({"ipc": "int64"} if "ipc" in columns else {}))

@@ -21,9 +21,9 @@ from edc.condense.composites import best_crops, best_images, padded, scores, til
 from edc.condense.densify import spectrum_divergence
 from edc.condense.engine import Observer, Progress, synthesize
 from edc.condense.initialise import groups_of
+from edc.condense.layer_statistics import Hook, StatisticsCollector
 from edc.condense.matching import StatisticsMatcher, skipped_hooks
 from edc.condense.moments import grid
-from edc.condense.watching import Hook, Watcher
 from edc.config import files as studies
 from edc.config import layers as layering
 from edc.config.choices import (
@@ -43,7 +43,7 @@ from edc.data.mixing import mixup, shuffle_strips
 from edc.nets import weight_decay_groups
 from edc.training.ensembles import norm_mean, plain_mean
 from edc.training.incremental import class_steps
-from edc.training.optimisers import student_loss
+from edc.training.losses import student_loss
 from edc.training.schedules import cosine_iteration, multiplier, smallest_crop
 from edc.training.sources import label_bytes
 from edc.training.teachers import joint_label
@@ -135,12 +135,12 @@ def test_batch_norm_loss(case: dict[str, Any]) -> None:
     layer = bn(case["running_mean"], case["running_var"])
     for first, expected in ((1, case["r_feature"]), (10, case["weighted_as_first_layer_x10"])):
         observer = Observer.make("o", layer, row("bn", first_hook=first), 4, (2, 2, 2), None)
-        statistics = observer.watcher(x)[1]
+        statistics = observer.collector(x)[1]
         close(statistics, case["batch_mean"] + case["batch_var_biased"])
         close(observer.matcher(statistics), expected, rtol=1e-6, atol=2e-6)
         terms = observer.matcher.norms(statistics - observer.matcher.global_target)
         close(terms, [case["mean_term_l2"], case["var_term_l2"]], **LOSS)
-        observer.watcher.close()
+        observer.collector.close()
 
 
 @checks("sre2l.recover_total_loss")
@@ -153,7 +153,7 @@ def test_total_loss_of_synthesis(case: dict[str, Any]) -> None:
     settings = row("bn", weight=case["r_bn"], first_hook=case["first_bn_multiplier"])
     observer = Observer.make("o", model, settings, 4, (3, 2, 2), None)
     x = (counted(2, 3, 2, 2) / 12 - 1).requires_grad_()
-    logits, statistics = observer.watcher(x)
+    logits, statistics = observer.collector(x)
     norms = observer.matcher.norms(statistics.detach() - observer.matcher.global_target)
     close(norms.view(2, 2).sum(1), case["r_per_bn"], **LOSS)
     ce, matching = F.cross_entropy(logits, torch.tensor(case["targets"])), observer.matcher(statistics)
@@ -511,9 +511,11 @@ def test_recipe_and_protocol_of_rded(case: list[dict[str, Any]]) -> None:
         family, ipc = FAMILIES[given["dataset"]], given["ipc"]
         if family not in families() or not given["arch"].startswith("resnet"):
             continue
-        images = layering.resolve(recipe, "synthesize", family, ipc, SynthesisChoices, "rded").initialise
-        labels = layering.resolve(protocol, "relabel", family, ipc, LabelChoices, "rded")
-        student = layering.resolve(protocol, "student", family, ipc, StudentChoices, "rded")
+        images = layering.resolve(
+            recipe, layering.places(("synthesize",), family, ipc), SynthesisChoices, "rded"
+        ).initialise
+        labels = layering.resolve(protocol, layering.places(("relabel",), family, ipc), LabelChoices, "rded")
+        student = layering.resolve(protocol, layering.places(("student",), family, ipc), StudentChoices, "rded")
         assert images.factor == given["factor"], given
         assert images.factor**2 * ipc == given["needed_patches"]
         assert (images.candidates >= given["needed_patches"]) or not given["enough_candidates"], given
@@ -580,7 +582,7 @@ def test_running_statistics_of_batch_norm(case: dict[str, Any]) -> None:
         observer = Observer.make("o", bn([0.5, -0.25], [1.0, 2.0]), settings, 4, (2, 2, 2), None)
         for given in case[f"momentum_{momentum}".replace(".", "_")]:
             x = (counted(2, 2, 2, 2) / 10 + 0.1 * given["step"]).requires_grad_()
-            loss = observer.matcher(observer.watcher(x)[1])
+            loss = observer.matcher(observer.collector(x)[1])
             loss.backward()
             close(observer.matcher.running, given["ema_mean"] + given["ema_var"])
             close(loss.detach(), given["r_feature"], **LOSS)
@@ -596,7 +598,7 @@ def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     patch = 16 if "16x16" in case.get("note", "") else 4
     numbers = torch.arange(2 * side * side)
     layer = nn.Conv2d(1, 1, 1)
-    per_image = Watcher(layer, patch, (1, side, side))
+    per_image = StatisticsCollector(layer, patch, (1, side, side))
     sums = ClassSums(per_image.layout, 1, torch.device("cpu"))
     for b in range(2):
         x = ((numbers * 7 + 5 * b) % 13).float().div(13).view(2, 1, side, side)
@@ -605,14 +607,14 @@ def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     everything, table = sums.result("within")
     names = ("ch_mean", "ch_var", "patch_mean", "patch_var")
     close(everything, [value for name in names for value in case["running"][name]])
-    watcher = Watcher(layer, patch, (1, side, side))
-    assert watcher.hooks[0].cells == case["patch_vector_length"]
+    collector = StatisticsCollector(layer, patch, (1, side, side))
+    assert collector.hooks[0].cells == case["patch_vector_length"]
     settings = Match(method="layers", ema=case["momentum"], ema_init="zero", first_hook=1)
-    matcher = StatisticsMatcher(watcher.hooks, settings, everything, table)
+    matcher = StatisticsMatcher(collector.hooks, settings, everything, table)
     matcher.start_group(torch.zeros(2, dtype=torch.int64))
     for visit in case["post"]:
         x = ((numbers * 3) % 11).float().div(11).view(2, 1, side, side).requires_grad_()
-        loss = matcher(watcher(x)[1])
+        loss = matcher(collector(x)[1])
         loss.backward()
         close(loss.detach(), visit["r_feature"], **LOSS)
         close(x.grad.norm(), visit["grad_l2"], rtol=0, atol=5e-6)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edc.condense.watching import Watcher
+from edc.condense.layer_statistics import StatisticsCollector
 
 
 def close(found: Tensor, expected: Any, **tolerance: float) -> None:
@@ -39,8 +39,8 @@ def small_network(seed: int = 0, channels: int = 3) -> nn.Module:
     return network.eval()
 
 
-def random_targets(watcher: Watcher, classes: int, seed: int = 7) -> tuple[Tensor, Tensor]:
-    return random_normal(watcher.size, seed=seed).abs(), random_normal(classes, watcher.size, seed=seed + 1).abs()
+def random_targets(collector: StatisticsCollector, classes: int, seed: int = 7) -> tuple[Tensor, Tensor]:
+    return random_normal(collector.size, seed=seed).abs(), random_normal(classes, collector.size, seed=seed + 1).abs()
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:

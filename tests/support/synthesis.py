@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from edc.condense.engine import Observer, Progress, synthesize
 from edc.condense.initialise import groups_of
-from edc.condense.watching import Watcher
+from edc.condense.layer_statistics import StatisticsCollector
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.nets.placing import placed
@@ -61,7 +61,7 @@ def make_observers(
     found = []
     for i, name in enumerate(settings.observers):
         model = placed(network(i), torch.device(device), precision)
-        size = Watcher(model, 4, SHAPE).size
+        size = StatisticsCollector(model, 4, SHAPE).size
         draws = torch.Generator().manual_seed(10 + i)
         targets = {
             "global": torch.rand(size, generator=draws).to(device),

@@ -12,22 +12,22 @@ from torch import Tensor, nn
 
 from edc.bench.cases import Bench, Pieces
 from edc.bench.timing import Work, held_at_most
-from edc.condense.budget import activations
-from edc.training.cohort import Cohort
+from edc.condense.budget import activation_bytes
+from edc.training.trainer_group import TrainerGroup
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
 from edc.condense.engine import Observer, Progress, synthesize
 from edc.stages.evaluate import soft_targets
 from edc.bench.reference import Oracle, plain_statistics
 from edc.stages.pretrain import train_epoch
-from edc.training.cuda_graphs import Recorded
+from edc.training.cuda_graphs import RecordedFunction
 from edc.stages.relabel import label_epochs
 from edc.data.rng import generator
 from edc.stages.statistics import ClassSums
 from edc.training.students import Student
-from edc.training.trainee import Trainee
+from edc.training.trainer import Trainer
 from edc.training.optimisers import make_optimiser
-from edc.condense.watching import LAYERS, Watcher
+from edc.condense.layer_statistics import LAYERS, StatisticsCollector
 
 TRAINED = 100
 """Images of the condensed set a student is trained on: IPC 10 of ten classes."""
@@ -39,8 +39,8 @@ def pretrain(bench: Bench) -> Pieces:
     row = row.model_copy(update={"batch": n})
     images = bench.image_set(2 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, device)
-    trainee = Trainee(bench.network(bare=True).train().requires_grad_(True), row.optimiser, device, bench.precision)
-    cohort, epochs = Cohort([trainee]), iter(range(10**9))
+    trainer = Trainer(bench.network(bare=True).train().requires_grad_(True), row.optimiser, device, bench.precision)
+    cohort, epochs = TrainerGroup([trainer]), iter(range(10**9))
 
     def bare() -> Work:
         model = bench.network(bare=True).train().requires_grad_(True)
@@ -57,7 +57,7 @@ def pretrain(bench: Bench) -> Pieces:
         return steps
 
     # Weights, their gradients, the momentum.
-    floor = 3 * bench.weights(trainee.model) + _training(bench, n) + images.images.numel()
+    floor = 3 * bench.weights(trainer.model) + _training(bench, n) + images.images.numel()
     return Pieces(
         stage=lambda: train_epoch(cohort, feed, row, next(epochs)),
         bare=bare,
@@ -73,9 +73,9 @@ def statistics(bench: Bench) -> Pieces:
     """The statistics pass over one batch, from shuffling to the class tables."""
     n, classes = bench.case.images, bench.dataset.classes
     models = [bench.network(name) for name in bench.names]
-    watchers = [Watcher(model, bench.patch, bench.shape) for model in models]
-    measured = [Recorded(watcher.moments) for watcher in watchers]
-    sums = [ClassSums(watcher.layout, classes, bench.device) for watcher in watchers]
+    collectors = [StatisticsCollector(model, bench.patch, bench.shape) for model in models]
+    measured = [RecordedFunction(collector.moments) for collector in collectors]
+    sums = [ClassSums(collector.layout, classes, bench.device) for collector in collectors]
     images = bench.image_set(16 * n)
     feed = Feed(images, bench.dataset, bench.normaliser, bench.device)
     batches = _endless(feed, n)
@@ -121,7 +121,7 @@ def statistics(bench: Bench) -> Pieces:
 
         return layer_by_layer
 
-    halves = [watcher.layout.half for watcher in watchers]
+    halves = [collector.layout.half for collector in collectors]
     floor = sum(bench.weights(model) for model in models) + max(held_at_most(model, bench.shape, n) for model in models)
     # Three class tables for each observer, and the statistics of the batch's images.
     floor += images.images.numel() + 4 * (3 * classes * sum(halves) + 2 * n * max(halves))
@@ -136,7 +136,7 @@ def synthesis(bench: Bench) -> Pieces:
     optimise = row.optimise.model_copy(update={"iterations": visits})
     row = row.model_copy(update={"observers": ["it"], "match": match, "optimise": optimise})
     model = bench.network()
-    size = Watcher(bench.network(), bench.patch, bench.shape).size
+    size = StatisticsCollector(bench.network(), bench.patch, bench.shape).size
     draws = torch.Generator().manual_seed(0)
     targets = {
         "global": torch.rand(size, generator=draws).to(bench.device),
@@ -175,7 +175,7 @@ def synthesis(bench: Bench) -> Pieces:
 
         return _repeated(layer_by_layer, visits)
 
-    floor = bench.weights(model) + activations(bench.network(bare=True), bench.shape, n) + 5 * images.numel() * 4
+    floor = bench.weights(model) + activation_bytes(bench.network(bare=True), bench.shape, n) + 5 * images.numel() * 4
     return Pieces(
         stage=stage,
         bare=bare,
@@ -200,7 +200,7 @@ def relabel(bench: Bench) -> Pieces:
     floor = bench.weights(model) + held_at_most(model, bench.shape, epochs * TRAINED) + views
 
     def stage() -> None:
-        replay.forget()
+        replay.clear_cache()
         label_epochs(logits, replay, range(epochs), row, [model], epochs * TRAINED)
 
     def bare() -> Work:
@@ -234,21 +234,21 @@ def evaluate(bench: Bench) -> Pieces:
         return [Student(seed, row, bench.dataset, device, bench.precision) for seed in range(bench.case.seeds)]
 
     students = fresh()
-    cohort = Cohort(students)
+    cohort = TrainerGroup(students)
     steps = len(batches_of(torch.arange(TRAINED), batch))
 
-    def epoch(of: Cohort) -> None:
-        for student in of.trainees:
+    def epoch(of: TrainerGroup) -> None:
+        for student in of.trainers:
             assert isinstance(student, Student)
             student.begin_epoch(0)
         labels = soft_targets(targets, "soft", 0, device)
         assert labels is not None
-        replay.forget()
+        replay.clear_cache()
         for index, view in replay.epoch(0, batch):
             of.step(view, labels[index].to(torch.float32), classes[index])
 
     def apart() -> Work:
-        cohorts = [Cohort([student]) for student in fresh()]
+        cohorts = [TrainerGroup([student]) for student in fresh()]
 
         def one_after_the_other() -> None:
             for one in cohorts:
@@ -306,4 +306,4 @@ def _endless(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def _training(bench: Bench, images: int) -> int:
     """Bytes a training step keeps for its backward pass."""
-    return activations(bench.network(bare=True).requires_grad_(True), bench.shape, images)
+    return activation_bytes(bench.network(bare=True).requires_grad_(True), bench.shape, images)

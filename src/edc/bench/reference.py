@@ -51,7 +51,7 @@ class Oracle:
     ) -> None:
         self.network = copy.deepcopy(network)
         for module in self.network.modules():
-            module._forward_pre_hooks.clear()  # a watcher's come along with the copy
+            module._forward_pre_hooks.clear()  # a collector's come along with the copy
         self.patch, self.settings, self.dtype = patch, settings, dtype
         self.everything, self.table = everything.to(dtype), table.to(dtype)
         self.inputs: dict[int, Tensor] = {}

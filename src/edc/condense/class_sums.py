@@ -10,8 +10,8 @@ from edc.condense.moments import Layout
 class ClassSums:
     """Running sums of per-image statistics, in float32, from which both targets follow.
 
-    A batch's variance over (image, pixel) is the mean of the images' variances plus the variance of their means, so the
-    per-image statistics are all that has to be measured.
+    A batch's variance over (image, pixel) is the mean of the images' variances plus the variance of their means, so
+    per-image statistics suffice.
 
     Args:
         layout: of the statistics.
@@ -27,7 +27,7 @@ class ClassSums:
         self.counts = torch.zeros(classes, device=device)
 
     def add(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take in one batch: every image's means and variances (B, D / 2), and classes (B,)."""
+        """Add one batch: every image's means and variances (B, D / 2), and classes (B,)."""
         mean = means.mean(dim=0)
         spread = (means - mean).square_().mean(dim=0)
         self.everything += torch.stack([mean, variances.mean(dim=0) + spread]) * len(labels)

@@ -1,7 +1,7 @@
-"""Composites of RDED (Sun et al., CVPR 2024, section 4): the crops an observer recognises best, tiled into one image.
+"""Composites of RDED (Sun et al., CVPR 2024, section 4): crops with the lowest cross-entropy, tiled into one image.
 
-Every candidate image gives one crop, the one whose class an observer is surest of; of those, the surest are kept and
-laid out ``factor`` by ``factor``. Pixels stay uint8 throughout: only the scores are computed in normalised space.
+Of every candidate image the crop with the lowest loss is taken; of those, the ones with the lowest losses are laid out
+``factor`` by ``factor``. Pixels stay uint8 throughout: only the scores are computed in normalised space.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.data.crops import draw_crops
-from edc.errors import EdcError
 from edc.condense.initialise import pick
-from edc.nets.placing import answers
-from edc.nets.passes import images_at_once
+from edc.data.crops import draw_crops
 from edc.data.rng import generator
+from edc.errors import EdcError
+from edc.nets.passes import images_at_once
+from edc.nets.placing import compute_logits
 
 if TYPE_CHECKING:
-    from edc.condense.initialise import Start
+    from edc.condense.initialise import InitialisationInputs
 
 
 def padded(crops: Tensor, size: int) -> Tensor:
@@ -37,13 +37,13 @@ def scores(scorers: Sequence[nn.Module], crops: Tensor, labels: Tensor, size: in
     """Cross-entropy of the true class for every crop, (n,); lower is better.
 
     Args:
-        scorers: observers in eval mode; several answer with their mean logits.
+        scorers: observers in eval mode; the logits of several are averaged.
         crops: float (n, C, s, s), normalised.
         labels: (n,) true classes.
-        size: side of the images the observers know; crops are padded with zeros, the mean pixel, up to it.
+        size: side of the observers' images; crops are padded to it with zeros, the mean pixel.
     """
-    whole = padded(crops, size)
-    logits = torch.stack([answers(scorer, whole) for scorer in scorers]).mean(dim=0)
+    images = padded(crops, size)
+    logits = torch.stack([compute_logits(scorer, images) for scorer in scorers]).mean(dim=0)
     return F.cross_entropy(logits, labels, reduction="none")
 
 
@@ -88,56 +88,56 @@ def tile(crops: Tensor, factor: int, size: int) -> Tensor:
     return grid[which, :, :, pixel[:, None], pixel[None, :]].permute(2, 3, 0, 1).contiguous()
 
 
-def best_of_class(start: Start, scorers: Sequence[nn.Module], c: int, count: int) -> Tensor:
+def best_of_class(inputs: InitialisationInputs, scorers: Sequence[nn.Module], c: int, count: int) -> Tensor:
     """The ``count`` best crops of a class, best first: uint8 (count, C, S // factor, S // factor)."""
-    train, choices, (_, _, size) = start.train, start.row.initialise, start.train.shape
-    rng = generator(start.row.seed, "composites", c)
+    train, choices, (_, _, size) = inputs.train, inputs.row.initialise, inputs.train.shape
+    rng = generator(inputs.row.seed, "composites", c)
     members = train.by_class(c)
     members = members[torch.from_numpy(rng.permutation(len(members))[: choices.candidates])]
     per_image, side = choices.crops, size // choices.factor
     draws = draw_crops(rng, len(members) * per_image, choices.crop_scale, (1.0, 1.0))
     at_once = max(1, images_at_once(size) // per_image)
-    kept, losses = [], []
+    best_of_images, losses = [], []
     for first in range(0, len(members), at_once):
-        some = members[first : first + at_once].repeat_interleave(per_image)
-        rows = np.arange(first * per_image, first * per_image + len(some))
-        crops = train.read(some, draws[rows], side)
-        labels = torch.full((len(some),), c, device=start.device)
-        loss = scores(scorers, start.normaliser.encode(crops.to(start.device)), labels, size)
+        index = members[first : first + at_once].repeat_interleave(per_image)
+        rows = np.arange(first * per_image, first * per_image + len(index))
+        crops = train.read(index, draws[rows], side)
+        labels = torch.full((len(index),), c, device=inputs.device)
+        loss = scores(scorers, inputs.normaliser.encode(crops.to(inputs.device)), labels, size)
         best, lowest = best_crops(loss.view(-1, per_image))
-        kept.append(crops.unflatten(0, (-1, per_image))[torch.arange(len(best)), best.to(crops.device)])
+        best_of_images.append(crops.unflatten(0, (-1, per_image))[torch.arange(len(best)), best.to(crops.device)])
         losses.append(lowest)
     order = best_images(torch.cat(losses), count)
-    every = torch.cat(kept)
-    return every[order.to(every.device)].cpu()
+    candidates = torch.cat(best_of_images)
+    return candidates[order.to(candidates.device)].cpu()
 
 
-def check_candidates(start: Start) -> None:
-    """Every class must have enough training images for its composites.
+def check_candidates(inputs: InitialisationInputs) -> None:
+    """Check that every class has enough training images for its composites.
 
     Raises:
-        EdcError: one has not, or the candidates are too few; names the values to change.
+        EdcError: a class has too few images, or there are too few candidates; names the values to change.
     """
-    row, choices = start.row, start.row.initialise
-    made = choices.pool or row.ipc
-    needed = made * choices.factor**2
-    what = f"{made} composites of {choices.factor} x {choices.factor} crops"
-    cure = f"lower {'initialise.pool' if choices.pool else 'ipc'} or initialise.factor"
+    row, choices = inputs.row, inputs.row.initialise
+    count = choices.pool or row.ipc
+    needed = count * choices.factor**2
+    what = f"{count} composites of {choices.factor} x {choices.factor} crops"
+    remedy = f"lower {'initialise.pool' if choices.pool else 'ipc'} or initialise.factor"
     if choices.pool and choices.draw == "distinct" and choices.pool < row.ipc:
         raise EdcError(f"initialise.pool = {choices.pool}: expected at least ipc = {row.ipc} where draw is 'distinct'")
     if needed > choices.candidates:
-        raise EdcError(f"initialise.candidates = {choices.candidates}: {what} need {needed}; raise it, or {cure}")
-    if start.train.shape[-1] < choices.factor:
-        raise EdcError(f"initialise.factor = {choices.factor}: images have {start.train.shape[-1]} pixels a side")
-    for c, name in enumerate(start.train.classes):
-        if (found := len(start.train.by_class(c))) < needed:
-            raise EdcError(f"class {name!r} has {found} training images, {what} need {needed}; {cure}")
+        raise EdcError(f"initialise.candidates = {choices.candidates}: {what} need {needed}; raise it, or {remedy}")
+    if inputs.train.shape[-1] < choices.factor:
+        raise EdcError(f"initialise.factor = {choices.factor}: images have {inputs.train.shape[-1]} pixels a side")
+    for c, name in enumerate(inputs.train.classes):
+        if (images := len(inputs.train.by_class(c))) < needed:
+            raise EdcError(f"class {name!r} has {images} training images, {what} need {needed}; {remedy}")
 
 
-def composites(start: Start) -> tuple[Tensor, Tensor]:
-    """Composites of every class: the ``ipc`` best as ranked, or ``ipc`` drawn from a pool of them (EDC).
+def composites(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
+    """Composites of every class: the ``ipc`` best, or ``ipc`` drawn from a pool of the best (EDC).
 
-    As for real images, those drawn from a pool for synthesis are mirrored with probability one half.
+    Like real images, those drawn from a pool for synthesis are mirrored with probability one half.
 
     Returns:
         uint8 (K * IPC, C, S, S), class after class, and their classes (K * IPC,).
@@ -145,19 +145,19 @@ def composites(start: Start) -> tuple[Tensor, Tensor]:
     Raises:
         EdcError: a class has too few candidates.
     """
-    check_candidates(start)
-    row, choices, size = start.row, start.row.initialise, start.train.shape[-1]
-    scorers = start.scorers()
-    flip = 0.5 if choices.pool and start.dataset.flip and row.optimise.iterations > 0 else 0.0
-    found = []
-    for c in range(len(start.train.classes)):
-        crops = best_of_class(start, scorers, c, (choices.pool or row.ipc) * choices.factor**2)
+    check_candidates(inputs)
+    row, choices, size = inputs.row, inputs.row.initialise, inputs.train.shape[-1]
+    scorers = inputs.scorers()
+    flip = 0.5 if choices.pool and inputs.dataset.flip and row.optimise.iterations > 0 else 0.0
+    composites_of_classes = []
+    for c in range(len(inputs.train.classes)):
+        crops = best_of_class(inputs, scorers, c, (choices.pool or row.ipc) * choices.factor**2)
         images = tile(crops, choices.factor, size)
         if choices.pool:
             rng = generator(row.seed, "initialise", c)
             images = images[torch.from_numpy(pick(rng, choices.pool, row.ipc, choices.draw))]
             mirrored = torch.from_numpy(rng.random(row.ipc) < flip)
             images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-        found.append(images)
-    labels = torch.arange(len(start.train.classes)).repeat_interleave(row.ipc)
-    return torch.cat(found), labels
+        composites_of_classes.append(images)
+    labels = torch.arange(len(inputs.train.classes)).repeat_interleave(row.ipc)
+    return torch.cat(composites_of_classes), labels

@@ -1,7 +1,7 @@
-"""Selection by features: real images that stand for their class, the classical alternatives to synthesis.
+"""Coresets: real images selected by their features, the classical alternatives to synthesis.
 
-Features are what an observer's classifier sees. Those of each observer are scaled to unit length, as iCaRL does, and
-several observers' are joined. Everything after the forward passes is computed in float64 on the CPU.
+Features are the inputs of an observer's classifier. Those of each observer are scaled to unit length, as in iCaRL, and
+concatenated. Everything after the forward passes is computed in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.errors import EdcError
-from edc.nets.placing import answers
-from edc.nets.weights import classifiers
-from edc.nets.passes import images_at_once
 from edc.data.rng import generator
+from edc.errors import EdcError
+from edc.nets.passes import images_at_once
+from edc.nets.placing import compute_logits
+from edc.nets.weights import classifiers
 
 if TYPE_CHECKING:
-    from edc.condense.initialise import Start
+    from edc.condense.initialise import InitialisationInputs
 
-STARTS = 4
-"""Initialisations k-means tries; the best of them counts."""
+RESTARTS = 4
+"""Random initialisations of k-means, of which the best is used."""
 
 
 @torch.no_grad()
@@ -41,66 +41,66 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     Raises:
         EdcError: the network has no such layer, or does not use it.
     """
-    seen: list[Tensor] = []
+    inputs: list[Tensor] = []
     modules = dict(network.named_modules())
     names = [name for name in classifiers(network) if name in modules]
     # Where a network has several heads (distilled transformers), the first is that of the class token.
-    handle = modules[names[0]].register_forward_pre_hook(lambda _, given: seen.append(given[0])) if names else None
+    handle = modules[names[0]].register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if names else None
     try:
-        answers(network, x)
+        compute_logits(network, x)
     finally:
         if handle is not None:
             handle.remove()
-    if not seen:
+    if not inputs:
         raise EdcError(f"{type(network).__name__}: found no linear or convolutional classifier to take features from")
-    found = seen[0].to(torch.float32)
-    return found.flatten(2).mean(dim=2) if found.ndim == 4 else found.flatten(1)
+    x = inputs[0].to(torch.float32)
+    return x.flatten(2).mean(dim=2) if x.ndim == 4 else x.flatten(1)
 
 
-def class_features(start: Start, scorers: Sequence[nn.Module], members: Tensor) -> np.ndarray:
-    """Features of training images, float64 (n, D); each observer's have unit length.
+def class_features(inputs: InitialisationInputs, scorers: Sequence[nn.Module], members: Tensor) -> np.ndarray:
+    """Features of training images, float64 (n, D); those of each observer have unit length.
 
     Args:
-        start: the training images.
+        inputs: the training images.
         scorers: the observers.
         members: int64 (n,) which images.
     """
-    at_once = images_at_once(start.train.shape[-1])
-    found = []
+    at_once = images_at_once(inputs.train.shape[-1])
+    parts = []
     for part in members.split(at_once):
-        x = start.normaliser.encode(start.train.read(part).to(start.device))
-        found.append(torch.cat([F.normalize(features(scorer, x)) for scorer in scorers], dim=1).cpu())
-    return torch.cat(found).to(torch.float64).numpy()
+        x = inputs.normaliser.encode(inputs.train.read(part).to(inputs.device))
+        parts.append(torch.cat([F.normalize(features(scorer, x)) for scorer in scorers], dim=1).cpu())
+    return torch.cat(parts).to(torch.float64).numpy()
 
 
-def herd(found: np.ndarray, count: int) -> np.ndarray:
-    """Greedy herding: each pick brings the mean of those picked as near to the mean of all as one image can.
+def herd(points: np.ndarray, count: int) -> np.ndarray:
+    """Greedy herding: each pick brings the mean of the picks as near to the mean of all as one image can.
 
     Welling (ICML 2009), as iCaRL (Rebuffi et al., CVPR 2017, algorithm 4) selects exemplars. No image is picked twice.
 
     Args:
-        found: (n, D) features of a class.
+        points: (n, D) features of a class.
         count: how many, at most n.
 
     Returns:
         int64 (count,) positions, in the order picked: a prefix is what a smaller count picks.
     """
-    mean, half_squares = found.mean(axis=0), 0.5 * (found * found).sum(axis=1)
-    wanted, free, picks = mean.copy(), np.ones(len(found), dtype=bool), np.empty(count, dtype=np.int64)
+    mean, half_squares = points.mean(axis=0), 0.5 * (points * points).sum(axis=1)
+    target, free, picks = mean.copy(), np.ones(len(points), dtype=bool), np.empty(count, dtype=np.int64)
     for k in range(count):
-        # |(k + 1) mean - sum of picks - x|^2 is smallest where this is largest; ``wanted`` is the first two terms.
-        merit = found @ wanted - half_squares
-        picks[k] = np.where(free, merit, -np.inf).argmax()
+        # |(k + 1) mean - sum of picks - x|^2 is smallest where this is largest; ``target`` is the first two terms.
+        score = points @ target - half_squares
+        picks[k] = np.where(free, score, -np.inf).argmax()
         free[picks[k]] = False
-        wanted += mean - found[picks[k]]
+        target += mean - points[picks[k]]
     return picks
 
 
-def centres(found: np.ndarray, count: int, seed: int) -> np.ndarray:
+def nearest_to_centres(points: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The images nearest to the centres of k-means, each image once.
 
     Args:
-        found: (n, D) features of a class.
+        points: (n, D) features of a class.
         count: how many centres, at most n.
         seed: of the initial centres.
 
@@ -110,11 +110,11 @@ def centres(found: np.ndarray, count: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    # Threads add up the centres in no fixed order.
+    # With several threads the sums for the centres have no fixed order.
     with threadpool_limits(1):
-        fitted = KMeans(count, n_init=STARTS, random_state=seed).fit(found)
-    middle = fitted.cluster_centers_
-    distance = (middle * middle).sum(axis=1)[:, None] - 2 * middle @ found.T + (found * found).sum(axis=1)
+        fitted = KMeans(count, n_init=RESTARTS, random_state=seed).fit(points)
+    centres = fitted.cluster_centers_
+    distance = (centres * centres).sum(axis=1)[:, None] - 2 * centres @ points.T + (points * points).sum(axis=1)
     picks = np.empty(count, dtype=np.int64)
     for k in range(count):
         picks[k] = distance[k].argmin()
@@ -122,43 +122,43 @@ def centres(found: np.ndarray, count: int, seed: int) -> np.ndarray:
     return picks
 
 
-def _select(start: Start, choose: Callable[[np.ndarray, int], np.ndarray]) -> tuple[Tensor, Tensor]:
+def _select(inputs: InitialisationInputs, choose: Callable[[np.ndarray, int], np.ndarray]) -> tuple[Tensor, Tensor]:
     """Training images of every class by their features.
 
     Args:
-        start: the training images and the observers.
+        inputs: the training images and the observers.
         choose: positions (IPC,) from features (n, D) and the class.
     """
-    train, row = start.train, start.row
+    train, row = inputs.train, inputs.row
     for c, name in enumerate(train.classes):
-        if (found := len(train.by_class(c))) < row.ipc:
-            raise EdcError(f"class {name!r} has {found} training images, ipc = {row.ipc} were asked for")
-    scorers, picks = start.scorers(), []
+        if (images := len(train.by_class(c))) < row.ipc:
+            raise EdcError(f"class {name!r} has {images} training images, expected at least ipc = {row.ipc}")
+    scorers, picks = inputs.scorers(), []
     for c in range(len(train.classes)):
         members = train.by_class(c)
-        picks.append(members[torch.from_numpy(choose(class_features(start, scorers, members), c))])
+        picks.append(members[torch.from_numpy(choose(class_features(inputs, scorers, members), c))])
     index = torch.cat(picks)
     return train.read(index), train.labels[index]
 
 
-def herding(start: Start) -> tuple[Tensor, Tensor]:
-    """Herded training images, see :func:`herd`: uint8 (K * IPC, C, S, S) and classes (K * IPC,).
+def herding(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
+    """See :func:`herd`: uint8 (K * IPC, C, S, S) and classes (K * IPC,).
 
     Raises:
         EdcError: a class has fewer images than asked for, or an observer gives no features.
     """
-    return _select(start, lambda found, c: herd(found, start.row.ipc))
+    return _select(inputs, lambda points, c: herd(points, inputs.row.ipc))
 
 
-def kmeans(start: Start) -> tuple[Tensor, Tensor]:
-    """Training images nearest to cluster centres, see :func:`centres`: uint8 (K * IPC, C, S, S) and classes (K * IPC,).
+def kmeans(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
+    """See :func:`nearest_to_centres`: uint8 (K * IPC, C, S, S) and classes (K * IPC,).
 
     Raises:
         EdcError: a class has fewer images than asked for, or an observer gives no features.
     """
 
-    def choose(found: np.ndarray, c: int) -> np.ndarray:
-        seed = int(generator(start.row.seed, "kmeans", c).integers(2**31))
-        return centres(found, start.row.ipc, seed)
+    def choose(points: np.ndarray, c: int) -> np.ndarray:
+        seed = int(generator(inputs.row.seed, "kmeans", c).integers(2**31))
+        return nearest_to_centres(points, inputs.row.ipc, seed)
 
-    return _select(start, choose)
+    return _select(inputs, choose)

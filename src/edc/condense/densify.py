@@ -1,8 +1,8 @@
-"""Data densification of G-VBSM (Shao et al., CVPR 2024, section 3.2): images of a class should differ from each other.
+"""Data densification of G-VBSM (Shao et al., CVPR 2024, section 3.2): images of a class should differ.
 
-The spectrum of a class's Gram matrix is drawn towards its own softened self, which raises the small eigenvalues. With
-raw eigenvalues, thousands apart for most images, the term is flat (measured: zero on groups of real pictures, small on
-32 px noise, active on 224 px noise); ``normalise`` keeps them within reach of the temperature.
+The softmax of the eigenvalues of a class's Gram matrix is matched to its softened version, which raises the small ones.
+With raw eigenvalues, thousands apart for most images, the gradient vanishes (measured: zero on groups of real images,
+small on 32 px noise, larger on 224 px noise); ``normalise`` brings them into the range of the temperature.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from edc.condense.regularise import Visit
+    from edc.condense.regularise import RegulariserInputs
 
 SIDE = 32
-"""Views are pooled to so many pixels a side."""
+"""Side to which views are pooled, pixels."""
 
 
 def pooling(size: int, like: Tensor) -> Tensor:
     """Adaptive average pooling of an axis of ``size`` pixels to ``SIDE`` as a matrix (SIDE, size).
 
-    A product, because the library's own backward adds in no fixed order on a GPU.
+    A matrix product, because PyTorch's own backward pass adds in no fixed order on a GPU.
     """
     identity = torch.eye(size, device=like.device, dtype=like.dtype)
     return F.adaptive_avg_pool1d(identity[None], SIDE)[0].T
@@ -43,8 +43,8 @@ def same_size_classes(labels: list[int]) -> list[list[list[int]]]:
     members: dict[int, list[int]] = {}
     for position, label in enumerate(labels):
         members.setdefault(label, []).append(position)
-    sizes = sorted({len(found) for found in members.values()} - {1})
-    return [[found for found in members.values() if len(found) == size] for size in sizes]
+    sizes = sorted({len(positions) for positions in members.values()} - {1})
+    return [[positions for positions in members.values() if len(positions) == size] for size in sizes]
 
 
 def spectrum_divergence(views: Tensor, labels: Tensor, tau: float, normalise: bool = False) -> Tensor:
@@ -62,10 +62,10 @@ def spectrum_divergence(views: Tensor, labels: Tensor, tau: float, normalise: bo
     Returns:
         A scalar; 0 where no class has two images.
     """
-    found = vectors(views)
-    total = found.new_zeros(())
+    pooled = vectors(views)
+    total = pooled.new_zeros(())
     for group in same_size_classes(labels.tolist()):
-        x = found[torch.tensor(group, device=views.device)]
+        x = pooled[torch.tensor(group, device=views.device)]
         gram = x @ x.mT
         eigenvalues = torch.linalg.eigvalsh(gram / x.shape[-1] if normalise else gram)
         target = F.log_softmax(eigenvalues.detach() / tau, dim=-1)
@@ -73,8 +73,8 @@ def spectrum_divergence(views: Tensor, labels: Tensor, tau: float, normalise: bo
     return total
 
 
-def densification(visit: Visit) -> Tensor:
+def densification(inputs: RegulariserInputs) -> Tensor:
     """The regulariser of a synthesis iteration, see :func:`spectrum_divergence`: (G,)."""
-    groups = zip(visit.view.chunk(visit.groups), visit.labels.chunk(visit.groups), strict=True)
-    settings = visit.settings
+    groups = zip(inputs.view.chunk(inputs.groups), inputs.labels.chunk(inputs.groups), strict=True)
+    settings = inputs.settings
     return torch.stack([spectrum_divergence(*group, settings.tau, settings.normalise) for group in groups])

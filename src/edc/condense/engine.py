@@ -1,4 +1,4 @@
-"""Synthesis: pixels optimised so that the observers' statistics and answers fit (EDC section 3)."""
+"""Synthesis: pixels are optimised so that the observers' statistics and predictions match (EDC section 3)."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.config.choices import REGULARISE, SynthesisAugment, implementation
-from edc.data.augment import Normaliser, crop_boxes, shared_crop
-from edc.errors import EdcError
+from edc.condense.layer_statistics import StatisticsCollector, running_statistics
 from edc.condense.matching import StatisticsMatcher, skipped_hooks
+from edc.condense.regularise import RegulariserInputs, average_images
+from edc.config.choices import REGULARISE, SynthesisAugment, implementation
 from edc.config.rows import SynthesizeRow
-from edc.condense.regularise import Visit, average_images
+from edc.data.augment import Normaliser, crop_boxes, shared_crop
 from edc.data.rng import generator
+from edc.errors import EdcError
 from edc.training.schedules import cosine_iteration, smallest_crop
-from edc.condense.watching import Watcher, running_statistics
 
 
 @dataclass
 class Observer:
-    """A frozen network, its watcher and the targets it is matched to.
+    """A frozen network, the collector of its statistics, and the loss that matches them.
 
     Attributes:
         name: the observer's row.
-        watcher: its hooks.
+        collector: of its statistics.
         matcher: its loss.
     """
 
     name: str
-    watcher: Watcher
+    collector: StatisticsCollector
     matcher: StatisticsMatcher
 
     @classmethod
@@ -46,7 +46,7 @@ class Observer:
         shape: Sequence[int],
         targets: dict[str, Tensor] | None,
     ) -> Observer:
-        """Hook a network and check that the stored statistics fit it.
+        """Register the hooks and check that the stored statistics are of this network.
 
         Args:
             name: the observer's row.
@@ -59,19 +59,21 @@ class Observer:
         Raises:
             EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
-        alone = row.match.method == "bn"
-        watcher = Watcher(network, patch, shape, ("bn",) if alone else ("bn", "conv"))
+        bn_only = row.match.method == "bn"
+        collector = StatisticsCollector(network, patch, shape, ("bn",) if bn_only else ("bn", "conv"))
         if targets is None:
-            if alone and not watcher.hooks:
+            if bn_only and not collector.hooks:
                 raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
             device = next(network.parameters()).device
-            whole = running_statistics(network, watcher.hooks, torch.zeros(watcher.size, device=device))
-            return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, whole, None))
+            running = running_statistics(network, collector.hooks, torch.zeros(collector.size, device=device))
+            return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, running, None))
         size = targets["global"].numel()
-        if size != watcher.size:
-            raise EdcError(f"statistics of {name} have {size} values, the network has {watcher.size}; make them again")
+        if size != collector.size:
+            raise EdcError(
+                f"statistics of {name} have {size} values, the network has {collector.size}; make them again"
+            )
         table = targets["classes"] if row.match.method == "category" else None
-        return cls(name, watcher, StatisticsMatcher(watcher.hooks, row.match, targets["global"], table))
+        return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, targets["global"], table))
 
 
 @dataclass
@@ -79,11 +81,11 @@ class Progress:
     """How far a synthesis is; the state of its checkpoint.
 
     Attributes:
-        group: the first group of those in work.
-        together: how many are in work; 0: none yet.
-        iteration: visits they have had.
-        done: (N, C, S, S) the set as it is kept, finished up to `group`; empty until a group is.
-        pixels, averaged, adam: of the groups in work.
+        group: the first of the groups being optimised.
+        together: how many groups are being optimised; 0: none yet.
+        iteration: iterations done for them.
+        done: (N, C, S, S) the set, finished up to `group`; empty until the first group is finished.
+        pixels, averaged, adam: of the groups being optimised.
         running: the observers' running statistics.
         history: see `HISTORY`.
     """
@@ -99,7 +101,7 @@ class Progress:
     history: list[list[float]] = field(default_factory=list)
 
     def fit(self, at_once: int) -> None:
-        """Begin the groups in work anew, if they are more than can be worked on at once here."""
+        """Restart the groups being optimised if they are more than fit here at once."""
         if self.pixels is not None and self.together > at_once:
             self.pixels = self.averaged = None
             self.together = self.iteration = 0
@@ -119,28 +121,28 @@ def synthesize(
     state: Progress,
     after: Callable[[Progress], None],
     at_once: int = 1,
-    keep: Callable[[Tensor], Tensor] = Tensor.detach,
+    finish: Callable[[Tensor], Tensor] = Tensor.detach,
 ) -> Tensor:
     """Optimise a condensed set, group after group.
 
     One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * regulariser.
-    Of the set only the groups in work are on the device.
+    Only the groups being optimised are on the device.
 
     Args:
         images: (N, C, S, S) initial images, uint8 or normalised, wherever they are.
         labels: (N,) classes.
         groups: indices of the images that are matched together.
-        observers: visited round robin; the count runs on across groups.
+        observers: visited round robin; the count continues across groups.
         row: every choice.
-        normaliser: the range real pixels can have.
-        state: where to go on from; updated.
+        normaliser: the range of real pixels.
+        state: where to resume; updated.
         after: called with the state after every iteration; its tensors are only valid during the call.
-        at_once: most groups in work at the same time, each with statistics and draws of its own: what comes out is what
-            one after the other gives. See `mates`.
-        keep: what is left of finished groups' last iterates (B, C, S, S), normalised and on the device; same shape.
+        at_once: most groups optimised at the same time, each with its own statistics and draws; the result is the same
+            as one after the other, see `groups_together`.
+        finish: applied to the last iterates (B, C, S, S) of finished groups, normalised and on the device; same shape.
 
     Returns:
-        (N, C, S, S) what was kept.
+        (N, C, S, S), the results of `finish`.
     """
     state.fit(at_once)
     device, iterations = normaliser.mean.device, row.optimise.iterations
@@ -150,10 +152,12 @@ def synthesize(
             observer.matcher.running = state.running[observer.name].to(device)
     while state.group < len(groups):
         resumed = state.pixels is not None
-        state.together = state.together if resumed else mates(groups, state.group, row, len(observers), at_once)
+        state.together = (
+            state.together if resumed else groups_together(groups, state.group, row, len(observers), at_once)
+        )
         block = range(state.group, state.group + state.together)
         index = torch.cat([groups[g] for g in block])
-        pixels = started(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
+        pixels = encoded(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
         pixels = pixels.to(device).requires_grad_(True)
         averaged = state.averaged.to(device) if state.averaged is not None else pixels.detach().clone()
         adam = torch.optim.Adam([pixels], lr=row.optimise.lr, betas=row.optimise.betas, eps=1e-8)
@@ -161,14 +165,14 @@ def synthesize(
             adam.load_state_dict(state.adam)
         targets = labels[index.to(labels.device)].to(device)
         for observer in observers:
-            observer.matcher.start_group(targets.view(len(block), -1), forget=not (resumed or row.match.carry))
+            observer.matcher.start_group(targets.view(len(block), -1), reset=not (resumed or row.match.carry))
         for k in range(state.iteration, iterations):
             visited = (block.start * iterations + k) % len(observers)
             adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
             losses = step(pixels, averaged, targets, observers[visited], row, block, k)
             adam.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
-            # With their graph they would keep this pass's maps through the next one.
+            # Without the graph, which would hold this pass's maps through the next pass.
             losses = {name: loss.detach() for name, loss in losses.items()}
             if row.regularise.method != "none":
                 average_images(averaged, pixels, row.regularise.beta)
@@ -183,7 +187,7 @@ def synthesize(
             state.pixels, state.averaged, state.adam = pixels.detach(), averaged, adam.state_dict()
             state.running = {o.name: o.matcher.running for o in observers if o.matcher.running is not None}
             after(state)
-        finished = keep(pixels.detach())
+        finished = finish(pixels.detach())
         if not state.done.numel():
             state.done = finished.new_zeros(images.shape)
         state.done[index.to(state.done.device)] = finished.to(state.done.device)
@@ -193,19 +197,19 @@ def synthesize(
     return state.done
 
 
-def started(images: Tensor, normaliser: Normaliser) -> Tensor:
-    """Initial images (B, C, S, S) of a group in the space networks see."""
+def encoded(images: Tensor, normaliser: Normaliser) -> Tensor:
+    """Initial images (B, C, S, S), uint8 or normalised, as normalised floats."""
     return images if images.is_floating_point() else normaliser.encode(images.to(normaliser.mean.device))
 
 
-def mates(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:
-    """How many groups can be worked on from `first` on without changing what comes out.
+def groups_together(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:
+    """How many groups from `first` on can be optimised at once without changing the result.
 
-    They have to be of the same size and to see the same observer in every iteration, none may go on from another's
-    running statistics, and no hooks may be left out of one and not of the others.
+    They must have the same size and visit the same observer in every iteration, none may start from another's running
+    statistics, and none may leave out hooks, which are drawn group by group.
     """
-    alone = row.match.carry or row.match.drop > 0 or row.optimise.iterations % observers != 0
-    most = 1 if alone else max(1, at_once)
+    one_by_one = row.match.carry or row.match.drop > 0 or row.optimise.iterations % observers != 0
+    most = 1 if one_by_one else max(1, at_once)
     count = 1
     while count < min(most, len(groups) - first) and len(groups[first + count]) == len(groups[first]):
         count += 1
@@ -236,20 +240,21 @@ def step(
         rng = generator(row.seed, "synthesize", group, iteration)
         crops.append(augmentation(rng, row.augment, iteration, row.optimise.iterations, pixels.shape[-1]))
     if row.match.drop:
-        skip = skipped_hooks(observer.watcher.hooks, row.match.drop, rng)
+        skip = skipped_hooks(observer.collector.hooks, row.match.drop, rng)
 
     def crop(images: Tensor) -> Tensor:
         if len(crops) == 1:
             return crops[0](images)
-        return torch.cat([one(part) for one, part in zip(crops, images.chunk(len(crops)), strict=True)])
+        parts = zip(crops, images.chunk(len(crops)), strict=True)
+        return torch.cat([crop_of_group(part) for crop_of_group, part in parts])
 
     view = crop(pixels)
-    logits, statistics = observer.watcher(view, skip, len(groups))
+    logits, statistics = observer.collector(view, skip, len(groups))
     losses = {"cross_entropy": F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)}
     if row.match.method != "none":
         losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
     if row.regularise.method != "none":
-        visit = Visit(
+        inputs = RegulariserInputs(
             settings=row.regularise,
             pixels=pixels,
             averaged=averaged,
@@ -260,12 +265,12 @@ def step(
             logits=logits,
             statistics=statistics,
             skip=skip,
-            watcher=observer.watcher,
+            collector=observer.collector,
             matcher=observer.matcher,
             match_weight=row.match.weight if row.match.method != "none" else 0.0,
             loss=torch.stack(list(losses.values())).sum(0),
         )
-        term = implementation(REGULARISE, row.regularise.method)(visit)
+        term = implementation(REGULARISE, row.regularise.method)(inputs)
         losses["regularise"] = row.regularise.weight * term
     return losses
 
@@ -277,8 +282,8 @@ def augmentation(
 
     Args:
         rng: source of the draws.
-        settings: what may be drawn.
-        iteration, iterations: where the crop's curriculum is.
+        settings: ranges of the draws.
+        iteration, iterations: position in the crop's curriculum.
         size: S, pixels.
     """
     scale = (smallest_crop(settings.curriculum, settings.crop_scale[0], iteration, iterations), settings.crop_scale[1])

@@ -11,26 +11,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.config.choices import Regularise
-from edc.data.augment import Normaliser
 from edc.condense.engine import Observer, Progress, augmentation, synthesize
+from edc.condense.layer_statistics import Kind, StatisticsCollector, measured_layers
 from edc.condense.matching import StatisticsMatcher, skipped_hooks
 from edc.condense.moments import pool, to_grid
+from edc.config.choices import Regularise
 from edc.config.rows import SynthesizeRow
+from edc.data.augment import Normaliser
 from edc.data.rng import generator
-from edc.condense.watching import Kind, Watcher, observed
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are optimised together, and what they are optimised against.
+    """Images that are optimised together, and all inputs of their synthesis.
 
     Attributes:
         start: (B, C, S, S) initial images, normalised.
         labels: (B,).
         observers: in visiting order.
         row: the recipe, with its regulariser.
-        normaliser: the range real pixels can have.
+        normaliser: the range of real pixels.
     """
 
     start: Tensor
@@ -56,10 +56,10 @@ def frobenius(product: Callable[[Tensor], Tensor], probes: Sequence[Tensor]) -> 
     return norm, error / (2 * norm) if norm else 0.0
 
 
-def exactly(loss: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Tensor], Tensor]:
-    """Products with the Hessian at one place, by differentiating the gradient once more.
+def exact_product(loss: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Tensor], Tensor]:
+    """Products with the Hessian at one point, by differentiating the gradient once more.
 
-    This is the curvature between the kinks of a ReLU network; the kinks themselves it does not see.
+    This is the curvature between the kinks of a ReLU network, without the kinks.
     """
     x = at.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(x), x, create_graph=True)
@@ -70,11 +70,11 @@ def exactly(loss: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Tensor], 
     return product
 
 
-def by_differences(loss: Callable[[Tensor], Tensor], at: Tensor, size: float) -> Callable[[Tensor], Tensor]:
-    """(g(x + h v) - g(x - h v)) / 2h for the gradient g: Hv, and with it what the kinks within the step add.
+def difference_product(loss: Callable[[Tensor], Tensor], at: Tensor, size: float) -> Callable[[Tensor], Tensor]:
+    """(g(x + h v) - g(x - h v)) / 2h for the gradient g: Hv including the kinks within the step.
 
-    In a ReLU network the kinks' share grows as h falls, like 1 / sqrt(h) in the norm, so the figure belongs to its h. A
-    natural one is the learning rate of synthesis: Adam moves every pixel about so far, up or down.
+    In a ReLU network the kinks' share grows as h falls, like 1 / sqrt(h) in the norm, so the result depends on h. The
+    learning rate of synthesis is a natural choice: Adam moves every pixel by about that much.
 
     Args:
         loss: of x.
@@ -92,11 +92,11 @@ def by_differences(loss: Callable[[Tensor], Tensor], at: Tensor, size: float) ->
     return product
 
 
-def signs(count: int, like: Tensor, seed: int) -> list[Tensor]:
+def random_signs(count: int, like: Tensor, seed: int) -> list[Tensor]:
     """Probes: vectors of random signs, the same for every iterate of every run with this seed."""
     rng = generator(seed, "hessian")
-    drawn = rng.integers(0, 2, (count, *like.shape)).astype(np.float32) * 2 - 1
-    return list(torch.from_numpy(drawn).to(like.device))
+    values = rng.integers(0, 2, (count, *like.shape)).astype(np.float32) * 2 - 1
+    return list(torch.from_numpy(values).to(like.device))
 
 
 def without_regulariser(row: SynthesizeRow) -> SynthesizeRow:
@@ -104,29 +104,29 @@ def without_regulariser(row: SynthesizeRow) -> SynthesizeRow:
     return row.model_copy(update={"regularise": Regularise(method="none")})
 
 
-def iterates(group: Group, row: SynthesizeRow, wanted: Sequence[int]) -> dict[int, Tensor]:
-    """Run the synthesis of one group and keep the images (B, C, S, S) after so many iterations; 0 is the start.
+def iterates(group: Group, row: SynthesizeRow, iterations: Sequence[int]) -> dict[int, Tensor]:
+    """Run the synthesis of one group; the images (B, C, S, S) by number of iterations, 0 for the start.
 
     Args:
         group: start, labels, observers.
         row: the choices, with or without a regulariser.
-        wanted: numbers of iterations.
+        iterations: after which the images are returned.
     """
-    kept = {0: group.start.clone()} if 0 in wanted else {}
+    images = {0: group.start.clone()} if 0 in iterations else {}
 
     def after(now: Progress) -> None:
-        if now.iteration in wanted and now.pixels is not None:
-            kept[now.iteration] = now.pixels.clone()
+        if now.iteration in iterations and now.pixels is not None:
+            images[now.iteration] = now.pixels.clone()
 
     for observer in group.observers:
-        observer.matcher.running = None  # a recipe may carry it from group to group, but not from run to run
-    everything = torch.arange(len(group.start))
-    synthesize(group.start, group.labels, [everything], group.observers, row, group.normaliser, Progress(), after)
-    return kept
+        observer.matcher.running = None  # carried between groups of a run, never between runs
+    index = torch.arange(len(group.start))
+    synthesize(group.start, group.labels, [index], group.observers, row, group.normaliser, Progress(), after)
+    return images
 
 
 def plain_statistics(x: Tensor, patch: int) -> Tensor:
-    """What a watcher gives for one layer's input, in operations that can be differentiated twice."""
+    """A layer's statistics from its input, in operations that can be differentiated twice."""
     square, mean = x * x, x.mean(dim=(0, 2, 3))
     parts = [mean, square.mean(dim=(0, 2, 3)) - mean * mean]
     if patch:
@@ -137,15 +137,15 @@ def plain_statistics(x: Tensor, patch: int) -> Tensor:
     return torch.cat(parts)
 
 
-class PlainWatcher:
-    """A watcher whose statistics can be differentiated twice. It takes the place of another, whose hooks it removes."""
+class DifferentiableStatistics:
+    """A collector whose statistics can be differentiated twice; replaces another one and removes its hooks."""
 
-    def __init__(self, other: Watcher) -> None:
+    def __init__(self, other: StatisticsCollector) -> None:
         other.close()
         self.observer = other.observer
         kinds: list[Kind] = sorted({hook.kind for hook in other.hooks})
         self._parts: dict[int, Tensor] = {}
-        for i, (_, kind, layer) in enumerate(observed(self.observer, kinds)):
+        for i, (_, kind, layer) in enumerate(measured_layers(self.observer, kinds)):
             layer.register_forward_pre_hook(self._hook(i, other.patch if kind == "conv" else 0))
 
     def _hook(self, i: int, patch: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
@@ -162,32 +162,32 @@ def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
     """The loss of synthesis as a function of the images (B, C, S, S), twice differentiable.
 
     It is cross-entropy and weighted matching (EDC Eq. 5), no regulariser, averaged over the last round of visits, one
-    of every observer: with those draws of the augmentation everywhere, only the images change along the iterations.
-    The statistics are the images' own, not their running mean: what the images are counts, not how they came about.
+    of every observer, with the same draws of the augmentation for all iterates. The statistics are those of the images,
+    not their running mean, so that the loss depends on the images alone.
 
-    The group cannot be synthesised any more: its observers' hooks are replaced.
+    The group cannot be synthesised afterwards: its observers' hooks are replaced.
     """
     row = group.row
-    watchers = [PlainWatcher(observer.watcher) for observer in group.observers]
-    first = max(0, row.optimise.iterations - len(watchers))
+    collectors = [DifferentiableStatistics(observer.collector) for observer in group.observers]
+    first = max(0, row.optimise.iterations - len(collectors))
 
     def loss(pixels: Tensor) -> Tensor:
         total = pixels.new_zeros(())
-        for k in range(first, first + len(watchers)):
-            crop, skip = draws(group, k)
-            logits, statistics = watchers[k % len(watchers)](crop(pixels))
+        for k in range(first, first + len(collectors)):
+            crop, skip = visit_draws(group, k)
+            logits, statistics = collectors[k % len(collectors)](crop(pixels))
             total = total + F.cross_entropy(logits, group.labels)
             if row.match.method != "none":
-                matcher = group.observers[k % len(watchers)].matcher
+                matcher = group.observers[k % len(collectors)].matcher
                 total = total + row.match.weight * distance(matcher, statistics, skip)
-        return total / len(watchers)
+        return total / len(collectors)
 
     return loss
 
 
-def draws(group: Group, iteration: int) -> tuple[Callable[[Tensor], Tensor], set[int]]:
-    """The augmentation of one visit and the hooks it leaves out, as :func:`edc.condense.engine.step` draws them."""
-    row, hooks = group.row, group.observers[iteration % len(group.observers)].watcher.hooks
+def visit_draws(group: Group, iteration: int) -> tuple[Callable[[Tensor], Tensor], set[int]]:
+    """The augmentation and the skipped hooks of one iteration, as :func:`edc.condense.engine.step` draws them."""
+    row, hooks = group.row, group.observers[iteration % len(group.observers)].collector.hooks
     rng = generator(row.seed, "synthesize", 0, iteration)
     crop = augmentation(rng, row.augment, iteration, row.optimise.iterations, group.start.shape[-1])
     return crop, skipped_hooks(hooks, row.match.drop, rng)
@@ -203,6 +203,6 @@ def distance(matcher: StatisticsMatcher, statistics: Tensor, skip: set[int]) -> 
     for share, target in ((matcher.alpha, matcher.global_target), (1 - matcher.alpha, matcher.class_target)):
         if share:
             squares = torch.zeros_like(present).index_add(0, matcher.segment, (statistics - target.view(-1)).square())
-            lengths = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)  # no slope where nothing is amiss
+            lengths = torch.where(squares > 0, squares, 1.0).sqrt() * (squares > 0)  # gradient 0 at distance 0
             total = total + share * (matcher.weights * present * lengths).sum()
     return total

@@ -1,4 +1,4 @@
-"""Where the pixels of a condensed set start."""
+"""Initial images of synthesis: real images or noise."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from edc.config.choices import INITIALISE, implementation
-from edc.errors import EdcError
 from edc.data.rng import generator
+from edc.errors import EdcError
 
 if TYPE_CHECKING:
+    from edc.config.rows import Dataset, SynthesizeRow
     from edc.data.augment import Normaliser
     from edc.data.sets import Images
-    from edc.config.rows import Dataset, SynthesizeRow
 
 
 def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
-    """softmax(-times drawn): candidates drawn before become unlikely, the rule of EDC's ImageNet-10 code."""
+    """softmax(-times drawn), the rule of EDC's ImageNet-10 code: repeats become unlikely."""
     weight = np.exp(-(drawn - drawn.min()))
     return weight / weight.sum()
 
 
 def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np.ndarray:
-    """Which of the candidates a class starts from, int64 (count,).
+    """Random candidates of a class, int64 (count,).
 
     Args:
         rng: source of the draws.
@@ -45,7 +45,7 @@ def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialisationInputs:
     """What an initialisation may use.
 
     Attributes:
@@ -53,7 +53,7 @@ class Start:
         row: the recipe's choices, images per class, seed.
         dataset: shape of images, number of classes.
         normaliser: into the space networks see.
-        device: where networks live.
+        device: of the networks.
         scorers: loads the observers that score or give features, frozen, in eval mode.
     """
 
@@ -65,13 +65,13 @@ class Start:
     scorers: Callable[[], list[nn.Module]]
 
 
-def real_images(start: Start) -> tuple[Tensor, Tensor]:
-    """Random training images of every class, mirrored by chance if they are to be optimised.
+def real_images(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
+    """Random training images of every class, mirrored with probability one half if they are to be optimised.
 
     Raises:
         EdcError: a class has fewer images than asked for without repeats.
     """
-    train, row = start.train, start.row
+    train, row = inputs.train, inputs.row
     picks, mirrored = [], []
     for c, name in enumerate(train.classes):
         members = train.by_class(c)
@@ -80,8 +80,8 @@ def real_images(start: Start) -> tuple[Tensor, Tensor]:
         if draw == "distinct" and len(members) < row.ipc:
             raise EdcError(f"class {name!r} has {len(members)} training images, {row.ipc} distinct ones were asked for")
         picks.append(members[torch.from_numpy(pick(rng, len(members), row.ipc, draw))])
-        # A set that stays as drawn keeps the pictures as they are; only synthesis starts from mirrored ones.
-        flip = start.dataset.flip and row.optimise.iterations > 0
+        # A set of real images is not mirrored; only the start of synthesis is.
+        flip = inputs.dataset.flip and row.optimise.iterations > 0
         mirrored.append(torch.from_numpy(rng.random(row.ipc) < (0.5 if flip else 0)))
     index = torch.cat(picks)
     images = train.read(index)
@@ -89,19 +89,19 @@ def real_images(start: Start) -> tuple[Tensor, Tensor]:
     return images, train.labels[index]
 
 
-def noise(start: Start) -> tuple[Tensor, Tensor]:
-    """Standard normal noise in normalised space, (K * IPC, C, S, S), as SRe2L and G-VBSM start from."""
-    classes = start.dataset.classes
-    rng = generator(start.row.seed, "initialise")
-    shape = (classes * start.row.ipc, start.dataset.channels, *[start.dataset.image_size] * 2)
+def noise(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
+    """Standard normal noise in normalised space, (K * IPC, C, S, S), the start of SRe2L and G-VBSM."""
+    classes = inputs.dataset.classes
+    rng = generator(inputs.row.seed, "initialise")
+    shape = (classes * inputs.row.ipc, inputs.dataset.channels, *[inputs.dataset.image_size] * 2)
     images = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
-    return images, torch.arange(classes).repeat_interleave(start.row.ipc)
+    return images, torch.arange(classes).repeat_interleave(inputs.row.ipc)
 
 
-def initial_images(start: Start) -> tuple[Tensor, Tensor]:
+def initial_images(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
     """Initial images and their classes (N,), class after class: uint8 (N, C, S, S), or normalised floats."""
-    found: tuple[Tensor, Tensor] = implementation(INITIALISE, start.row.initialise.method)(start)
-    return found
+    images: tuple[Tensor, Tensor] = implementation(INITIALISE, inputs.row.initialise.method)(inputs)
+    return images
 
 
 def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:
@@ -111,7 +111,7 @@ def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:
         classes: K.
         ipc: images per class.
         group: images of a group; 0: a whole round.
-        rounds: the set is made in so many rounds of all classes: 1 keeps it class after class (EDC, G-VBSM), 0 takes
+        rounds: number of passes over all classes: 1 keeps it class after class (EDC, G-VBSM), 0 takes
             one image of every class a round (SRe2L, CDA), 10 is G-VBSM's order on Tiny-ImageNet.
     """
     index = torch.arange(classes * ipc).view(classes, ipc)

@@ -1,4 +1,4 @@
-"""A network's maps in the order they have in memory, and the sums that are taken straight through them."""
+"""Feature maps in memory order, and the sums over them that read memory once and in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 class OverImages(NamedTuple):
     """Sums of values and of their squares over the images of each group.
 
-    As the map lies: (G, C, H * W) each or, interleaved, (G, H * W, C).
+    In memory order: (G, C, H * W) each or, interleaved, (G, H * W, C).
 
     Attributes:
         first, second: the two; `first` of a single image is the map itself.
@@ -23,17 +23,17 @@ class OverImages(NamedTuple):
     joint: Tensor | None = None
 
     def along(self, axis: int) -> Tensor:
-        """Added up along an axis: (2, G, what is left)."""
+        """Both summed over an axis: (2, G, the other axis)."""
         if self.joint is not None:
             return self.joint.sum(axis)
         return torch.stack([self.first.sum(axis), self.second.sum(axis)])
 
 
 class Maps:
-    """A watched tensor (G * B, C, H, W) as it lies in memory: channels first or, "interleaved", last.
+    """A layer's input (G * B, C, H, W) in memory order: channels first or, "interleaved", last.
 
     Args:
-        x: the tensor; copied where it lies in a third way.
+        x: the tensor; copied where it has neither order.
         groups: G.
 
     Attributes:
@@ -43,7 +43,7 @@ class Maps:
 
     def __init__(self, x: Tensor, groups: int) -> None:
         images, channels, height, width = self._shape = x.shape
-        # A single channel lies in both ways, and some of a map's channels as the whole map does.
+        # A single channel has both orders; a slice of a map's channels has the strides of the whole map.
         self.interleaved = channels > 1 and (x.stride(1) == 1 or x.is_contiguous(memory_format=torch.channels_last))
         parts = (height * width, channels) if self.interleaved else (channels, height * width)
         ordered = x.permute(0, 2, 3, 1) if self.interleaved else x
@@ -63,12 +63,12 @@ class Maps:
         return values.view(self._shape)
 
     @property
-    def in_one_go(self) -> bool:
+    def single_kernel(self) -> bool:
         """Whether batch norm's kernel takes both moments of all channels at once: one group, interleaved, on a CPU."""
         return self.interleaved and len(self.values) == 1 and not self.values.is_cuda
 
     def moments_by_channel(self) -> tuple[Tensor, Tensor]:
-        """Mean and biased variance of every channel, (C,) each, where :attr:`in_one_go`."""
+        """Mean and biased variance of every channel, (C,) each, where :attr:`single_kernel`."""
         mean, variance = torch.batch_norm_update_stats(self.values.flatten(0, 2), None, None, 0.0)
         return mean, variance
 
@@ -84,7 +84,7 @@ class Maps:
         return torch.stack([pixels.sum(1), (pixels * pixels).sum(1)])
 
     def over_images(self) -> OverImages:
-        """Sums of the values and of their squares, straight through memory."""
+        """Sums of the values and of their squares over the images of each group."""
         if self.values.shape[1] == 1:
             first = self.values[:, 0]
             return OverImages(first, first * first)
@@ -102,7 +102,7 @@ class Maps:
         rows = self.values.flatten(1, 2)
         return rows.mT @ rows
 
-    def mixed(self, matrix: Tensor) -> Tensor:
+    def times(self, matrix: Tensor) -> Tensor:
         """Every map times a symmetric matrix (G, H * W, H * W)."""
         if self.interleaved:
             return matrix[:, None] @ self.values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from edc.condense.watching import Hook
+from edc.condense.layer_statistics import Hook
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,16 +25,16 @@ class StatisticsMatcher:
         s~ = e + s - stopgrad(s),
 
     norms unsquared, and the total is sum_l w_l r_l with w = ``first_hook`` for the first layer and 1 for the others.
-    Several groups of images may be matched at once: then everything per group has a dimension in front, and the loss
-    is the sum over groups.
+    Several groups of images may be matched at once: then everything per group has a leading dimension G, and there is
+    one loss per group.
 
     Since s~ has the value e and the gradient of s, d loss / d s is known in closed form: the unit vectors
-    (e - S) / ||e - S|| of every statistic. So nothing of this is differentiated by autograd.
+    (e - S) / ||e - S|| of every statistic. Autograd differentiates nothing of this.
 
     Without class targets (``bn``, ``layers``) alpha is 1.
 
     Args:
-        hooks: the observed layers.
+        hooks: the measured layers.
         settings: weights and decay.
         global_target: (D,).
         class_table: (K, D), or None where categories are not matched.
@@ -59,22 +59,22 @@ class StatisticsMatcher:
         self._value = torch.zeros_like(global_target)
         self.class_target = global_target
 
-    def start_group(self, labels: Tensor, forget: bool = True) -> None:
+    def start_group(self, labels: Tensor, reset: bool = True) -> None:
         """Set the class target, the mean of the classes' rows over the group's images.
 
         Args:
             labels: (B,) classes of the group's images; (G, B) of several groups.
-            forget: start the running statistics anew.
+            reset: forget the running statistics.
         """
         if self.class_table is not None:
             self.class_target = self.class_table[labels].mean(dim=-2)
-        if forget:
+        if reset:
             self.running = None
 
     def _update(self, statistics: Tensor, skip: set[int] | None) -> Tensor:
         running = self.running
         if running is None:
-            # Not a number marks what was never visited, and starts from its first visit.
+            # NaN marks statistics that were never updated; they start from their first value.
             start = float("nan") if self.settings.ema_init == "first" else 0.0
             running = torch.full_like(statistics, start)
         updated = torch.lerp(torch.where(running.isnan(), statistics, running), statistics, 1 - self.settings.ema)
@@ -95,7 +95,7 @@ class StatisticsMatcher:
         Args:
             statistics: (D,) of the batch, or (G, D), with their graph.
             skip: hooks left out of this visit.
-            update: take the statistics into the running ones first.
+            update: update the running statistics first.
 
         Returns:
             The loss, a scalar or (G,), whose gradient reaches the batch through ``statistics``.
@@ -136,7 +136,7 @@ class StatisticsMatcher:
 
 
 def swapped_cells(hooks: Sequence[Hook]) -> Tensor:
-    """Index that exchanges cell means and cell variances: EDC's code stores each under the other's name."""
+    """Index that exchanges cell means and cell variances, which EDC's code confuses: int64 (D,)."""
     index = torch.arange(sum(hook.size for hook in hooks))
     for hook in hooks:
         if hook.kind == "conv":

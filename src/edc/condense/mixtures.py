@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 WIDTHS = 12.0
-"""Integrals reach so many standard deviations beyond the components' means."""
+"""Standard deviations beyond the components' means that integrals cover."""
 FINENESS = 16
 """Points of the integrals' grid in a standard deviation of the narrowest component."""
 
@@ -52,11 +52,11 @@ class Mixture:
         distance = (x[:, None] - self.means) ** 2 / self.variances
         parts = np.log(self.weights) - 0.5 * (distance + np.log(2 * np.pi * self.variances))
         highest = parts.max(axis=1)
-        found: Array = highest + np.log(np.exp(parts - highest[:, None]).sum(axis=1))
-        return found
+        log_density: Array = highest + np.log(np.exp(parts - highest[:, None]).sum(axis=1))
+        return log_density
 
     def points(self) -> tuple[Array, float]:
-        """A grid that integrates what decays with this mixture, and its spacing.
+        """A grid for integrals of functions that decay with this mixture, and its spacing.
 
         On smooth functions that vanish at both ends, plain sums are exact to rounding once the grid is fine enough.
         """
@@ -67,7 +67,7 @@ class Mixture:
 
 
 def moments(mixture: Mixture) -> tuple[float, float]:
-    """Mean and variance by numerical integration: what the closed forms of :class:`Mixture` are tested against."""
+    """Mean and variance by numerical integration; the tests compare the closed forms of :class:`Mixture` with them."""
     x, spacing = mixture.points()
     density = np.exp(mixture.log_density(x))
     mean = float((density * x).sum() * spacing)
@@ -89,7 +89,7 @@ def divergence(p: Mixture, q: Mixture) -> float:
 
 
 def gaussian(mixture: Mixture) -> Mixture:
-    """The Gaussian with the mixture's mean and variance: what matching whole moments (Form 1) can tell of it."""
+    """The Gaussian with the mixture's mean and variance, the result of matching whole moments (Form 1)."""
     return Mixture(np.ones(1), np.array([mixture.mean]), np.array([mixture.variance]))
 
 
@@ -99,7 +99,7 @@ def gaussian_entropy(variance: float) -> float:
 
 
 def entropy_bracket(mixture: Mixture) -> float:
-    """1/2 (log(E[D[y|c]] + D[E[y|c]]) - E[log D[y|c]]), what H(Q) falls short of H(P) by at most (Theorem 3.2 iii).
+    """1/2 (log(E[D[y|c]] + D[E[y|c]]) - E[log D[y|c]]), the bound on H(P) - H(Q) (Theorem 3.2 iii).
 
     It is the mutual information of point and component, were the point Gaussian: H(P) less the bracket is the entropy
     that is left once the component is known.
@@ -124,11 +124,11 @@ def match_mixture(sizes: MixtureSizes, alphas: tuple[float, ...]) -> Matched:
     """Condense points of C Gaussians in the plane by matching moments (EDC Eq. 5 on points; Figure 2(a)).
 
     The loss is alpha * (|mean - mean| + |variance - variance|) over all points (Form 1) plus 1 - alpha times the mean
-    of the same over the classes (Form 2), norms unsquared and variances per axis. All start from the same points, which
-    know nothing of the classes.
+    of the same over the classes (Form 2), norms unsquared and variances per axis. All start from the same points, whose
+    distribution does not depend on the class.
 
     Args:
-        sizes: of the toy, and its seed.
+        sizes: of the example, and its seed.
         alphas: shares of Form 1; optimised side by side.
     """
     rng = generator(sizes.seed, "mixture")
@@ -145,13 +145,13 @@ def match_mixture(sizes: MixtureSizes, alphas: tuple[float, ...]) -> Matched:
         adam.param_groups[0]["lr"] = sizes.lr * cosine_iteration(k, sizes.steps)
         whole, by_class = (sum(parts) for parts in zip(*errors(points, original), strict=True))
         adam.zero_grad(set_to_none=True)
-        (share * whole + (1 - share) * by_class).sum().backward()  # one alpha's points have no part in another's loss
+        (share * whole + (1 - share) * by_class).sum().backward()  # the losses of the alphas share no points
         adam.step()
     return Matched(original, dict(zip(alphas, points.detach(), strict=True)))
 
 
 def errors(points: Tensor, original: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """How far moments are from the original's: of the mean, then of the variance, both as (whole, mean over classes).
+    """Distances of mean and of variance to the original's, each as (of all points, mean over classes).
 
     Args:
         points: (..., C, m, 2).
@@ -160,12 +160,12 @@ def errors(points: Tensor, original: Tensor) -> list[tuple[Tensor, Tensor]]:
     Returns:
         Two pairs of (...,).
     """
-    found = []
+    distances = []
     for moment in (torch.mean, _variance):
         whole = (moment(points.flatten(-3, -2), dim=-2) - moment(original.flatten(0, 1), dim=-2)).norm(dim=-1)
         classes = (moment(points, dim=-2) - moment(original, dim=-2)).norm(dim=-1)
-        found.append((whole, classes.mean(dim=-1)))
-    return found
+        distances.append((whole, classes.mean(dim=-1)))
+    return distances
 
 
 def class_mixture(points: Tensor, axis: int) -> Mixture:

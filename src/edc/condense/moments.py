@@ -1,9 +1,9 @@
-"""First and second moments of watched tensors, and how they make up a statistics vector.
+"""First and second moments of layer inputs, and how they make up a statistics vector.
 
-Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels (what batch
-norm's kernel gives as mean and variance is turned back into sums). One pass over the collected sums then gives the
-whole vector, and one pass over its gradient gives, for every watched tensor, an affine function of it, because mean and
-variance are at most quadratic in x:
+Everything that is averaged is first a plain sum over a tensor's pixels or over its images and channels (mean and
+variance from batch norm's kernel are converted back into sums). One pass over the collected sums then gives the whole
+vector, and one pass over its gradient gives, for every input, an affine function of it, because mean and variance are
+at most quadratic in x:
 
     dL/dx = x * (a_c + b_u) + (c_c + d_u)    for channel c and cell u.
 
@@ -31,7 +31,7 @@ def grid(height: int, width: int, patch: int) -> tuple[int, int]:
 
 
 SMALL = 2**16
-"""Most values of a matrix that resizes whole maps."""
+"""Most values of a matrix that resizes whole maps; larger maps are resized axis by axis."""
 
 
 def to_grid(x: Tensor, patch: int) -> Tensor:
@@ -41,19 +41,19 @@ def to_grid(x: Tensor, patch: int) -> Tensor:
 
 
 @cache
-def growth(small: int, large: int, device: torch.device) -> Tensor:
-    """Bilinear resizing of one axis as a matrix (small, large): its transpose resizes, it carries gradients back.
+def resize_matrix(small: int, large: int, device: torch.device) -> Tensor:
+    """Bilinear resizing of one axis as a matrix (small, large): x @ matrix resizes, the transpose is its gradient.
 
-    A product, because the library's own backward adds in no fixed order on a GPU.
+    A matrix product, because PyTorch's own backward pass of resizing adds in no fixed order on a GPU.
     """
     identity = torch.eye(small, device=device)
     return F.interpolate(identity[None], size=large, mode="linear", align_corners=False)[0]
 
 
 @cache
-def growth_of_maps(small: tuple[int, int], large: tuple[int, int], device: torch.device) -> Tensor:
+def map_resize_matrix(small: tuple[int, int], large: tuple[int, int], device: torch.device) -> Tensor:
     """The same for whole maps, row by row: (H * W, H' * W'). One product is several times faster for small maps."""
-    return torch.kron(growth(small[0], large[0], device), growth(small[1], large[1], device))
+    return torch.kron(resize_matrix(small[0], large[0], device), resize_matrix(small[1], large[1], device))
 
 
 def pool(pixels: Tensor, patch: int) -> Tensor:
@@ -63,7 +63,7 @@ def pool(pixels: Tensor, patch: int) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """Sums of a watched tensor's values and of their squares.
+    """Sums of a layer input's values and of their squares.
 
     Attributes:
         by_channel: (2, G, C).
@@ -75,17 +75,17 @@ class Sums(NamedTuple):
 
 
 class Averages(NamedTuple):
-    """Mean and biased variance of a watched tensor without cells, by channel of its only group: (C,) each."""
+    """Mean and biased variance of an input without cells, by channel of its only group: (C,) each."""
 
     mean: Tensor
     variance: Tensor
 
 
 @dataclass(frozen=True)
-class Source:
-    """One watched tensor (B, C, H, W), the input of one layer or of several.
+class LayerInput:
+    """The input (B, C, H, W) of one layer or of several.
 
-    Its moments are taken by channel C and, where a convolution reads it, by cell U of the map resized to whole ones.
+    Its moments are taken by channel C and, where a convolution reads it, by cell U of the map resized to whole cells.
 
     Attributes:
         channels, height, width: C, H, W.
@@ -106,7 +106,7 @@ class Source:
 
     @property
     def resized(self) -> bool:
-        """Whether that is another size than its own."""
+        """Whether the map has to be resized to whole cells."""
         return self.grid != (self.height, self.width)
 
     @property
@@ -133,60 +133,62 @@ class Source:
         return cells.repeat_interleave(p, 0).repeat_interleave(p, 1).flatten()
 
     def measure(self, maps: Maps) -> Sums | Averages:
-        """What the tensor's statistics are made of, over each group of images."""
+        """The sums or averages over each group of images from which the statistics follow."""
         if not self.patched:
-            return Averages(*maps.moments_by_channel()) if maps.in_one_go else Sums(maps.sums_by_channel())
+            return Averages(*maps.moments_by_channel()) if maps.single_kernel else Sums(maps.sums_by_channel())
         over_images = maps.over_images()
         by_channel = over_images.along(maps.pixel_axis)
         if not self.resized:
             return Sums(by_channel, over_images.along(maps.channel_axis))
-        by_pixel = [self._grown(over_images.first.sum(maps.channel_axis)), self._grown_squares(maps)]
+        by_pixel = [self._resize(over_images.first.sum(maps.channel_axis)), self._resized_squares(maps)]
         return Sums(by_channel, torch.stack(by_pixel))
 
     @property
     def _small(self) -> bool:
         return self.height * self.width * self.pixels <= SMALL
 
-    def _growth(self, device: torch.device) -> Tensor:
-        return growth_of_maps((self.height, self.width), self.grid, device)
+    def _matrix(self, device: torch.device) -> Tensor:
+        return map_resize_matrix((self.height, self.width), self.grid, device)
 
-    def _grown(self, maps: Tensor) -> Tensor:
+    def _resize(self, maps: Tensor) -> Tensor:
         """Maps (..., H * W) resized to whole cells: (..., pixels)."""
         if self._small:
-            return maps @ self._growth(maps.device)
+            return maps @ self._matrix(maps.device)
         whole = maps.reshape(1, -1, self.height, self.width)
         return to_grid(whole, self.patch).view(*maps.shape[:-1], -1)
 
-    def _shrunk(self, maps: Tensor) -> Tensor:
+    def _resize_transposed(self, maps: Tensor) -> Tensor:
         """The transpose of resizing: (..., pixels) to (..., H * W)."""
         if self._small:
-            return maps @ self._growth(maps.device).T
-        rows, columns = (growth(*pair, maps.device) for pair in zip((self.height, self.width), self.grid, strict=True))
+            return maps @ self._matrix(maps.device).T
+        rows, columns = (
+            resize_matrix(*pair, maps.device) for pair in zip((self.height, self.width), self.grid, strict=True)
+        )
         return (rows @ maps.unflatten(-1, self.grid) @ columns.T).flatten(-2)
 
-    def _grown_squares(self, maps: Maps) -> Tensor:
+    def _resized_squares(self, maps: Maps) -> Tensor:
         """Sums over images and channels of the resized maps' squares: (G, pixels)."""
         if not self._small:
-            grown = self._grown(maps.planar)
-            return (grown * grown).sum((1, 2))
+            resized = self._resize(maps.planar)
+            return (resized * resized).sum((1, 2))
         # The square of a sum of pixels is a sum of products of pixels, and those add up before they are resized.
-        matrix = self._growth(maps.values.device)
+        matrix = self._matrix(maps.values.device)
         return (matrix * (maps.products() @ matrix)).sum(1)
 
     @property
-    def slopes(self) -> list[int]:
-        """Lengths of what :meth:`pull` is given."""
+    def coefficients(self) -> list[int]:
+        """Lengths of the coefficients of :meth:`gradient`."""
         return [self.channels] * 2 + ([self.pixels] * 2 if self.patched else [])
 
-    def pull(self, maps: Maps, slopes: Sequence[Tensor]) -> Tensor:
-        """The statistics' part of the gradient, in a tensor of its own, as `maps.values` lies.
+    def gradient(self, maps: Maps, coefficients: Sequence[Tensor]) -> Tensor:
+        """The statistics' part of the gradient, a new tensor in the memory order of `maps.values`.
 
         Args:
-            maps: the tensor.
-            slopes: what it is multiplied with and what is added, by channel and, with cells, by pixel of the resized
-                map: (G, 1, 1, C) and (G, 1, 1, pixels), two and two.
+            maps: the input's values.
+            coefficients: scale and shift by channel, (G, 1, 1, C) each, and with cells scale and shift by pixel of the
+                resized map, (G, 1, 1, pixels) each.
         """
-        scale, shift, *by_pixel = slopes
+        scale, shift, *by_pixel = coefficients
         if maps.interleaved:
             by_pixel = [part.mT for part in by_pixel]
         else:
@@ -195,93 +197,92 @@ class Source:
             return torch.addcmul(shift, maps.values, scale)
         if not self.resized:
             return torch.addcmul(shift + by_pixel[1], maps.values, scale + by_pixel[0])
-        along, added = slopes[2:]
-        added = self._shrunk(added)
+        pixel_scale, pixel_shift = coefficients[2:]
+        added = self._resize_transposed(pixel_shift)
         result = torch.addcmul(shift + (added.mT if maps.interleaved else added), maps.values, scale)
         if self._small:
-            matrix = self._growth(along.device)
-            result += maps.mixed((matrix * along[:, 0]) @ matrix.T)
+            matrix = self._matrix(pixel_scale.device)
+            result += maps.times((matrix * pixel_scale[:, 0]) @ matrix.T)
         else:
-            part = self._shrunk(self._grown(maps.planar) * along)
+            part = self._resize_transposed(self._resize(maps.planar) * pixel_scale)
             result += part.mT if maps.interleaved else part
         return result
 
 
 class Layout:
-    """How moments become the statistics vector (D,), and how its gradient becomes slopes of the watched tensors.
+    """How moments become the statistics vector (D,), and its gradient the coefficients of the inputs' gradients.
 
     A layer's part of the vector is ``[mean C | var C]``, behind it for a convolution ``[cell mean U | cell var U]``.
     In between, means and variances of all layers stand apart, each (D / 2,), layer after layer as ``[C | U]``.
 
     Args:
-        sources: the watched tensors.
-        parts: for every observed layer, the number of its source and whether it is a convolution.
+        inputs: the measured layer inputs.
+        parts: for every measured layer, the number of its input and whether it is a convolution.
         device: of the index tables.
     """
 
     def __init__(
-        self, sources: Sequence[Source], parts: Sequence[tuple[int, bool]], device: torch.device | str
+        self, inputs: Sequence[LayerInput], parts: Sequence[tuple[int, bool]], device: torch.device | str
     ) -> None:
-        self.sources = sources
-        widths = [sources[n].size if patched else sources[n].channels for n, patched in parts]
-        half = sum(widths)
-        # All sources' sums stand as [by channel | by cell], source after source in either.
-        channels = _starts([source.channels for source in sources])
-        cells = _starts([source.cells for source in sources])
-        starts = _starts([sum(source.slopes) for source in sources])
-        most = max((sum(n == i for n, _ in parts) for i in range(len(sources))), default=1)
-        # For every slope, its entries in [scale | shift | 0]: where several layers read a tensor, they add up.
+        self.inputs = inputs
+        widths = [inputs[n].size if patched else inputs[n].channels for n, patched in parts]
+        self.half = half = sum(widths)
+        # All inputs' sums stand as [by channel | by cell], input after input in both.
+        channels = _starts([item.channels for item in inputs])
+        cells = _starts([item.cells for item in inputs])
+        starts = _starts([sum(item.coefficients) for item in inputs])
+        most = max((sum(n == i for n, _ in parts) for i in range(len(inputs))), default=1)
+        # For every coefficient, its entries in [scale | shift | 0]: those of several layers with one input add up.
         users = torch.full((starts[-1], most), 2 * half)
-        seen = [0] * len(sources)
-        none = torch.empty(0, dtype=torch.int64)
-        order, counts, picked, at = [none], [torch.empty(0)], [none], 0
+        columns = [0] * len(inputs)
+        empty = torch.empty(0, dtype=torch.int64)
+        order, counts, picked, start = [empty], [torch.empty(0)], [empty], 0
         for (number, patched), width in zip(parts, widths, strict=True):
-            source, mine = sources[number], torch.arange(at, at + width)
-            c, p, column, first = source.channels, source.pixels, seen[number], starts[number]
-            seen[number] += 1
-            order += [mine[:c], half + mine[:c], mine[c:], half + mine[c:]]
+            item, place = inputs[number], torch.arange(start, start + width)
+            c, p, column, first = item.channels, item.pixels, columns[number], starts[number]
+            columns[number] += 1
+            order += [place[:c], half + place[:c], place[c:], half + place[c:]]
             picked.append(torch.arange(channels[number], channels[number] + c))
-            counts.append(torch.full((c,), source.height * source.width))
-            users[first : first + 2 * c, column] = torch.cat([mine[:c], half + mine[:c]])
+            counts.append(torch.full((c,), item.height * item.width))
+            users[first : first + 2 * c, column] = torch.cat([place[:c], half + place[:c]])
             if patched:
-                picked.append(channels[-1] + torch.arange(cells[number], cells[number] + source.cells))
-                counts.append(torch.full((source.cells,), c * source.patch**2))
-                cell = mine[c:][source.cell_of_pixel()]
+                picked.append(channels[-1] + torch.arange(cells[number], cells[number] + item.cells))
+                counts.append(torch.full((item.cells,), c * item.patch**2))
+                cell = place[c:][item.cell_of_pixel()]
                 users[first + 2 * c : first + 2 * (c + p), column] = torch.cat([cell, half + cell])
-            at += width
-        # Pixels cell by cell.
-        by_cell, first = [none], 0
-        for source in sources:
-            by_cell.append(first + source.cell_of_pixel().argsort(stable=True))
-            first += source.pixels
+            start += width
+        # The index that sorts the pixels of all inputs by cell.
+        by_cell, first = [empty], 0
+        for item in inputs:
+            by_cell.append(first + item.cell_of_pixel().argsort(stable=True))
+            first += item.pixels
         self._by_cell, self._picked = torch.cat(by_cell).to(device), torch.cat(picked).to(device)
         self.order, self.users = torch.cat(order).to(device), users.to(device)
         self.per_image = torch.cat(counts).to(device, torch.float32)
-        self.half = half
-        self._slopes = [length for source in sources for length in source.slopes]
+        self._lengths = [length for item in inputs for length in item.coefficients]
 
     def moments(self, measured: dict[int, Sums | Averages], groups: int, images: int) -> tuple[Tensor, Tensor]:
         """Means and variances, each (G, D / 2).
 
         Args:
-            measured: by number of source; where a source is left out, zeros stand for it.
+            measured: by number of input; zeros where an input is left out.
             groups, images: G, and the images of each.
         """
         none = self.per_image.new_zeros(2, groups, 1)
         by_channel, by_pixel = [none[..., :0]], [none[..., :0]]
         sums = self._summed(measured, images)
-        for number, source in enumerate(self.sources):
+        for number, item in enumerate(self.inputs):
             if number in sums:
                 channels, pixels = sums[number]
                 by_channel.append(channels)
                 if pixels is not None:
                     by_pixel.append(pixels)
             else:
-                by_channel.append(none.expand(-1, -1, source.channels))
-                by_pixel.append(none.expand(-1, -1, source.pixels))
+                by_channel.append(none.expand(-1, -1, item.channels))
+                by_pixel.append(none.expand(-1, -1, item.pixels))
         cells = _pick(torch.cat(by_pixel, dim=2), self._by_cell)
         if cells.shape[2]:
-            cells = cells.unflatten(2, (-1, self.sources[0].patch ** 2)).sum(3)
+            cells = cells.unflatten(2, (-1, self.inputs[0].patch ** 2)).sum(3)
         means, squares = _pick(torch.cat([*by_channel, cells], dim=2), self._picked)
         count = self.per_image * images
         means = means / count
@@ -289,48 +290,48 @@ class Layout:
         return means, variances
 
     def _summed(self, measured: dict[int, Sums | Averages], images: int) -> dict[int, Sums]:
-        """All as sums; the averages of many layers are turned into sums together, which takes a few calls."""
-        sums = {number: found for number, found in measured.items() if isinstance(found, Sums)}
-        averages = {number: found for number, found in measured.items() if isinstance(found, Averages)}
+        """All as sums; the averages of many layers are converted together, which takes fewer calls."""
+        sums = {number: item for number, item in measured.items() if isinstance(item, Sums)}
+        averages = {number: item for number, item in measured.items() if isinstance(item, Averages)}
         if not averages:
             return sums
         means, variances = map(list, zip(*averages.values(), strict=True))
-        counts = [self.sources[number].height * self.sources[number].width * images for number in averages]
+        counts = [self.inputs[number].height * self.inputs[number].width * images for number in averages]
         first = torch._foreach_mul(means, counts)
         second = torch._foreach_mul(torch._foreach_addcmul(variances, means, means), counts)
         both = torch.stack([torch.cat(first), torch.cat(second)])[:, None]
-        parts = both.split([self.sources[number].channels for number in averages], dim=2)
+        parts = both.split([self.inputs[number].channels for number in averages], dim=2)
         return sums | {number: Sums(part) for number, part in zip(averages, parts, strict=True)}
 
     def vector(self, means: Tensor, variances: Tensor) -> Tensor:
         """Means and variances (G, D / 2) as statistics vectors (G, D)."""
         return _pick(torch.cat([means, variances], dim=1), self.order)
 
-    def slopes(self, gradient: Tensor, means: Tensor, images: int) -> list[list[Tensor]]:
-        """What the watched tensors' gradients take, for every source what :meth:`Source.pull` is given.
+    def coefficients(self, gradient: Tensor, means: Tensor, images: int) -> list[list[Tensor]]:
+        """For every input the coefficients of :meth:`LayerInput.gradient`.
 
         Args:
             gradient: (G, D) of the statistics.
             means: (G, D / 2).
             images: of each group.
         """
-        apart = torch.empty_like(gradient)
-        apart[:, self.order] = gradient
-        to_means, to_variances = apart.split(self.half, dim=1)
+        ordered = torch.empty_like(gradient)
+        ordered[:, self.order] = gradient
+        to_means, to_variances = ordered.split(self.half, dim=1)
         count = self.per_image * images
         scale = 2 * to_variances / count
         shift = to_means / count - scale * means
         entries = torch.cat([scale, shift, scale.new_zeros(len(scale), 1)], dim=1)
         added = _pick(entries, self.users.flatten()).view(-1, *self.users.shape).sum(-1)
-        pieces = iter(added[:, None, None].split(self._slopes, dim=-1))
-        return [list(islice(pieces, len(source.slopes))) for source in self.sources]
+        pieces = iter(added[:, None, None].split(self._lengths, dim=-1))
+        return [list(islice(pieces, len(item.coefficients))) for item in self.inputs]
 
 
 def _pick(values: Tensor, index: Tensor) -> Tensor:
-    """Entries of the last dimension; several times faster than indexing."""
+    """Entries of the last dimension; `gather` is several times faster than indexing."""
     return values.gather(-1, index.expand(*values.shape[:-1], -1))
 
 
 def _starts(lengths: Sequence[int]) -> list[int]:
-    """Where pieces of such lengths begin, one after the other, and where the last one ends."""
+    """Start of each of several consecutive pieces, and the end of the last one."""
     return list(accumulate(lengths, initial=0))

@@ -1,4 +1,4 @@
-"""The third term of the synthesis loss: flatness of the images' surroundings (EDC section 3.3 and Table 4)."""
+"""The third term of the synthesis loss: flatness around the images (EDC section 3.3 and Table 4)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from edc.config.choices import Regularise
+    from edc.condense.layer_statistics import StatisticsCollector
     from edc.condense.matching import StatisticsMatcher
-    from edc.condense.watching import Watcher
+    from edc.config.choices import Regularise
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One iteration of synthesis, as a regulariser sees it.
+class RegulariserInputs:
+    """The state of one iteration of synthesis that a regulariser may use.
 
     Attributes:
         settings: the regulariser's values.
@@ -30,8 +30,8 @@ class Visit:
         view: (N, C, S, S) the augmented images.
         logits: (N, K) of the view.
         statistics: (G, D) of the view.
-        skip: hooks left out of this visit.
-        watcher, matcher: the observer.
+        skip: hooks left out of this inputs.
+        collector, matcher: the observer.
         match_weight: of the matching loss.
         loss: (G,) cross-entropy and weighted matching loss, with their graph.
     """
@@ -46,15 +46,15 @@ class Visit:
     logits: Tensor
     statistics: Tensor
     skip: set[int]
-    watcher: Watcher
+    collector: StatisticsCollector
     matcher: StatisticsMatcher
     match_weight: float
     loss: Tensor
 
 
-def nothing(visit: Visit) -> Tensor:
+def nothing(inputs: RegulariserInputs) -> Tensor:
     """No third term."""
-    return visit.logits.new_zeros(visit.groups)
+    return inputs.logits.new_zeros(inputs.groups)
 
 
 def flatness(logits: Tensor, averaged: Tensor, tau: float, reduction: str) -> Tensor:
@@ -75,34 +75,34 @@ def flatness(logits: Tensor, averaged: Tensor, tau: float, reduction: str) -> Te
     return total / (each.shape[-2] * (each.shape[-1] if reduction == "element_mean" else 1))
 
 
-def logit_flatness(visit: Visit) -> Tensor:
-    """Softened answers on the images and on their moving average agree (EDC Eq. 7)."""
-    quiet = visit.watcher.logits(visit.crop(visit.averaged))
-    shape = (visit.groups, -1, quiet.shape[-1])
-    return flatness(visit.logits.view(shape), quiet.view(shape), visit.settings.tau, visit.settings.reduction)
+def logit_flatness(inputs: RegulariserInputs) -> Tensor:
+    """Divergence between softened predictions for the images and for their moving average (EDC Eq. 7): (G,)."""
+    averaged = inputs.collector.logits(inputs.crop(inputs.averaged))
+    shape = (inputs.groups, -1, averaged.shape[-1])
+    return flatness(inputs.logits.view(shape), averaged.view(shape), inputs.settings.tau, inputs.settings.reduction)
 
 
-def statistic_flatness(visit: Visit) -> Tensor:
-    """Statistics of the images and of their moving average agree, in the form of the matching loss (EDC Eq. 6)."""
+def statistic_flatness(inputs: RegulariserInputs) -> Tensor:
+    """Distance between statistics of the images and of their moving average (EDC Eq. 6), norms as in matching: (G,)."""
     with torch.no_grad():
-        quiet = visit.watcher(visit.crop(visit.averaged), visit.skip, visit.groups)[1]
-    return visit.matcher.distance(visit.statistics, [(1.0, quiet)], visit.skip)
+        averaged = inputs.collector(inputs.crop(inputs.averaged), inputs.skip, inputs.groups)[1]
+    return inputs.matcher.distance(inputs.statistics, [(1.0, averaged)], inputs.skip)
 
 
-def sharpness(visit: Visit) -> Tensor:
-    """Sharpness-aware minimisation (Foret et al. 2021): the loss a step up the gradient, less the loss here.
+def sharpness(inputs: RegulariserInputs) -> Tensor:
+    """Sharpness-aware minimisation (Foret et al. 2021): the loss a step up the gradient minus the loss: (G,).
 
     The step has length ``radius`` for every image. In the difference the running statistics' value cancels; their
     gradient does not.
     """
-    (gradient,) = torch.autograd.grad(visit.loss.sum(), visit.pixels, retain_graph=True)
+    (gradient,) = torch.autograd.grad(inputs.loss.sum(), inputs.pixels, retain_graph=True)
     length = gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
-    moved = visit.crop(visit.pixels + visit.settings.radius * gradient / length)
-    logits, statistics = visit.watcher(moved, visit.skip, visit.groups)
-    there = F.cross_entropy(logits, visit.labels, reduction="none").view(visit.groups, -1).mean(1)
-    if visit.match_weight:
-        there = there + visit.match_weight * visit.matcher(statistics, visit.skip, update=False)
-    return there - visit.loss
+    moved = inputs.crop(inputs.pixels + inputs.settings.radius * gradient / length)
+    logits, statistics = inputs.collector(moved, inputs.skip, inputs.groups)
+    raised = F.cross_entropy(logits, inputs.labels, reduction="none").view(inputs.groups, -1).mean(1)
+    if inputs.match_weight:
+        raised = raised + inputs.match_weight * inputs.matcher(statistics, inputs.skip, update=False)
+    return raised - inputs.loss
 
 
 def average_images(averaged: Tensor, images: Tensor, beta: float) -> Tensor:

@@ -1,5 +1,5 @@
-"""Datasets: one module reads each kind of source, `roots` finds where it lies, `sets` cuts it into splits, `images` and
-`streamed` hold labelled images, `feed` brings them to networks.
+"""Datasets: one reader module per kind of source, folders (`roots`), splits (`sets`), labelled images in memory or
+decoded on demand (`images`, `streamed`), batches for networks (`feed`), augmentation.
 
-Nothing is imported here, so that asking for a root or a class hash does not load torch.
+Nothing is imported here, so that a root or a class hash is available without loading torch.
 """

@@ -33,7 +33,7 @@ def _interpolation(start: Tensor, length: Tensor, size: int, full: int, mirror: 
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: int, flips: Tensor | None = None) -> Tensor:
-    """Crop each image to its box, resize bilinearly, mirror where asked.
+    """Crop each image to its box, resize bilinearly, mirror where `flips` is set.
 
     Args:
         images: float (N, C, H, W).
@@ -51,7 +51,7 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int, flips: Tensor | None 
 
 
 def shared_crop(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
-    """One rectangle and one flip for the whole batch, as synthesis uses; gradients flow to the pixels.
+    """One rectangle and one flip for the whole batch, as in synthesis; differentiable.
 
     Args:
         images: (N, C, H, W).
@@ -67,11 +67,11 @@ def shared_crop(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
 
 
 def pad_crop(images: Tensor, offsets: Tensor, pad: int, flips: Tensor | None = None) -> Tensor:
-    """Zero-pad by ``pad`` pixels and cut the original size out at each image's offset; mirror where asked.
+    """Zero-pad by ``pad`` pixels, crop the original size at each image's offset, mirror where `flips` is set.
 
     Args:
         images: (N, C, H, W), any dtype.
-        offsets: int (N, 2), top and left in 0..2*pad.
+        offsets: int (N, 2), top and left, 0 to 2 * pad.
         pad: pixels.
         flips: bool (N,).
     """
@@ -91,7 +91,7 @@ def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int
     """The rectangle CutMix pastes (Yun et al. 2019), clipped to the image.
 
     Args:
-        lam: share of the own image that stays, before clipping.
+        lam: share of the image that is not replaced, before clipping.
         centre: row and column of the rectangle's centre.
         size: side of the square image, pixels.
 
@@ -104,7 +104,7 @@ def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int
 
 
 def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
-    """Put each box of ``others`` over ``images``.
+    """Replace each box of ``images`` by that of ``others``.
 
     Args:
         images: (N, C, H, W).
@@ -120,12 +120,12 @@ def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
 
 
 class Normaliser:
-    """Between uint8 pixels and the normalised space networks see.
+    """Conversion between uint8 pixels and the normalised inputs of networks.
 
     Args:
         mean: per channel, of pixels in [0, 1].
         std: per channel.
-        device: where the constants live.
+        device: of the constants.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
@@ -139,7 +139,7 @@ class Normaliser:
         return (pixels.to(torch.float32) / 255 - self.mean) / self.std
 
     def clamp_(self, images: Tensor) -> Tensor:
-        """Hold every channel in the range real pixels can have, in place."""
+        """Clamp every channel to the range of real pixels, in place."""
         return images.clamp_(self.low, self.high)
 
     def decode(self, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Random rectangles by torchvision's RandomResizedCrop rule: drawn once, laid on pictures of any shape.
+"""Random rectangles by torchvision's RandomResizedCrop rule, drawn independently of the pictures' sizes.
 
 Boxes are ``(top, left, height, width)`` in pixels of the source image.
 """
@@ -21,13 +21,13 @@ TRIES = 10
 
 @dataclass(frozen=True, eq=False)
 class CropDraws:
-    """The randomness of n crops, whatever the pictures' sizes.
+    """The random numbers of n crops.
 
     Attributes:
         area: float64 (n, tries), shares of the picture's area.
         aspect: float64 (n, tries), width / height.
-        place: float64 (n, 2), in [0, 1): where between the topmost and the lowest, the leftmost and the rightmost.
-        ratio: smallest and largest width / height, for the pictures no try fits.
+        place: float64 (n, 2), vertical and horizontal position in [0, 1), from topmost and leftmost.
+        ratio: smallest and largest width / height, for pictures that no try fits.
     """
 
     area: npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class CropDraws:
         return CropDraws(self.area[index], self.aspect[index], self.place[index], self.ratio)
 
     def boxes(self, heights: npt.ArrayLike, widths: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Each picture's rectangle: its first try that fits, or else the largest centred one of an allowed ratio.
+        """Each picture's rectangle: its first try that fits, else the largest centred one of an allowed ratio.
 
         Args:
             heights, widths: of the pictures, pixels; one number for all, or (n,).
@@ -80,7 +80,7 @@ def draw_crops(
         n: number of pictures.
         scale: smallest and largest share of the area.
         ratio: smallest and largest width / height.
-        tries: after which the largest centred rectangle is taken.
+        tries: per picture.
     """
     return CropDraws(
         area=rng.uniform(scale[0], scale[1], (n, tries)),
@@ -101,8 +101,8 @@ def crop_boxes(
     return draw_crops(rng, n, scale, ratio).boxes(size, size)
 
 
-def cut_out(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop each image to its box and resize bilinearly with antialiasing, as Pillow does it picture by picture.
+def crop_and_resize(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Crop each image to its box and resize bilinearly with antialiasing, like Pillow.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -115,8 +115,8 @@ def cut_out(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     height, width = images.shape[-2:]
     rows = _triangles(boxes[:, 0], boxes[:, 2], size, height)
     columns = _triangles(boxes[:, 1], boxes[:, 3], size, width)
-    found = rows[:, None] @ images.to(torch.float32) @ columns.transpose(1, 2)[:, None]
-    return found.round_().clamp_(0, 255).to(torch.uint8)
+    resized = rows[:, None] @ images.to(torch.float32) @ columns.transpose(1, 2)[:, None]
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _triangles(start: Tensor, length: Tensor, size: int, full: int) -> Tensor:

@@ -15,13 +15,13 @@ from edc.data.sets import DIGITS_TEST, Part, Pixels, Rows, Source, draw
 from edc.errors import EdcError
 
 TEST_FRACTION = 0.2
-"""Of every class; the set has no test part of its own, so this cut is fixed and no parameter moves it."""
+"""Of every class; scikit-learn has no test part, so this split is fixed and independent of all parameters."""
 
 
 def load_table() -> Rows:
     """The set as scikit-learn stores it, int64 (1797, 65): 64 grey values 0..16 and the digit of every image.
 
-    Read from the installed package without importing it: that import takes longer than most runs on this set.
+    Read from the installed package without importing it: the import takes longer than most runs on this set.
     """
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Images on their way to a network: shuffled, augmented and normalised batches on its device."""
+"""Batches for a network: shuffled, augmented and normalised images on its device."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-AHEAD = 3
-"""Batches decoded or waiting while the network works on one."""
+PREFETCH = 3
+"""Batches decoded in advance."""
 DECODERS = 2
-"""Batches decoded at once: the end of one must not leave cores idle."""
+"""Batches decoded at once, so that no core idles at the end of a batch."""
 
 
 class Feed:
-    """Brings one set of images to a network, epoch by epoch.
+    """Batches of one set of images, epoch by epoch.
 
-    Images in memory are kept on the device; streamed ones are decoded in the background, a few batches ahead.
+    Images in memory are moved to the device once; streamed ones are decoded in the background, a few batches ahead.
 
     Args:
-        images: what to show.
+        images: of one split.
         dataset: how training images are augmented.
-        normaliser: into the space the network sees, on the device.
-        device: where the batches go.
+        normaliser: of the dataset, on the device.
+        device: of the batches.
     """
 
     def __init__(self, images: Images, dataset: Dataset, normaliser: Normaliser, device: torch.device | str) -> None:
@@ -54,14 +54,14 @@ class Feed:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in random order, each with its own crop and flip.
 
-        All draws are made by this call, before the first batch is asked for: the order, the offsets in the padding or
-        the rectangles, the flips. What the caller draws afterwards does not depend on how far the batches were read.
+        All draws are made by this call, before the first batch is read: the order, the offsets in the padding or the
+        rectangles, the flips. So later draws of the caller do not depend on how many batches were read.
 
         Args:
             rng: source of the draws.
             batch: images per batch.
-            join: a last image left alone joins the batch before, for batch norm's sake.
-            start: batches left out at the beginning; the others stay as they are.
+            join: add a single last image to the batch before, because batch norm needs two.
+            start: batches to skip; the others do not change.
 
         Returns:
             Images float32 (B, C, S, S), normalised, and classes (B,), on the device.
@@ -78,7 +78,7 @@ class Feed:
         return self._augmented(batches[start:], offsets, crops, flips)
 
     def plain(self, batch: int, indices: Indices | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images as they are, in order.
+        """Images without augmentation, in order.
 
         Args:
             batch: images per batch.
@@ -96,12 +96,12 @@ class Feed:
         self, batches: Sequence[Tensor], offsets: Tensor | None, crops: CropDraws | None, flips: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for index, pixels in zip(batches, self._pixels(batches, crops), strict=True):
-            chosen = index.to(self.device)
+            index = index.to(self.device)
             if offsets is None:  # cropped already
-                pixels = torch.where(flips[chosen][:, None, None, None], pixels.flip(-1), pixels)
+                pixels = torch.where(flips[index][:, None, None, None], pixels.flip(-1), pixels)
             else:
-                pixels = pad_crop(pixels, offsets[chosen], self.dataset.pad, flips[chosen])
-            yield self.normaliser.encode(pixels), self.labels[chosen]
+                pixels = pad_crop(pixels, offsets[index], self.dataset.pad, flips[index])
+            yield self.normaliser.encode(pixels), self.labels[index]
 
     def _pixels(self, batches: Sequence[Tensor], crops: CropDraws | None) -> Iterator[Tensor]:
         """uint8 (B, C, S, S) on the device, batch after batch."""
@@ -109,7 +109,7 @@ class Feed:
             for index in batches:
                 yield self.images.read(index, None if crops is None else crops[index])
             return
-        for pixels in ahead(functools.partial(self._decoded, index, crops) for index in batches):
+        for pixels in prefetched(functools.partial(self._decoded, index, crops) for index in batches):
             yield pixels.to(self.device, non_blocking=True)
 
     def _decoded(self, index: Tensor, crops: CropDraws | None) -> Tensor:
@@ -117,10 +117,10 @@ class Feed:
         return pixels.pin_memory() if self.device.type == "cuda" else pixels
 
 
-def ahead(work: Iterable[Callable[[], T]], depth: int = AHEAD) -> Iterator[T]:
-    """Results in order, worked out by threads up to `depth` ahead of the one asked for.
+def prefetched(work: Iterable[Callable[[], T]], depth: int = PREFETCH) -> Iterator[T]:
+    """Results of functions in order, computed by threads up to `depth` in advance.
 
-    An exception comes up where its result would have; a reader that stops early leaves nothing running.
+    An exception is raised in the place of its result; no thread continues after a reader stops early.
     """
     remaining = iter(work)
     pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="feed")
@@ -128,8 +128,8 @@ def ahead(work: Iterable[Callable[[], T]], depth: int = AHEAD) -> Iterator[T]:
     try:
         waiting.extend(pool.submit(job) for job in islice(remaining, depth))
         while waiting:
-            found = waiting.popleft().result()
+            result = waiting.popleft().result()
             waiting.extend(pool.submit(job) for job in islice(remaining, 1))
-            yield found
+            yield result
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -20,8 +20,8 @@ TEST_FOLDERS = ("test", "val", "validation")
 def read(config: DataConfig, part: Part) -> Source:
     """Lists one part of an image folder; both parts' class folders are compared first.
 
-    With `class_names` only those folders are looked at, in that order. Where several test folders exist, the first
-    whose classes are those of `train` is taken: an unlabelled `test` beside a labelled `val` is common.
+    With `class_names` only those folders are read, in that order. Of several test folders the first one with the
+    classes of `train` is used: an unlabelled `test` beside a labelled `val` is common.
 
     Raises:
         EdcError: a part is missing or has no class folder, a named class is missing, or the class folders of the two
@@ -31,35 +31,35 @@ def read(config: DataConfig, part: Part) -> Source:
     train = root / "train"
     if not train.is_dir():
         raise EdcError(f"{root}: no folder 'train'; expected train/CLASS/* and test/CLASS/* (or val/CLASS/*)")
-    found = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    if not found:
+    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if not tests:
         raise EdcError(f"{root}: no folder 'test' or 'val'; expected test/CLASS/* (or val/CLASS/*) beside train")
-    wanted = config.class_names
-    classes = class_folders(train) if wanted is None else tuple(wanted)
-    test = next((folder for folder in found if _has(folder, classes, exactly=wanted is None)), found[0])
+    chosen = config.class_names
+    classes = class_folders(train) if chosen is None else tuple(chosen)
+    test = next((folder for folder in tests if _has(folder, classes, exactly=chosen is None)), tests[0])
     for folder in (train, test):
         names = class_folders(folder)
         if not names:
             raise EdcError(f"{folder}: no class folder; expected one folder per class")
-        if wanted is not None:
-            check_chosen(wanted, names, str(folder), "class folder")
-    if wanted is None:
+        if chosen is not None:
+            check_chosen(chosen, names, str(folder), "class folder")
+    if chosen is None:
         check_same_classes(classes, class_folders(test), str(train), str(test))
     folder = test if part == "test" else train
     return listed(folder, classes, {name: pictures(folder / name) for name in classes})
 
 
-def listed(folder: Path, classes: Sequence[str], found: dict[str, list[str]], inside: str = "{}") -> Source:
-    """The source made of picture files, class after class.
+def listed(folder: Path, classes: Sequence[str], files: dict[str, list[str]], inside: str = "{}") -> Source:
+    """A source of picture files, class after class.
 
     Args:
-        folder: which the files lie below.
+        folder: above all files.
         classes: class names in label order.
-        found: of each class the files' paths below its own folder.
-        inside: a class's folder below `folder`, by the class's name.
+        files: by class, paths relative to the class's folder.
+        inside: format of a class's folder below `folder`, from the class's name.
     """
-    # One string a picture: with ten million of them a Path each would take gigabytes.
-    names = [os.path.join(inside.format(name), path) for name in classes for path in found[name]]
+    # Strings, because a Path for each of ten million pictures would take gigabytes.
+    names = [os.path.join(inside.format(name), path) for name in classes for path in files[name]]
 
     def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         return decode_pictures([folder / names[row] for row in rows], out, view)
@@ -67,7 +67,7 @@ def listed(folder: Path, classes: Sequence[str], found: dict[str, list[str]], in
     return Source(
         where=str(folder),
         classes=tuple(classes),
-        labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(found[name]) for name in classes]),
+        labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(files[name]) for name in classes]),
         name=lambda row: str(folder / names[row]),
         decode=decode,
         stamp=lambda row: f"{Path(names[row]).as_posix()} {_bytes(folder / names[row])}",
@@ -86,14 +86,14 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 def pictures(folder: Path) -> list[str]:
     """Paths of the pictures below a class folder, at any depth, relative to it and sorted."""
     start = len(os.path.join(folder, ""))
-    found = [
-        os.path.join(place[start:], name) for place, _, names in os.walk(folder) for name in names if is_picture(name)
+    paths = [
+        os.path.join(below[start:], name) for below, _, names in os.walk(folder) for name in names if is_picture(name)
     ]
-    return sorted(found, key=lambda path: path.replace(os.sep, "/"))
+    return sorted(paths, key=lambda path: path.replace(os.sep, "/"))
 
 
 def is_picture(name: str) -> bool:
-    """Whether a file's name is that of a picture, and not hidden."""
+    """Whether a file is a picture by its suffix, and not hidden."""
     return name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""Labelled images as the stages see them, whether they lie in memory or are decoded whenever they are asked for."""
+"""Labelled images: the interface of all sets, and images held in memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edc.data.crops import CropDraws, cut_out
+from edc.data.crops import CropDraws, crop_and_resize
 from edc.data.source import class_hash
 
 Indices: TypeAlias = Tensor | Sequence[int]
 
 
 class Images(ABC):
-    """N labelled images with the class names they are meant by.
+    """N labelled images and their class names.
 
     Attributes:
         labels: int64 (N,), positions in `classes`.
@@ -42,16 +42,16 @@ class Images(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """sha256 that is another one wherever images, labels or class names are others."""
+        """sha256 of images, labels and class names."""
 
     @abstractmethod
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Some of the images.
+        """Images at given indices.
 
         Args:
-            indices: which, (n,).
-            crops: cut each to its own random rectangle (n draws); None: the whole image.
-            size: side the result is resized to (bilinear, antialiased); None: the images' own.
+            indices: (n,).
+            crops: n draws of rectangles to crop the images to; None: the whole image.
+            size: side to resize to, pixels (bilinear, antialiased); None: no change.
 
         Returns:
             uint8 (n, C, size, size).
@@ -63,7 +63,7 @@ class Images(ABC):
 
     @cached_property
     def class_hash(self) -> str:
-        """The hash of the ordered class names; two sets may be used together only if it is the same."""
+        """Hash of the ordered class names; only sets with the same one may be used together."""
         return class_hash(self.classes)
 
     def by_class(self, c: int) -> Tensor:
@@ -73,14 +73,14 @@ class Images(ABC):
 
     @cached_property
     def _members(self) -> tuple[Tensor, list[int]]:
-        """All indices class after class, and where each class ends: one sort serves thousands of classes."""
+        """All indices class after class, and the end of each class: one sort instead of a search per class."""
         counts = torch.bincount(self.labels, minlength=len(self.classes))
         return self.labels.argsort(stable=True), counts.cumsum(0).tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(Images):
-    """Images that lie in memory.
+    """Images held in memory.
 
     Attributes:
         images: uint8 (N, C, H, W), values 0 to 255.
@@ -101,13 +101,13 @@ class ImageSet(Images):
     @cached_property
     def digest(self) -> str:
         """sha256 over images, their shape, labels and class names."""
-        found = hashlib.sha256(json.dumps([list(self.images.shape), self.classes]).encode())
-        found.update(np.ascontiguousarray(self.images.cpu().numpy()).data)
-        found.update(self.labels.cpu().numpy().astype("<i8").data)
-        return found.hexdigest()
+        digest = hashlib.sha256(json.dumps([list(self.images.shape), self.classes]).encode())
+        digest.update(np.ascontiguousarray(self.images.cpu().numpy()).data)
+        digest.update(self.labels.cpu().numpy().astype("<i8").data)
+        return digest.hexdigest()
 
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Some of the images, cut from the square ones in memory; see :meth:`Images.read`."""
+        """Images at given indices, cropped from those in memory; see :meth:`Images.read`."""
         device, (_, height, width) = self.images.device, self.shape
         images = self.images[torch.as_tensor(indices, dtype=torch.int64, device=device)]
         if crops is None and size in (None, height):
@@ -116,7 +116,7 @@ class ImageSet(Images):
             boxes = torch.tensor([[0, 0, height, width]], device=device).expand(len(images), -1)
         else:
             boxes = torch.from_numpy(crops.boxes(height, width)).to(device)
-        return cut_out(images, boxes, size or height)
+        return crop_and_resize(images, boxes, size or height)
 
     def select(self, indices: Indices) -> ImageSet:
         """The images and labels at `indices` (n,), in that order, with the same classes."""

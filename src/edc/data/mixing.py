@@ -1,4 +1,4 @@
-"""Mixing and rearranging whole images, every image with its own draws."""
+"""Mixup and RDED's patch shuffle, every image with its own draws."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor
 
 
 def mixup(images: Tensor, others: Tensor, share: Tensor | float) -> Tensor:
-    """share * images + (1 - share) * others (Zhang et al. 2018), in a tensor of its own.
+    """share * images + (1 - share) * others (Zhang et al. 2018), a new tensor.
 
     Args:
         images: float (N, C, H, W).
         others: same shape.
-        share: how much of the own image stays, 0 to 1; a number or a tensor that broadcasts, such as (N, 1, 1, 1).
+        share: weight of `images`, 0 to 1; a number or a tensor that broadcasts, such as (N, 1, 1, 1).
     """
     return share * images + (1 - share) * others
 
 
 def strip_index(order: Tensor, size: int) -> Tensor:
-    """Where the pixels of a side come from once its strips stand in another order.
+    """Source pixel of every pixel along a side after its strips are permuted.
 
     Args:
         order: int (N, n), a permutation of the n strips for each image: position j shows strip ``order[:, j]``.
         size: pixels of the side. Where it is no multiple of n, the first strips are one pixel wider, like the cells
-            of :func:`edc.condense.composites.tile`, and a strip keeps its width wherever it moves.
+            of :func:`edc.condense.composites.tile`, and each strip keeps its width.
 
     Returns:
         int64 (N, size)
@@ -34,15 +34,15 @@ def strip_index(order: Tensor, size: int) -> Tensor:
     ends = moved.cumsum(dim=1)
     pixels = torch.arange(size, device=order.device)
     place = (pixels[None, :, None] >= ends[:, None, :]).sum(dim=2)
-    # What a strip's pixels move by: from where it begins now to where it began.
+    # A strip's pixels move from its new start to its old one.
     shift = (widths.cumsum(0) - widths)[order] - (ends - moved)
     return pixels + shift.gather(1, place)
 
 
 def shuffle_strips(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """RDED's patch shuffle: each image's column strips change places, then its row strips.
+    """RDED's patch shuffle: permute each image's column strips, then its row strips.
 
-    The cells of an n by n tiling so keep their neighbours' row and column: n!^2 of the n^2! layouts can occur.
+    Of the n^2! layouts of an n by n tiling n!^2 can occur.
 
     Args:
         images: (N, C, H, W), any dtype.
@@ -56,5 +56,5 @@ def shuffle_strips(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
     across, down = strip_index(columns, width), strip_index(rows, height)
     index = torch.arange(len(images), device=images.device)
     # Two advanced indices with a slice between them put the batch and pixel axes first.
-    found = images[index[:, None, None], :, down[:, :, None], across[:, None, :]]
-    return found.permute(0, 3, 1, 2).contiguous()
+    shuffled = images[index[:, None, None], :, down[:, :, None], across[:, None, :]]
+    return shuffled.permute(0, 3, 1, 2).contiguous()

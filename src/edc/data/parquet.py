@@ -1,7 +1,7 @@
 """Parquet files in the layout of Hugging Face datasets: a struct {bytes, path} and an integer per image.
 
-Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*). Files are read by whole row groups: a
-streamed dataset in shuffled order reads far more than it shows, and an image folder suits it better.
+Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*). Files are read by whole row groups: with
+shuffled streaming most of what is read is not used, so an image folder is faster then.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def read(config: DataConfig, part: Part) -> Source:
 
     files = test if part == "test" else train
     labels = [_labels(path, config.label_column) for path in files]
-    starts = np.cumsum([0] + [len(found) for found in labels])
+    starts = np.cumsum([0] + [len(part) for part in labels])
 
     def name(row: int) -> str:
         number = int(np.searchsorted(starts, row, side="right")) - 1
@@ -60,14 +60,14 @@ def read(config: DataConfig, part: Part) -> Source:
         edges = np.searchsorted(rows, starts)
         for path, start, first, last in zip(files, starts, edges, edges[1:], strict=False):
             if first < last:
-                found = _decode_file(path, config.image_column, rows[first:last] - start, out[first:last], first, view)
-                bad |= {int(first) + position: why for position, why in found.items()}
+                part = _decode_file(path, config.image_column, rows[first:last] - start, out[first:last], first, view)
+                bad |= {int(first) + position: reason for position, reason in part.items()}
         return bad
 
     sizes = [path.stat().st_size for path in files]
 
     def stamp(row: int) -> str:
-        # A row's own size is known only once it is read: the file's stands for it.
+        # The file's size, because a row's size is known only after reading.
         number = int(np.searchsorted(starts, row, side="right")) - 1
         return f"{files[number].name} {row - starts[number]} {sizes[number]}"
 
@@ -78,8 +78,8 @@ def read(config: DataConfig, part: Part) -> Source:
 def _files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
     """The files of the first pattern that has any, sorted by name."""
     for pattern in patterns:
-        if found := sorted(root.glob(pattern), key=lambda path: path.name):
-            return found
+        if files := sorted(root.glob(pattern), key=lambda path: path.name):
+            return files
     raise EdcError(f"{root}: no file {patterns[0]}; expected train-*.parquet and test-*.parquet (or validation-*)")
 
 
@@ -93,14 +93,14 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
 
 
 def _classes(path: Path, config: DataConfig) -> tuple[str, ...]:
-    """Class names of a file, once its columns are as expected."""
+    """Class names of a file, after its columns are checked."""
     image, label = config.image_column, config.label_column
     with _opened(path) as file:
         schema = file.schema_arrow
     for column in (image, label):
         if column not in schema.names:
-            found = ", ".join(schema.names)
-            raise EdcError(f"{path}: no column {column!r}; expected {image!r} and {label!r}, found {found}")
+            columns = ", ".join(schema.names)
+            raise EdcError(f"{path}: no column {column!r}; expected {image!r} and {label!r}, found {columns}")
     kind = schema.field(image).type
     encoded = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
     if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
@@ -123,11 +123,11 @@ def _classes(path: Path, config: DataConfig) -> tuple[str, ...]:
 
 def _labels(path: Path, column: str) -> Rows:
     with _opened(path) as file:
-        found = file.read(columns=[column]).column(column)
-        if found.null_count:
-            row = found.is_null().to_numpy().argmax()
+        labels = file.read(columns=[column]).column(column)
+        if labels.null_count:
+            row = labels.is_null().to_numpy().argmax()
             raise EdcError(f"{path}: row {row}: no label in column {column!r}; expected an integer")
-        return found.cast(pa.int64()).to_numpy().astype(np.int64)
+        return labels.cast(pa.int64()).to_numpy().astype(np.int64)
 
 
 def _decode_file(path: Path, column: str, rows: Rows, out: Pixels, offset: int, view: View) -> dict[int, str]:
@@ -142,8 +142,8 @@ def _decode_file(path: Path, column: str, rows: Rows, out: Pixels, offset: int, 
                 images = file.read_row_group(group, columns=[column]).column(column).take(rows[first:last] - start)
                 encoded = [entry["bytes"] if isinstance(entry, dict) else entry for entry in images.to_pylist()]
                 shift = offset + first
-                found = decode_pictures(encoded, out[first:last], partial(_shifted, view, shift))
-                bad |= {first + position: why for position, why in found.items()}
+                part = decode_pictures(encoded, out[first:last], partial(_shifted, view, shift))
+                bad |= {first + position: reason for position, reason in part.items()}
             start = end
     return bad
 

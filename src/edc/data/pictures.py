@@ -1,4 +1,4 @@
-"""From picture files to pixels: decoding on several threads, and the two ways a picture becomes a square."""
+"""From picture files to pixels: decoding on several threads, centre crops and random crops."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from edc.data.crops import CropDraws
 Rows: TypeAlias = npt.NDArray[np.int64]
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 Encoded: TypeAlias = Path | bytes | None
-"""A picture's file, its bytes, or nothing where there are none."""
+"""A picture's file or its bytes; None where a row has no bytes."""
 View: TypeAlias = Callable[[int, Image.Image], Pixels]
-"""What is seen of a picture: from its position among those asked for and the picture to uint8 (C, S, S)."""
+"""From a picture and its position among those read to uint8 (C, S, S)."""
 
 CHUNK = 64
-"""Most pictures a decoding thread takes at once."""
+"""Most pictures a decoding thread gets at once."""
 SMALL = 4096
-"""Mean bytes per picture below which threads wait for each other more than they decode (measured)."""
+"""Mean bytes per picture below which one thread is faster than several (measured)."""
 
 
 @dataclass(frozen=True)
-class Centre:
+class CentreCrop:
     """The central square, see :func:`fit`."""
 
     channels: int
@@ -42,7 +42,7 @@ class Centre:
 
 
 @dataclass(frozen=True)
-class Cropped:
+class RandomCrop:
     """Each picture's own random rectangle, resized bilinearly with antialiasing: torchvision's RandomResizedCrop.
 
     Attributes:
@@ -58,18 +58,18 @@ class Cropped:
         picture = _in_mode(picture, self.channels)
         width, height = picture.size
         top, left, h, w = (int(v) for v in self.crops[position : position + 1].boxes(height, width)[0])
-        # Cut first: Pillow's `box` lets pixels beside the rectangle bleed into its edge.
+        # Crop first: with Pillow's `box`, pixels beside the rectangle contribute to its edge.
         part = picture.crop((left, top, left + w, top + h))
         return _array(part.resize((self.size, self.size), Image.Resampling.BILINEAR), self.channels)
 
 
 @dataclass(frozen=True)
-class Several:
-    """The same picture seen several times: (times, C, S, S).
+class Repeated:
+    """Several views of the same picture: (times, C, S, S).
 
     Attributes:
-        view: what is seen each time; its positions count every time.
-        times: how often.
+        view: of each time, with a position of its own.
+        times: number of views.
     """
 
     view: View
@@ -82,7 +82,7 @@ class Several:
 def fit(picture: Image.Image, channels: int, size: int, resize: int | None = None) -> Pixels:
     """One picture as uint8 (channels, size, size).
 
-    The shorter side is brought to `resize` (default `size`; bilinear, antialiased), then the centre is cropped;
+    The shorter side is resized to `resize` (default `size`; bilinear, antialiased), then the centre is cropped;
     both in one resampling of the box the crop comes from. Alpha is dropped and EXIF orientation is not applied,
     as in common loaders; 16-bit grey keeps its upper byte.
 
@@ -101,11 +101,10 @@ def fit(picture: Image.Image, channels: int, size: int, resize: int | None = Non
 def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict[int, str]:
     """Decodes picture files, or their bytes, into `out`, uint8 (n, C, S, S), one thread per core.
 
-    Small pictures are decoded by a single thread, which is faster for them. No more pictures than threads are held
-    beside `out`.
+    Small pictures are decoded by one thread, which is faster. At most one picture per thread is held beside `out`.
 
     Returns:
-        The reason for each position that could not be read (None: there were no bytes).
+        The reason for each position that could not be read.
     """
     threads = _threads(encoded[:CHUNK])
     step = max(1, min(CHUNK, len(encoded) // (2 * threads)))
@@ -113,35 +112,35 @@ def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict
     def chunk(start: int) -> dict[int, str]:
         bad = {}
         for position in range(start, min(start + step, len(encoded))):
-            given = encoded[position]
+            file = encoded[position]
             try:
-                if given is None:
+                if file is None:
                     raise ValueError("no bytes")
-                with Image.open(io.BytesIO(given) if isinstance(given, bytes) else given) as picture:
+                with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
                     out[position] = view(position, picture)
             except MemoryError:
                 raise
-            except Exception as error:  # what Pillow's decoders raise on broken files is an open list
+            except Exception as error:  # Pillow's decoders raise many types of exceptions on broken files
                 bad[position] = _reason(error)
         return bad
 
-    Image.init()  # loads the decoders once, before the threads ask for them
+    Image.init()  # loads the decoders once, before the threads start
     starts = range(0, len(encoded), step)
     if threads == 1 or len(starts) <= 1:
         parts = [chunk(start) for start in starts]
     else:
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(chunk, starts))
-    return {position: why for part in parts for position, why in part.items()}
+    return {position: reason for part in parts for position, reason in part.items()}
 
 
-def threads_here() -> int:
-    """How many cores this process may use."""
+def available_cores() -> int:
+    """Number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _in_mode(picture: Image.Image, channels: int) -> Image.Image:
-    """The picture with all its pixels at hand, grey or RGB."""
+    """The loaded picture, grey or RGB."""
     picture.load()
     if picture.mode.startswith("I;16"):
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
@@ -171,15 +170,15 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _threads(some: Sequence[Encoded]) -> int:
-    sizes = [len(given) if isinstance(given, bytes) else _size(given) for given in some]
+def _threads(sample: Sequence[Encoded]) -> int:
+    sizes = [len(file) if isinstance(file, bytes) else _size(file) for file in sample]
     if sum(sizes) < SMALL * len(sizes):
         return 1
-    return threads_here()
+    return available_cores()
 
 
 def _size(path: Path | None) -> int:
     try:
         return path.stat().st_size if path else 0
-    except OSError:  # told when it is opened
+    except OSError:  # reported when it is opened
         return 0

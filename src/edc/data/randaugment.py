@@ -1,8 +1,8 @@
 """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) as a batched, replayable operation on uint8 tensors.
 
 Operations and magnitudes are those of torchvision's `RandAugment` (v1): 14 operations, two per image,
-magnitude 9 of the bins 0..30, nearest interpolation, black fill. The randomness is an argument, so an epoch's
-augmentation is replayed from its draws alone, on any device, whole or in slices.
+magnitude 9 of the bins 0..30, nearest interpolation, black fill. The draws are an argument, so an epoch's
+augmentation can be repeated from them on any device, whole or in slices.
 
 Where torchvision's tensor and PIL back ends disagree, this follows the TENSOR back end, pixel for pixel.
 At magnitude 9 (measured at 32 x 32 with torchvision 0.29) PIL differs by one grey level in 11 to 18 % of the
@@ -32,7 +32,7 @@ OPS: tuple[str, ...] = ("Identity", *_GEOMETRIC, *_BLENDED, *_OTHERS)
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """The randomness of one RandAugment pass.
+    """The random numbers of one RandAugment pass.
 
     Attributes:
         op: (n, ops) int64, indices into `OPS`, applied from left to right.
@@ -65,9 +65,9 @@ def joined(parts: Sequence[Draws]) -> Draws:
 
 
 def apply(images: Tensor, draws: Draws, magnitude: int = 9, bins: int = 31) -> Tensor:
-    """Applies each image's drawn operations; every image's result is independent of the others in the batch.
+    """Applies each image's drawn operations; the result of an image is independent of the others in the batch.
 
-    Images are sorted by operation, so that each operation runs once a round.
+    Images are sorted by operation, so that each operation runs once per round.
 
     Args:
         images: (N, C, H, W) uint8 on any device, C in {1, 3}; not changed. Color leaves C = 1 as it is.
@@ -125,7 +125,7 @@ def _check(images: Tensor, draws: Draws, magnitude: int, bins: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Tables:
-    """What depends on sizes and magnitude only.
+    """Constants that depend on sizes and magnitude only.
 
     Attributes:
         sources: (10, H * W) int64, per geometric operation and sign each pixel's source plus 1; 0 is black.

@@ -1,6 +1,6 @@
-"""Replayable augmentation: what happens to image i in epoch e follows from a seed, so labels made once fit for ever.
+"""Replayable augmentation: that of image i in epoch e follows from a seed, so stored labels belong to it.
 
-The observers see exactly the pixels the student will see. Nothing but the seed and the choices is stored.
+Teachers and students get exactly the same pixels. Only the seed and the choices are stored.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from torch import Tensor
 from edc.data import randaugment
 from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop
 from edc.data.mixing import mixup, shuffle_strips
-from edc.nets.passes import images_at_once
 from edc.data.rng import generator
+from edc.nets.passes import images_at_once
 
 if TYPE_CHECKING:
     from edc.config.rows import RelabelRow
 
 ON_GPU = 8
-"""How many times as many images a GPU augments at once: its operations cost as much for 25 as for 4,000."""
+"""How many times as many images a GPU augments at once: its operations take as long for 25 as for 4,000."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class EpochDraws:
         boxes: (N, 4) crop rectangles.
         flips: (N,) left-right mirrors.
         partners: (N,) the image that is mixed in.
-        mix_boxes: (N, 4) what CutMix pastes; empty rectangles without it.
-        shares: (N,) how much of the own image mixup keeps; None without it.
-        offsets: (N, 2) where the padded image is cut out; None without padding.
+        mix_boxes: (N, 4) rectangles that CutMix pastes; empty without it.
+        shares: (N,) weight of the image itself in mixup; None without it.
+        offsets: (N, 2) of the crop in the padded image; None without padding.
         strips: (N, n) order of the columns and of the rows of an n by n tiling; None without shuffling.
         operations: RandAugment's draws, or None.
     """
@@ -54,7 +54,7 @@ class EpochDraws:
 
 
 def batches_of(order: Tensor, batch: int) -> list[Tensor]:
-    """Cut an order of images into batches; a last image left alone joins the batch before, for batch norm's sake."""
+    """Split an order of images into batches; a single last image joins the batch before, as batch norm needs two."""
     parts = list(order.split(batch))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
@@ -67,17 +67,17 @@ def batch_count(images: int, batch: int) -> int:
 
 
 class Replay:
-    """Augments a condensed set the same way whenever it is asked.
+    """The repeatable augmentation of a condensed set.
 
     Args:
         images: uint8 (N, C, S, S) on the device that augments.
         row: the choices and the seed.
-        normaliser: into the space networks see.
+        normaliser: of the dataset.
     """
 
     def __init__(self, images: Tensor, row: RelabelRow, normaliser: Normaliser) -> None:
         self.images, self.row, self.normaliser = images, row, normaliser
-        self._made: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = {}
+        self._cache: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = {}
 
     def draws(self, epoch: int) -> EpochDraws:
         """Every parameter of one epoch (0-based)."""
@@ -96,10 +96,10 @@ class Replay:
                 mix[batch] = torch.tensor(cutmix_box(lam, (int(centre[0]), int(centre[1])), size))
         shares = offsets = strips = operations = None
         if row.mix == "mixup":
-            kept = np.empty(n, dtype=np.float32)
+            lam_of_image = np.empty(n, dtype=np.float32)
             for start in range(0, n, row.batch):
-                kept[order[start : start + row.batch]] = rng.beta(row.mixup_alpha, row.mixup_alpha)
-            shares = torch.from_numpy(kept)
+                lam_of_image[order[start : start + row.batch]] = rng.beta(row.mixup_alpha, row.mixup_alpha)
+            shares = torch.from_numpy(lam_of_image)
         if row.pad:
             offsets = torch.from_numpy(rng.integers(0, 2 * row.pad + 1, (n, 2)))
         if row.shuffle > 1:
@@ -121,7 +121,7 @@ class Replay:
         )
 
     def _view(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor:
-        """Shuffled, cropped and mirrored images, normalised: those of every part's epoch and (B,) index in turn."""
+        """Shuffled, cropped and mirrored images, normalised: for every part those at its (B,) indices."""
         row, pixels = self.row, self.images[self._send([index for _, index in parts])]
         if row.randaugment is not None:
             drawn = [draws.operations[index.numpy()] for draws, index in parts if draws.operations is not None]
@@ -144,69 +144,69 @@ class Replay:
         return self.normaliser.encode(pixels)
 
     def _send(self, parts: Sequence[Tensor]) -> Tensor:
-        """Small tensors of the CPU as one on the device of the images."""
+        """Tensors of the CPU, concatenated on the device of the images."""
         return torch.cat(list(parts)).to(self.images.device)
 
     def batch(self, parts: Sequence[tuple[EpochDraws, Tensor]], mix: bool = True) -> Tensor:
-        """Images as networks see them.
+        """Augmented images.
 
         Args:
             parts: an epoch's draws and which of its images, (B,) on the CPU; several are augmented together.
-            mix: mix the partner in; the hard-label and fixed-label regimes leave it out.
+            mix: apply CutMix or mixup; false under hard and static labels.
 
         Returns:
             float32 (sum of B, C, S, S), normalised.
         """
-        own = self._view(parts)
+        views = self._view(parts)
         if not mix or self.row.mix == "none":
-            return own
-        # Among the images they were drawn for, partners are views already at hand.
-        found = self._partners(parts)
-        if found is not None:
-            other = own[found.to(own.device)]
+            return views
+        # Where all partners are among the images, their views are computed already.
+        partners = self._partners(parts)
+        if partners is not None:
+            other = views[partners.to(views.device)]
         else:
             other = self._view([(draws, draws.partners[index]) for draws, index in parts])
         if self.row.mix == "mixup":
             shares = self._send([draws.shares[index] for draws, index in parts if draws.shares is not None])
-            return mixup(own, other, shares.view(-1, 1, 1, 1))
-        return paste(own, other, self._send([draws.mix_boxes[index] for draws, index in parts]))
+            return mixup(views, other, shares.view(-1, 1, 1, 1))
+        return paste(views, other, self._send([draws.mix_boxes[index] for draws, index in parts]))
 
     def _partners(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor | None:
-        """Where each image's partner stands among them; None if one is not there."""
-        found, offset = [], 0
+        """Position of each image's partner among the images; None if one is missing."""
+        places, offset = [], 0
         for draws, index in parts:
             place = torch.full((len(self.images),), -1)
             place[index] = torch.arange(offset, offset + len(index))
-            found.append(place[draws.partners[index]])
+            places.append(place[draws.partners[index]])
             offset += len(index)
-        places = torch.cat(found)
-        return places if bool((places >= 0).all()) else None
+        positions = torch.cat(places)
+        return positions if bool((positions >= 0).all()) else None
 
     def epoch(self, epoch: int, batch: int, mix: bool = True) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch: image indices (B,) and images (B, C, S, S), both on the device.
 
-        Epochs of a small set are made several at once and kept until one of others is asked for. They are cut the same
-        way wherever a reader begins, so that the last bits are the same too.
+        Of a small set several epochs are augmented at once and cached. They are divided the same way wherever a reader
+        begins, so that the last bits are the same.
         """
-        if (epoch, batch, mix) not in self._made:
-            self._made.clear()
+        if (epoch, batch, mix) not in self._cache:
+            self._cache.clear()
             most = images_at_once(self.images.shape[-1]) * (ON_GPU if self.images.is_cuda else 1)
             together = most // len(self.images)
             if together > 1:
                 first = epoch - epoch % together
-                # None after the last one a label is made for.
+                # No epoch after the last one with labels.
                 stop = max(epoch + 1, min(first + together, self.row.epochs))
                 self._make(range(first, stop), batch, mix)
-        if (epoch, batch, mix) in self._made:
-            yield from self._made[epoch, batch, mix]
+        if (epoch, batch, mix) in self._cache:
+            yield from self._cache[epoch, batch, mix]
             return
         draws = self.draws(epoch)
         for index in batches_of(draws.order, batch):
             yield index.to(self.images.device), self.batch([(draws, index)], mix)
 
-    def forget(self) -> None:
-        """Make the next epoch anew, whoever asked for it before."""
-        self._made.clear()
+    def clear_cache(self) -> None:
+        """Drop the augmented epochs."""
+        self._cache.clear()
 
     def _make(self, epochs: range, batch: int, mix: bool) -> None:
         """Augment whole epochs together."""
@@ -216,4 +216,4 @@ class Replay:
         for epoch, order, view in zip(epochs, orders, views, strict=True):
             index = batches_of(order, batch)
             cut = view.split([len(part) for part in index])
-            self._made[epoch, batch, mix] = list(zip(index, cut, strict=True))
+            self._cache[epoch, batch, mix] = list(zip(index, cut, strict=True))

@@ -1,4 +1,4 @@
-"""Random numbers by name instead of by order: a seed and a stream's name give the same draws anywhere, any time."""
+"""Named random streams: a seed and a stream's name determine the draws, independent of their order."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 def generator(seed: int, *stream: str | int) -> np.random.Generator:
     """A generator for one purpose, e.g. ``generator(seed, "augment", epoch)``.
 
-    Counter-based (Philox), keyed by the seed and the stream, so a run that goes on from a checkpoint, a student that
-    replays labels and a test that looks at one epoch all see the same numbers without drawing the ones before.
+    Counter-based (Philox), keyed by the seed and the stream, so a resumed run, a student that replays labels and a test
+    of one epoch get the same numbers without drawing those before.
     """
     names = [name if isinstance(name, str) else int(name) for name in stream]
     digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()

@@ -1,4 +1,4 @@
-"""Where a dataset lies on this machine: an environment variable, a remembered folder, or the study's root."""
+"""Folder of a dataset on this machine: from an environment variable, `edc plan --data`, or the study's root."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMEMBERED = Path(".edc/data.json")
 
 
 class DataConfig(Protocol):
-    """What the readers ask of a dataset's parameters; `family` (str or None) may stand beside them."""
+    """The parameters that readers use; `family` (str or None) is optional."""
 
     @property
     def name(self) -> str: ...
@@ -61,22 +61,22 @@ def variable(name: str) -> str:
 def resolve_root(config: DataConfig) -> Path:
     """The folder a dataset is read from.
 
-    The first of these that is given: the environment variables of the dataset's name and of its family, the
+    The first of these that is set: the environment variables of the dataset's name and of its family, the
     remembered folders of its name and of its family, and `config.root` (relative to the current directory).
 
     Returns:
         An existing folder that is not empty.
 
     Raises:
-        EdcError: none is given, or the one given is missing, no folder, or empty; the line names its origin.
+        EdcError: none is set, or the folder is missing, no folder, or empty; the line names its origin.
     """
     family = getattr(config, "family", None)
     names = [config.name] + ([family] if family and family != config.name else [])
     remembered = _remembered()
-    given = [(variable(name), os.environ.get(variable(name))) for name in names]
-    given += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]
-    given += [(f"dataset {config.name}: root", config.root)]
-    for origin, value in given:
+    candidates = [(variable(name), os.environ.get(variable(name))) for name in names]
+    candidates += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]
+    candidates += [(f"dataset {config.name}: root", config.root)]
+    for origin, value in candidates:
         if value:
             return _folder(Path(value).expanduser(), origin)
     raise EdcError(
@@ -85,7 +85,7 @@ def resolve_root(config: DataConfig) -> Path:
 
 
 def remember_root(name: str, path: str | Path) -> None:
-    """Keeps `path` (made absolute) as the root of dataset `name`; the file is replaced whole."""
+    """Stores `path`, made absolute, as the root of dataset `name`; the file is replaced atomically."""
     remembered = _remembered() | {name: os.path.abspath(Path(path).expanduser())}
     REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
     temporary = REMEMBERED.with_name(f"{REMEMBERED.name}.{os.getpid()}.tmp")
@@ -98,14 +98,14 @@ def remember_root(name: str, path: str | Path) -> None:
 
 def _remembered() -> dict[str, str]:
     try:
-        found = json.loads(REMEMBERED.read_text(encoding="utf-8"))
+        folders = json.loads(REMEMBERED.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise EdcError(f"{REMEMBERED}: not readable as JSON ({error}); mend or delete it") from None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise EdcError(f'{REMEMBERED}: expected {{"NAME": "PATH", ...}}; mend or delete it')
-    return found
+        raise EdcError(f"{REMEMBERED}: not readable as JSON ({error}); correct or delete it") from None
+    if not isinstance(folders, dict) or not all(isinstance(value, str) for value in folders.values()):
+        raise EdcError(f'{REMEMBERED}: expected {{"NAME": "PATH", ...}}; correct or delete it')
+    return folders
 
 
 def _folder(path: Path, origin: str) -> Path:

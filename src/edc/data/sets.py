@@ -1,7 +1,7 @@
-"""How a dataset is cut into train, val and test.
+"""The splits train, val and test of a dataset.
 
-The reader of a kind lists labels and class names without decoding anything; rows are chosen from the labels, and only
-those are decoded, at once into memory or, where the dataset is streamed, whenever they are read.
+The reader of a kind lists labels and class names without decoding; rows are chosen from the labels, and only those are
+decoded: into memory, or on demand where the dataset is streamed.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
+from edc.config.registry import READERS
 from edc.data.images import Images, ImageSet
-from edc.data.pictures import Centre, Pixels, Rows
+from edc.data.pictures import CentreCrop, Pixels, Rows
 from edc.data.roots import DataConfig
 from edc.data.source import Part, Source, check, check_same_classes, class_hash, restrict
 from edc.data.streamed import Pool, StreamedSet
 from edc.errors import EdcError, unknown_name
-from edc.config.registry import READERS
 
 __all__ = [
     "Images", "ImageSet", "Part", "Pixels", "Rows", "Source", "StreamedSet",
@@ -30,12 +30,12 @@ __all__ = [
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
-SUBSET, HOLDOUT, TEST_SUBSET, DIGITS_TEST = range(4)
-"""Streams of `draw`: one per purpose, so that no choice depends on another one."""
+SUBSET, VAL, TEST_SUBSET, DIGITS_TEST = range(4)
+"""Streams of `draw`, one per purpose, so that draws are independent."""
 
 
 def load_split(config: DataConfig, split: Split) -> Images:
-    """One split of a dataset: in memory, or decoded whenever it is read where the dataset is streamed.
+    """One split of a dataset, in memory or, where the dataset is streamed, decoded on demand.
 
     Args:
         config: the dataset's parameters.
@@ -45,12 +45,12 @@ def load_split(config: DataConfig, split: Split) -> Images:
         Images of `config.channels` x `config.image_size` x `config.image_size`, in the order of the source.
 
     Raises:
-        EdcError: the data are missing or are not what `config` says; one line: file, value, expectation.
+        EdcError: the data are missing or differ from `config`; one line: file, value, expectation.
     """
     if config.kind not in READERS:
         raise unknown_name("dataset kind", config.kind, READERS, f"dataset {config.name}")
     if split == "val" and not config.val_fraction > 0:
-        raise EdcError(f"dataset {config.name}: val_fraction is {config.val_fraction}, so no image is held out; expected above 0")
+        raise EdcError(f"dataset {config.name}: val_fraction is 0, so no image is held out; expected above 0")
     read: Callable[[DataConfig, Part], Source] = resolve_name(READERS[config.kind])
     source = restrict(read(config, "test" if split == "test" else "train"), config.class_names)
     check(source, config.classes)
@@ -70,8 +70,8 @@ def training_rows(labels: Rows, split: Split, val_fraction: float, seed: int, pe
     """The rows of `train` or `val`, ascending.
 
     Of n images of a class (after `per_class` of them were drawn) round(val_fraction * n) are held out, at least
-    one and never all: a class of one image stays in `train`. The draw depends on seed, class and n alone: a
-    class keeps its cut when another one changes, and a smaller `per_class` keeps part of what a larger keeps.
+    one and never all: a class of one image stays in `train`. The draw depends on seed, class and n alone, not on other
+    classes, and the images of a smaller `per_class` are among those of a larger one.
 
     Args:
         labels: int64 (M,) of the whole training part.
@@ -80,13 +80,13 @@ def training_rows(labels: Rows, split: Split, val_fraction: float, seed: int, pe
         seed: `split_seed`, at least 0.
         per_class: keep at most so many training images per class first.
     """
-    kept = _at_most(labels, per_class, seed, SUBSET)
+    subset = _at_most(labels, per_class, seed, SUBSET)
 
     def count(n: int) -> int:
         return min(n - 1, max(1, int(val_fraction * n + 0.5))) if val_fraction > 0 else 0
 
-    held = draw(labels[kept], count, seed, HOLDOUT)
-    return kept[held] if split == "val" else np.delete(kept, held)
+    held_out = draw(labels[subset], count, seed, VAL)
+    return subset[held_out] if split == "val" else np.delete(subset, held_out)
 
 
 def draw(labels: Rows, count: Callable[[int], int], seed: int, stream: int) -> Rows:
@@ -96,7 +96,7 @@ def draw(labels: Rows, count: Callable[[int], int], seed: int, stream: int) -> R
     under every NumPy version, which `Generator.permutation` does not promise.
     """
     taken = [np.empty(0, np.int64)]
-    # One sort, not a search per class: there are sets of ten thousand classes and ten million images.
+    # One sort instead of a search per class, for sets of ten thousand classes and ten million images.
     order = np.argsort(labels, kind="stable")
     classes, starts = np.unique(labels[order], return_index=True)
     for c, rows in zip(classes, np.split(order, starts[1:]), strict=False):
@@ -113,19 +113,19 @@ def _at_most(labels: Rows, limit: int | None, seed: int, stream: int) -> Rows:
 def _decoded(source: Source, rows: Rows, config: DataConfig, split: Split) -> ImageSet:
     shape = (len(rows), config.channels, config.image_size, config.image_size)
     if (size := int(np.prod(shape, dtype=np.int64))) > (memory := _memory()):
-        knob = "test_per_class" if split == "test" else "train_per_class"
+        key = "test_per_class" if split == "test" else "train_per_class"
         raise EdcError(
             f"{source.where}: split {split!r} takes {size / 1e9:.1f} GB of {memory / 1e9:.1f} GB of memory; "
-            f"lower image_size or {knob}, or set streamed: true"
+            f"lower image_size or {key}, or set streamed: true"
         )
     images = np.empty(shape, np.uint8)
-    bad = source.decode(rows, images, Centre(config.channels, config.image_size, config.resize))
+    bad = source.decode(rows, images, CentreCrop(config.channels, config.image_size, config.resize))
     if bad:
-        some = [f"{source.name(int(rows[i]))} ({bad[i]})" for i in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
-        found = f"{source.where}: {len(bad)} of {len(rows)} images unreadable: {'; '.join(some)}"
+        examples = [f"{source.name(int(rows[i]))} ({bad[i]})" for i in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
+        message = f"{source.where}: {len(bad)} of {len(rows)} images unreadable: {'; '.join(examples)}"
         if len(bad) > config.unreadable_limit:
-            raise EdcError(f"{found}; expected at most {config.unreadable_limit} (unreadable_limit)")
-        warnings.warn(f"{found}; left out", stacklevel=3)
+            raise EdcError(f"{message}; expected at most {config.unreadable_limit} (unreadable_limit)")
+        warnings.warn(f"{message}; left out", stacklevel=3)
         good = np.delete(np.arange(len(rows)), sorted(bad))
         for c in np.setdiff1d(source.labels[rows], source.labels[rows[good]])[:1]:
             raise EdcError(f"{source.where}: class {source.classes[c]!r} has no readable image; expected at least 1")

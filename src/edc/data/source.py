@@ -1,4 +1,4 @@
-"""What a kind of source tells of a dataset before anything is decoded, and the choice of classes among its own.
+"""A dataset before anything is decoded: labels, class names and how to decode rows; the choice of classes.
 
 A kind of source is one function `read(config, part) -> Source` and one name in `edc.config.registry.READERS`.
 """
@@ -29,10 +29,10 @@ class Source:
         where: file or folder, for messages.
         classes: class names in label order.
         labels: int64 (M,), one per row, in a fixed order.
-        name: what to call a row in a message.
-        decode: fills uint8 (n, C, S, S) with what the view shows of the n given rows (ascending, repeats allowed),
-            and returns the reason for each position that could not be read. Safe to call from several threads.
-        stamp: what tells a row from another one without decoding it: a name inside the dataset and a size in bytes.
+        name: of a row, for messages.
+        decode: fills uint8 (n, C, S, S) with the views of n rows (ascending, repeats allowed) and returns the reason
+            for each position that could not be read. Safe to call from several threads.
+        stamp: identifies a row's content without decoding it: a name inside the dataset and a size in bytes.
     """
 
     where: str
@@ -50,31 +50,31 @@ def class_hash(classes: Iterable[str]) -> str:
 
 def check_same_classes(train: Sequence[str], test: Sequence[str], train_where: str, test_where: str) -> None:
     """Refuses two class lists that differ, naming the first class that does."""
-    for position, (one, other) in enumerate(zip_longest(train, test)):
-        if one != other:
-            found = "missing" if other is None else repr(other)
-            expected = "no more classes" if one is None else repr(one)
-            raise EdcError(f"{test_where}: class {position} is {found}; expected {expected} as in {train_where}")
+    for position, (expected, name) in enumerate(zip_longest(train, test)):
+        if name != expected:
+            actual = "missing" if name is None else repr(name)
+            expected = "no more classes" if expected is None else repr(expected)
+            raise EdcError(f"{test_where}: class {position} is {actual}; expected {expected} as in {train_where}")
 
 
-def check_chosen(wanted: Sequence[str], known: Iterable[str], where: str, kind: str = "class") -> None:
+def check_chosen(names: Sequence[str], known: Iterable[str], where: str, kind: str = "class") -> None:
     """Refuses `class_names` that hold a name twice or one that `where` does not have."""
     known, seen = set(known), set()
-    for name in wanted:
+    for name in names:
         if name in seen:
             raise EdcError(f"{where}: class_names has {name!r} twice; expected every class once")
         seen.add(name)
         if name not in known:
             near = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise EdcError(f"{where}: no {kind} {name!r}, which class_names asks for{hint}")
+            raise EdcError(f"{where}: no {kind} {name!r}, listed in class_names{hint}")
 
 
 def restrict(source: Source, class_names: Sequence[str] | None) -> Source:
     """The rows of the named classes alone, relabelled by the position of their class's name in `class_names`.
 
     Raises:
-        EdcError: a name is unknown or stands twice, or a label has no name.
+        EdcError: a name is unknown or repeated, or a label has no name.
     """
     if class_names is None or tuple(class_names) == source.classes:
         return source
@@ -82,14 +82,14 @@ def restrict(source: Source, class_names: Sequence[str] | None) -> Source:
     check_labels(source)
     place = {name: position for position, name in enumerate(class_names)}
     new = np.array([place.get(name, -1) for name in source.classes], np.int64)[source.labels]
-    kept = np.flatnonzero(new >= 0)
+    rows_of_source = np.flatnonzero(new >= 0)
     return replace(
         source,
         classes=tuple(class_names),
-        labels=new[kept],
-        name=lambda row: source.name(int(kept[row])),
-        decode=lambda rows, out, view: source.decode(kept[rows], out, view),
-        stamp=lambda row: source.stamp(int(kept[row])),
+        labels=new[rows_of_source],
+        name=lambda row: source.name(int(rows_of_source[row])),
+        decode=lambda rows, out, view: source.decode(rows_of_source[rows], out, view),
+        stamp=lambda row: source.stamp(int(rows_of_source[row])),
     )
 
 

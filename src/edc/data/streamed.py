@@ -1,4 +1,4 @@
-"""Labelled images that are decoded whenever they are asked for: what is held grows with a batch, not with the set."""
+"""Labelled images decoded on demand: memory grows with the batch, not with the set."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from torch import Tensor
 
 from edc.data.crops import CropDraws
 from edc.data.images import Images, Indices
-from edc.data.pictures import Centre, Cropped, Pixels, Rows, Several, View, threads_here
+from edc.data.pictures import CentreCrop, Pixels, RandomCrop, Repeated, Rows, View, available_cores
 from edc.data.source import Source
 from edc.errors import EdcError
 
 STAMPS = 4096
-"""Rows a thread looks at together for the digest."""
+"""Rows per task of the digest's threads."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The rows of one split: where a stand-in for an unreadable image is sought, and how many there may be.
+    """The rows of one split, from which unreadable images are replaced, and the limit of such images.
 
     Attributes:
         rows: int64 (N,), ascending rows of the source.
-        limit: unreadable images that are tolerated.
-        bad: the reason for each row found unreadable so far.
+        limit: most unreadable images.
+        bad: the reason for each unreadable row so far.
         lock: held while `bad` is changed.
     """
 
@@ -42,10 +42,10 @@ class Pool:
 
 
 class StreamedSet(Images):
-    """Images decoded from their files at every reading.
+    """Images decoded from their files whenever they are read.
 
-    An unreadable image is noticed when it is first read. Up to the split's limit the next readable image of its class
-    stands in for it, the same one every time; beyond the limit the run stops.
+    Up to the split's limit an unreadable image is replaced by the next readable image of its class, the same one every
+    time; beyond the limit an error is raised.
 
     Args:
         source: where the pictures are.
@@ -70,18 +70,18 @@ class StreamedSet(Images):
     def digest(self) -> str:
         """sha256 over shapes, class names, labels and each picture's name in the dataset and size in bytes.
 
-        A picture replaced by another one of the same size goes unnoticed; nothing is decoded.
+        Nothing is decoded, so a picture replaced by another one of the same size is not detected.
         """
-        found = hashlib.sha256(json.dumps(["streamed", list(self.shape), self.resize, self.classes]).encode())
-        found.update(self.labels.numpy().astype("<i8").data)
+        digest = hashlib.sha256(json.dumps(["streamed", list(self.shape), self.resize, self.classes]).encode())
+        digest.update(self.labels.numpy().astype("<i8").data)
 
         def stamps(start: int) -> bytes:
             return json.dumps([self.source.stamp(int(row)) for row in self.rows[start : start + STAMPS]]).encode()
 
-        with ThreadPoolExecutor(threads_here()) as threads:  # waiting for a file system, not computing
+        with ThreadPoolExecutor(available_cores()) as threads:  # they wait for the file system
             for part in threads.map(stamps, range(0, len(self.rows), STAMPS)):
-                found.update(part)
-        return found.hexdigest()
+                digest.update(part)
+        return digest.hexdigest()
 
     def select(self, indices: Indices) -> StreamedSet:
         """The images and labels at `indices` (n,), in that order, with the same classes."""
@@ -89,7 +89,7 @@ class StreamedSet(Images):
         return StreamedSet(self.source, self.rows[chosen], self.shape, self.resize, self.pool)
 
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Some of the images, cut from the original pictures; see :meth:`Images.read`.
+        """Images at given indices, from the original pictures; see :meth:`Images.read`.
 
         Raises:
             EdcError: more images than the limit allows, or all of a class, are unreadable.
@@ -100,42 +100,42 @@ class StreamedSet(Images):
         order = np.argsort(rows, kind="stable")
         view: View
         if crops is not None:
-            view = Cropped(channels, size, crops[order])
+            view = RandomCrop(channels, size, crops[order])
         else:
-            view = Centre(channels, size, round((self.resize or side) * size / side))
-        # A picture asked for several times, each with a crop of its own, is decoded once.
-        wanted, counts = np.unique(rows, return_counts=True)
+            view = CentreCrop(channels, size, round((self.resize or side) * size / side))
+        # A picture that occurs several times, each with its own crop, is decoded once.
+        unique, counts = np.unique(rows, return_counts=True)
         times = int(counts[0]) if len(counts) and (counts == counts[0]).all() else 1
         if times == 1:
-            wanted = rows[order]
-        seen: View = view if times == 1 else Several(view, times)
+            unique = rows[order]
+        views: View = view if times == 1 else Repeated(view, times)
         shape = (channels, size, size) if times == 1 else (times, channels, size, size)
-        found = np.empty((len(wanted), *shape), np.uint8)
-        bad = self.source.decode(wanted, found, seen)
+        decoded = np.empty((len(unique), *shape), np.uint8)
+        bad = self.source.decode(unique, decoded, views)
         for position in sorted(bad):
-            row = int(wanted[position])
-            self._found_bad(row, bad[position])
-            self._stand_in(row, position, found, seen)
+            row = int(unique[position])
+            self._count_unreadable(row, bad[position])
+            self._replace(row, position, decoded, views)
         pixels = np.empty((len(rows), channels, size, size), np.uint8)
-        pixels[order] = found.reshape(pixels.shape)
+        pixels[order] = decoded.reshape(pixels.shape)
         return torch.from_numpy(pixels)
 
-    def _found_bad(self, row: int, reason: str) -> None:
-        """Counts an unreadable row once; stops at the limit."""
+    def _count_unreadable(self, row: int, reason: str) -> None:
+        """Counts an unreadable row once; raises an error beyond the limit."""
         pool, source = self.pool, self.source
         with pool.lock:
             new = row not in pool.bad
             pool.bad[row] = reason
             bad = dict(pool.bad)
-        some = [f"{source.name(r)} ({bad[r]})" for r in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
-        found = f"{source.where}: {len(bad)} of {len(pool.rows)} images unreadable so far: {'; '.join(some)}"
+        examples = [f"{source.name(r)} ({bad[r]})" for r in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
+        message = f"{source.where}: {len(bad)} of {len(pool.rows)} images unreadable so far: {'; '.join(examples)}"
         if len(bad) > pool.limit:
-            raise EdcError(f"{found}; expected at most {pool.limit} (unreadable_limit)")
+            raise EdcError(f"{message}; expected at most {pool.limit} (unreadable_limit)")
         if new:
-            warnings.warn(f"{found}; others of their class stand in for them", stacklevel=3)
+            warnings.warn(f"{message}; replaced by others of their class", stacklevel=3)
 
-    def _stand_in(self, row: int, position: int, out: Pixels, view: View) -> None:
-        """Puts the next readable image of the row's class in the split, going round, where the row's should be."""
+    def _replace(self, row: int, position: int, out: Pixels, view: View) -> None:
+        """Decodes the next readable image of the row's class in the split, cyclically, in the place of the row's."""
         label, rows = self.source.labels[row], self.pool.rows
         members = rows[self.source.labels[rows] == label]
         start = int(np.searchsorted(members, row))
@@ -145,5 +145,5 @@ class StreamedSet(Images):
             )
             if not bad:
                 return
-            self._found_bad(int(other), bad[0])
+            self._count_unreadable(int(other), bad[0])
         raise EdcError(f"{self.source.where}: class {self.classes[label]!r} has no readable image; expected at least 1")

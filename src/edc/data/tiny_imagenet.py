@@ -1,4 +1,4 @@
-"""Tiny-ImageNet as Stanford's CS231n hands it out, unpacked and left as it is.
+"""Tiny-ImageNet in the original layout of Stanford's CS231n.
 
 Expected are ROOT/wnids.txt, ROOT/train/WNID/images/*.JPEG, ROOT/val/images/*.JPEG and ROOT/val/val_annotations.txt,
 whose lines begin with a file and its WNID. `val` is the test part: the official test images have no labels.
@@ -16,7 +16,7 @@ from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
 
 FOLDER = "tiny-imagenet-200"
-"""What the archive unpacks to; the folder that holds it is a root as well."""
+"""Folder in the archive; the folder above it is accepted as root, too."""
 
 
 def read(config: DataConfig, part: Part) -> Source:
@@ -29,22 +29,22 @@ def read(config: DataConfig, part: Part) -> Source:
     if not (root / "wnids.txt").is_file() and (root / FOLDER).is_dir():
         root = root / FOLDER
     classes = tuple(sorted(_lines(root / "wnids.txt")))
-    for one, other in pairwise(classes):
-        if one == other:
-            raise EdcError(f"{root / 'wnids.txt'}: class {one!r} stands twice; expected every class once")
+    for name, following in pairwise(classes):
+        if name == following:
+            raise EdcError(f"{root / 'wnids.txt'}: class {name!r} occurs twice; expected every class once")
     train, val = root / "train", root / "val"
     check_same_classes(classes, class_folders(train), str(root / "wnids.txt"), str(train))
     annotated = _annotations(val, classes)
     if part == "train":
         return listed(train, classes, {name: pictures(train / name / "images") for name in classes}, "{}/images")
-    found: dict[str, list[str]] = {name: [] for name in classes}
+    files: dict[str, list[str]] = {name: [] for name in classes}
     for picture in sorted(annotated):
-        found[annotated[picture]].append(picture)
-    return listed(val / "images", classes, found, "")
+        files[annotated[picture]].append(picture)
+    return listed(val / "images", classes, files, "")
 
 
 def _annotations(val: Path, classes: tuple[str, ...]) -> dict[str, str]:
-    """The class of every validation image, once annotations and files are the same."""
+    """The class of every validation image, after annotations and files are compared."""
     path, known = val / "val_annotations.txt", set(classes)
     annotated: dict[str, str] = {}
     for number, line in enumerate(_lines(path), 1):

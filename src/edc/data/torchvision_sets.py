@@ -1,6 +1,6 @@
-"""CIFAR-10 and CIFAR-100 as torchvision keeps them on disk; nothing is downloaded.
+"""CIFAR-10 and CIFAR-100 in torchvision's layout; nothing is downloaded.
 
-torchvision compares every file with its official MD5 sum before it unpickles it: no foreign pickle is opened.
+torchvision compares every file with its official MD5 sum before unpickling it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def read(config: DataConfig, part: Part) -> Source:
     kind = getattr(datasets, config.source)
     if root.name == kind.base_folder:
         root = root.parent
-    place = root / kind.base_folder
-    if not place.is_dir():
+    folder = root / kind.base_folder
+    if not folder.is_dir():
         raise EdcError(f"{root}: no folder {kind.base_folder!r}; expected the files of torchvision's {config.source}")
     try:
         raw = kind(str(root), train=part == "train", download=False)
     except (RuntimeError, OSError):
-        raise EdcError(f"{place}: files missing or damaged; expected the official ones of {config.source}") from None
+        raise EdcError(f"{folder}: files missing or damaged; expected the official ones of {config.source}") from None
 
     def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         for position, row in enumerate(rows):
@@ -47,10 +47,10 @@ def read(config: DataConfig, part: Part) -> Source:
         return {}
 
     return Source(
-        where=f"{place}, {part} part",
+        where=f"{folder}, {part} part",
         classes=tuple(raw.classes),
         labels=np.asarray(raw.targets, np.int64),
-        name=lambda row: f"{place}, {part} image {row}",
+        name=lambda row: f"{folder}, {part} image {row}",
         decode=decode,
         stamp=lambda row: hashlib.sha256(raw.data[row].tobytes()).hexdigest(),
     )

@@ -2,7 +2,7 @@
 
 A plain name (`resnet18`) is a network for small images kept in this package; `torchvision:resnet18` and
 `timm:deit_tiny_patch16_224` are classification networks of those libraries. Names are checked without
-importing torch unless they bear a prefix, so that a plan is validated at once.
+importing torch unless they have a prefix, so that a plan is validated at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def module_of(network: str) -> str:
 
 
 def check_name(network: str) -> None:
-    """Refuse a name that no network bears. Imports a library only for a name with its prefix.
+    """Refuse an unknown name. Imports a library only for a name with its prefix.
 
     Raises:
         EdcError: for an unknown name, offering the nearest known one.
@@ -51,7 +51,7 @@ def check_name(network: str) -> None:
 
     known = [f"{library}:{name}" for name in external.names(library)]
     if network not in known:
-        # The libraries know over a thousand names: list the nearest few, not all of them.
+        # The libraries have over a thousand names: list the nearest few, not all of them.
         raise unknown_name("network", network, get_close_matches(network, known, n=5, cutoff=0.0))
 
 
@@ -72,14 +72,12 @@ def build(
         classes: number of outputs.
         image_size: side of the images in pixels.
         channels: channels of the images; torchvision's networks take 3 only.
-        seed: of the random initialisation; the global generator is left as it was. None draws from the
-            latter.
+        seed: of the random initialisation, which leaves the global generator as it was; None draws from that.
         weights: None for random weights; "default" for the library's own pretrained ones, from its cache or
             else downloaded; or the path of a .safetensors or .pth state dict. The classifier keeps its random
             weights where the numbers of classes differ.
-        load: False reads no file and leaves the weights random: the network that `weights` belong in, to be filled
-            with what training made of them. GoogLeNet and Inception, for one, rescale what they are given in front of
-            the library's weights only.
+        load: False reads no file and leaves the weights random: the architecture for `weights`, to be filled with
+            trained ones. GoogLeNet and Inception, for example, rescale their input only with the library's weights.
 
     Returns:
         The network on the CPU, in float32 and training mode.

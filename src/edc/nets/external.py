@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from edc.errors import EdcError
 from edc.nets.weights import first_line, load_weights, read_weights
 
-# Seconds without an answer after which a download is given up.
+# Seconds without a response after which a download is given up.
 TIMEOUT = 20.0
 # torchvision's networks with auxiliary classifiers, and how the names of those begin.
 _AUXILIARY = {"googlenet": "aux", "inception_v3": "AuxLogits"}
@@ -39,7 +39,7 @@ def names(library: str) -> frozenset[str]:
 def build(
     library: str, name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool = True
 ) -> nn.Module:
-    """Build a network and try it on one image, as many of these networks suit certain sizes only.
+    """Build a network and run it on one image, because many of these networks support certain sizes only.
 
     Args:
         library: "torchvision" or "timm".
@@ -51,7 +51,7 @@ def build(
         load: with `pretrained`, load those weights, too.
 
     Raises:
-        EdcError: if the network cannot take the images, or its weights are neither cached nor to be had.
+        EdcError: if the network cannot take the images, or its weights are neither cached nor downloadable.
     """
     if library == "torchvision" and channels != 3:
         raise EdcError(f"torchvision:{name}: channels is {channels}, torchvision's networks take 3")
@@ -81,7 +81,7 @@ def _torchvision(name: str, classes: int, image_size: int, channels: int, pretra
 
     options: dict[str, Any] = {}
     if name in _AUXILIARY:
-        # The pretrained ones came with another normalisation; their input is brought to it.
+        # The pretrained weights expect another normalisation, which the network then applies itself.
         options = {"aux_logits": False, "transform_input": pretrained, "init_weights": True}
     elif name.startswith("vit_"):
         options = {"image_size": image_size}
@@ -114,13 +114,13 @@ def _timm(name: str, classes: int, image_size: int, channels: int, pretrained: b
 
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if pretrained and load:
-        # Some entries announce a format of their own, which the hub's file does not have.
+        # Some entries declare a format of their own, which the hub's file does not have.
         source = {"file": str(_timm_file(name)), "custom_load": False}
         options |= {"pretrained": True, "pretrained_cfg_overlay": source}
     try:
         return timm.create_model(name, img_size=image_size, **options)
     except TypeError as error:
-        # Convolutional networks take any size and no such argument; timm does not say beforehand which.
+        # Convolutional networks take any size and do not have this argument.
         if "img_size" not in str(error):
             raise
         return timm.create_model(name, **options)
@@ -138,9 +138,9 @@ def _timm_file(name: str) -> Path:
     cached = try_to_load_from_cache(config.hf_hub_id, filename)
     if isinstance(cached, str):
         return Path(cached)
-    wanted = Path(constants.HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}" / filename
-    with _download(f"timm:{name}", wanted):
-        # Without a network, the hub's own client repeats itself for most of a minute: ask once beforehand.
+    expected = Path(constants.HF_HUB_CACHE) / f"models--{config.hf_hub_id.replace('/', '--')}" / filename
+    with _download(f"timm:{name}", expected):
+        # Offline, the hub's client retries for most of a minute: test the connection once beforehand.
         request = urllib.request.Request(hf_hub_url(config.hf_hub_id, filename), method="HEAD")
         urllib.request.urlopen(request).close()
         return Path(hf_hub_download(config.hf_hub_id, filename))
@@ -148,7 +148,7 @@ def _timm_file(name: str) -> Path:
 
 @contextmanager
 def _download(network: str, file: Path) -> Iterator[None]:
-    """Try a download that fails rather than hangs, and say which file it was for."""
+    """A download with a timeout; errors name the file."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:

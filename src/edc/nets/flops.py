@@ -1,4 +1,4 @@
-"""What one image costs a network: counted from the operations it really does, without doing them.
+"""Multiply-accumulates, parameters and bytes of a network, counted without computing anything.
 
 The network stands on PyTorch's `meta` device, whose tensors have shapes and no values: building takes no memory and no
 random numbers, and a forward pass takes milliseconds at any size of image.
@@ -18,7 +18,7 @@ from edc.nets import build, parameter_count
 
 
 class Arithmetic(NamedTuple):
-    """What a network takes.
+    """The costs of a network.
 
     Attributes:
         macs: multiply-accumulates of the forward pass of one image, in convolutions and matrix products; each is two
@@ -34,10 +34,10 @@ class Arithmetic(NamedTuple):
 
 @cache
 def arithmetic(network: str, classes: int, image_size: int, channels: int = 3) -> Arithmetic:
-    """Count a network's multiply-accumulates, parameters and bytes; remembered for the next who asks.
+    """Count a network's multiply-accumulates, parameters and bytes; results are cached.
 
     Args:
-        network: a name that `edc.nets.build` knows.
+        network: a name of `edc.nets.build`.
         classes: number of outputs.
         image_size: side of the images in pixels.
         channels: channels of the images.
@@ -62,11 +62,11 @@ def multiply_accumulates(model: nn.Module, shape: tuple[int, int, int]) -> int:
 
 @cache
 def skeleton(network: str, classes: int, image_size: int, channels: int = 3) -> nn.Module:
-    """A network in eval mode on the meta device: modules and shapes, no values. See `arithmetic`; not to be changed."""
+    """A network in eval mode on the meta device: modules and shapes, no values. Cached, so not to be changed."""
     make = partial(build, network, classes=classes, image_size=image_size, channels=channels)
     try:
         with torch.device("meta"):
             return make().eval()
     except (EdcError, NotImplementedError, RuntimeError):
-        # Some networks compute with values while they are built. If it is the name or size that is wrong, this says so.
+        # Some networks compute with values while they are built. A wrong name or size is raised here again.
         return make(seed=0).to("meta").eval()

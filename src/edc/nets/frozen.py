@@ -1,8 +1,8 @@
 """Batch norm of frozen networks on a CPU.
 
-PyTorch's own adds up, in every backward pass, what the gradients of weight and bias would be made of, which takes most
-of its time. Frozen layers need none of it. What comes out, and its gradient, are the same; of dense maps to the last
-bit, where the processor has a fused multiply-add.
+PyTorch's backward pass computes sums for the gradients of weight and bias, which takes most of its time and is not
+needed here. Output and gradient are the same; for dense maps to the last bit, where the processor has a fused
+multiply-add.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 CONSTANTS = ("scale", "shift", "inverse", "factor")
-"""Names of what a frozen layer works out once."""
+"""Names of the constants that a frozen layer computes once."""
 
 
 class _Normalised(torch.autograd.Function):
@@ -43,7 +43,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
     factor: Tensor
 
     def freeze(self) -> None:
-        """Work out the constants, in PyTorch's order, so that they give PyTorch's bits."""
+        """Compute the constants in PyTorch's order of operations, so that they have PyTorch's bits."""
         mean, variance = self.running_mean, self.running_var
         assert mean is not None
         assert variance is not None
@@ -67,7 +67,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
         self.freeze()
 
     def forward(self, x: Tensor) -> Tensor:
-        """See `BatchNorm2d`; on a GPU, in half precision, and where weights are to learn, as there."""
+        """See `BatchNorm2d`, which computes on a GPU, in half precision, and where weights are trained."""
         if x.is_cuda or x.dtype != torch.float32 or self.weight.requires_grad or self.bias.requires_grad:
             return super().forward(x)
         self._check_input_dim(x)
@@ -78,9 +78,8 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 def frozen(model: nn.Module) -> nn.Module:
     """A network in eval mode, its parameters frozen, with its batch norms as above; changed in place.
 
-    `load_state_dict` is seen; what is written over weights or running values in place, as `copy_weights` and a training
-    step do, is seen when this is called again. Layers of classes derived from `BatchNorm2d`, as libraries have them,
-    stay as they are.
+    `load_state_dict` updates the constants; after in-place writes to weights or running values, as by `copy_weights` or
+    a training step, call this again. Layers of classes derived from `BatchNorm2d` stay as they are.
     """
     for module in model.eval().requires_grad_(False).modules():
         if type(module) is nn.BatchNorm2d and _whole(module):
@@ -91,6 +90,6 @@ def frozen(model: nn.Module) -> nn.Module:
 
 
 def _whole(layer: nn.BatchNorm2d) -> bool:
-    """Whether it has all four: a weight, a bias, running means and variances."""
+    """Whether it has a weight, a bias, running means and variances."""
     parts: tuple[Tensor | None, ...] = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
     return all(part is not None for part in parts)

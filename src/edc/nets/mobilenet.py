@@ -1,11 +1,10 @@
 """MobileNetV2 of half width for small images (Sandler et al., CVPR 2018, arXiv 1801.04381).
 
-Inverted residuals of expansion 6 after table 2 of the paper, all widths but the last halved. It departs from
-the paper as the small-image networks of the distillation literature do (Tian et al., Contrastive
-Representation Distillation, ICLR 2020, arXiv 1910.10699): ReLU in the place of ReLU6, the 24-channel stage
-has stride 1, and the first block (expansion 1) has its 1x1 expansion convolution, too. The stem already
-halves the image, so a 32 px image is one pixel at the end: a small and cheap network rather than an accurate
-one.
+Inverted residuals of expansion 6 after table 2 of the paper, all widths but the last halved. It departs from the
+paper as the small-image networks of the distillation literature do (Tian et al., Contrastive Representation
+Distillation, ICLR 2020, arXiv 1910.10699): ReLU instead of ReLU6, the 24-channel stage has stride 1, and the first
+block (expansion 1) has its 1x1 expansion convolution, too. The stem already halves the image, so a 32 px image is one
+pixel at the end: the network is small and cheap rather than accurate.
 
 Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015); normalisation weight 1, bias 0; the
 linear layer normal with standard deviation 0.01, bias 0.

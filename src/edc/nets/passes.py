@@ -1,4 +1,4 @@
-"""How many images go through a network at once where the number changes no result."""
+"""Number of images per forward pass where it changes no result."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ IMAGES, PIXELS = 500, 2**23
 
 
 def images_at_once(size: int) -> int:
-    """For square images of ``size`` pixels a side, at least one."""
+    """Images per pass for square images of ``size`` pixels a side, at least one."""
     return max(1, min(IMAGES, PIXELS // size**2))

@@ -1,4 +1,4 @@
-"""Where a network's weights lie, in which order, and how exactly it computes: what its layers are fastest with."""
+"""Where a network's weights lie, in which memory format, and in which precision its passes are computed."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 def placed(model: nn.Module, device: torch.device, precision: torch.dtype = torch.float32) -> nn.Module:
-    """A network on its device, in the memory format it is fastest in; its maps take on that of its weights.
+    """Move a network to its device, into the memory format in which it is fastest; its maps take that format too.
 
-    Convolutions of a GPU work with channels last and would turn everything round otherwise. So do, on a CPU, batch norm
-    and the thin convolutions beside it (docs/speed.md); ConvNets are no faster with it there.
+    Convolutions of a GPU work with channels last and would convert every map otherwise. On a CPU channels last is
+    faster for batch norm and for the thin convolutions beside it (docs/speed.md), but not for ConvNets.
 
     Args:
         model: changed in place.
-        device: where it is to work.
-        precision: of its passes, see :func:`answers`; the weights stay as they are.
+        device: where it computes.
+        precision: of its passes, see :func:`compute_logits`; the weights keep their type.
     """
     model = model.to(device)
     if device.type == "cuda" or any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
@@ -24,17 +24,17 @@ def placed(model: nn.Module, device: torch.device, precision: torch.dtype = torc
     return model
 
 
-def halved(model: nn.Module) -> bool:
-    """Whether a network's passes take less than float32."""
+def uses_reduced_precision(model: nn.Module) -> bool:
+    """Whether a network's passes are computed in less than float32."""
     return getattr(model, "precision", torch.float32) != torch.float32
 
 
-def answers(model: nn.Module, x: Tensor) -> Tensor:
-    """Logits (B, K) in float32, by a pass in the precision the network was placed with."""
-    found: Tensor
-    if not halved(model):
-        found = model(x)
-        return found
+def compute_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """Logits (B, K) in float32, from a pass in the precision the network was placed with."""
+    logits: Tensor
+    if not uses_reduced_precision(model):
+        logits = model(x)
+        return logits
     with torch.autocast(x.device.type, model.precision):  # type: ignore[arg-type]
-        found = model(x)
-    return found.to(torch.float32)
+        logits = model(x)
+    return logits.to(torch.float32)

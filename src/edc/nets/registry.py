@@ -1,4 +1,4 @@
-"""Names of networks, and where the code is that builds them; it is imported when first used."""
+"""Names of networks and the functions that build them, imported when first used."""
 
 from __future__ import annotations
 

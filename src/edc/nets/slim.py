@@ -1,4 +1,4 @@
-"""Network slimming: channels with small BN scales are taken out of a network for good.
+"""Network slimming: channels with small BN scales are removed from a network.
 
 Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017 (arXiv 1708.06519).
 """
@@ -21,26 +21,26 @@ def scales(model: VGG) -> list[Tensor]:
     return [layer.weight.detach().abs().cpu() for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
 
 
-def kept(model: VGG, ratio: float) -> list[Tensor]:
-    """Which channels stay if a share of all channels goes, those with the smallest scales wherever they are.
+def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
+    """The channels that remain when those with the smallest scales of all layers are removed.
 
     Args:
         model: the network.
         ratio: share of all channels to remove, below 1.
 
     Returns:
-        Ascending indices of the channels that stay, one tensor a layer.
+        Ascending indices of the remaining channels, one tensor per layer.
 
     Raises:
-        EdcError: a layer would lose all its channels; says which ratio still works.
+        EdcError: a layer would lose all its channels; names the largest possible ratio.
     """
-    found = scales(model)
-    flat = torch.cat(found)
-    remove = int(ratio * len(flat) + 1e-6)  # 0.29 of 100 channels is 29, whatever the binary fraction says
+    of_layers = scales(model)
+    flat = torch.cat(of_layers)
+    remove = int(ratio * len(flat) + 1e-6)  # 0.29 of 100 channels is 29 in spite of binary rounding
     order = flat.argsort(stable=True)
-    owner = torch.repeat_interleave(torch.arange(len(found)), torch.tensor([len(s) for s in found]))
-    # How many may go before a layer's last channel does.
-    last = torch.stack([(owner[order] == i).nonzero().max() for i in range(len(found))])
+    owner = torch.repeat_interleave(torch.arange(len(of_layers)), torch.tensor([len(s) for s in of_layers]))
+    # How many may be removed before a layer's last channel is.
+    last = torch.stack([(owner[order] == i).nonzero().max() for i in range(len(of_layers))])
     if int(last.min()) < remove:
         layer, most = int(last.argmin()), math.floor(1000 * int(last.min()) / len(flat)) / 1000
         raise EdcError(
@@ -48,33 +48,33 @@ def kept(model: VGG, ratio: float) -> list[Tensor]:
         )
     gone = torch.zeros(len(flat), dtype=torch.bool)
     gone[order[:remove]] = True
-    return [(~part).nonzero().flatten() for part in gone.split([len(s) for s in found])]
+    return [(~part).nonzero().flatten() for part in gone.split([len(s) for s in of_layers])]
 
 
 def masked(model: VGG, channels: Sequence[Tensor]) -> VGG:
-    """A copy whose other channels are silent: BN scale and shift zero. What removal must reproduce."""
+    """A copy whose other channels have BN scale and shift zero, a reference for :func:`slimmed`."""
     other = copy.deepcopy(model)
     for layer, stay in zip(_norms(other), channels, strict=True):
-        silent = torch.ones(layer.num_features, dtype=torch.bool)
-        silent[stay] = False
+        removed = torch.ones(layer.num_features, dtype=torch.bool)
+        removed[stay] = False
         with torch.no_grad():
-            layer.weight[silent] = 0
-            layer.bias[silent] = 0
+            layer.weight[removed] = 0
+            layer.bias[removed] = 0
     return other
 
 
 def slimmed(model: VGG, channels: Sequence[Tensor]) -> VGG:
-    """A smaller network of the channels that stay, with their weights and running statistics.
+    """A smaller network of the remaining channels, with their weights and running statistics.
 
     Args:
-        model: on the CPU or elsewhere; the result lies beside it.
-        channels: from `kept`.
+        model: on any device; the result is on the same one.
+        channels: from `kept_channels`.
     """
     first = model.features[0]
     assert isinstance(first, nn.Conv2d)
     pools = sum(isinstance(layer, nn.MaxPool2d) for layer in model.features)
     widths = [len(stay) for stay in channels]
-    # The side decides nothing but how many poolings there are.
+    # The image size only determines the number of poolings.
     small = VGG(model.classifier.out_features, 2**pools, first.in_channels, widths=widths).to(first.weight.device)
     inputs = torch.arange(first.in_channels)
     with torch.no_grad():

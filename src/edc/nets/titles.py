@@ -1,4 +1,4 @@
-"""What the paper calls a network, so that a measured accuracy finds the reported one beside it.
+"""The paper's names of networks, by which measured accuracies are compared with reported ones.
 
 The names are those of the column `student` of the reported figures. One name may stand for several networks: the
 tables of CIFAR and Tiny-ImageNet say MobileNet-V2 for the half-width network of 32 px images, those of ImageNet for

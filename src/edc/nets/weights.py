@@ -45,13 +45,13 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     Raises:
         EdcError: if any other tensor is missing, left over or of another shape.
     """
-    own = model.state_dict()
+    current = model.state_dict()
     for head in classifiers(model):
-        names = [name for name in state if name.startswith(f"{head}.") and name in own]
+        names = [name for name in state if name.startswith(f"{head}.") and name in current]
         # The first dimension counts the classes; another one (the features) must agree where the classes do.
-        if any(state[name].shape[:1] != own[name].shape[:1] for name in names):
+        if any(state[name].shape[:1] != current[name].shape[:1] for name in names):
             for name in names:
-                state[name] = own[name]
+                state[name] = current[name]
     copy_weights(model, state, source)
 
 
@@ -81,14 +81,14 @@ def copy_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise EdcError(f"weights {source} do not fit the network: {problems[0]}{more}")
-    # Not load_state_dict: some networks want the version number that only a pickled dict carries.
+    # Not load_state_dict: some networks need the version number that only a pickled dict has.
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
 
 def classifiers(model: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that give the logits: timm tells, else the last linear or conv layer."""
+    """Names of the layers that compute the logits: from timm's config, else the last linear or conv layer."""
     named = getattr(model, "pretrained_cfg", {}).get("classifier")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)

@@ -22,7 +22,7 @@ from edc.condense.hessian import (
     synthesis_loss,
     without_regulariser,
 )
-from edc.condense.initialise import Start, groups_of, initial_images
+from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
 from edc.condense.mixtures import (
     Matched,
     class_mixture,
@@ -77,7 +77,7 @@ class Measurements:
         """The first group of images, where synthesis itself starts them."""
         row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
         scorers = list(load_observers(self.context, row.scorers).values())
-        pixels, labels = initial_images(Start(self.train, row, dataset, self.normaliser, device, lambda: scorers))
+        pixels, labels = initial_images(InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers))
         index = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)[0]
         pixels = pixels[index].to(device)
         start = pixels if pixels.is_floating_point() else self.normaliser.encode(pixels)

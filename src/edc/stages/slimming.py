@@ -13,7 +13,7 @@ from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.nets import build
-from edc.nets.slim import kept, slimmed
+from edc.nets.slim import kept_channels, slimmed
 from edc.nets.vgg import VGG
 from edc.reporting.figures import lines
 from edc.stages.context import Context
@@ -121,7 +121,7 @@ def remaining(context: Context, model: nn.Module, ratio: float) -> list[Tensor]:
     """
     assert isinstance(model, VGG)
     try:
-        return kept(model, ratio)
+        return kept_channels(model, ratio)
     except EdcError as error:
         raise EdcError(f"slimming.{context.key}.ratios: {error}") from None
 

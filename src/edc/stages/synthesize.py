@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edc.condense.budget import groups_at_once
 from edc.condense.engine import HISTORY, Progress, synthesize
-from edc.condense.initialise import Start, groups_of, initial_images
+from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
 from edc.condense.jpeg import jpeg_round_trip
 from edc.data.augment import Normaliser
 from edc.nets.passes import images_at_once
@@ -32,7 +32,7 @@ def run(context: Context) -> None:
     def scorers() -> list[torch.nn.Module]:
         return list(load_observers(context, row.scorers).values())
 
-    pixels, labels = initial_images(Start(train, row, dataset, normaliser, device, scorers))
+    pixels, labels = initial_images(InitialisationInputs(train, row, dataset, normaliser, device, scorers))
     state = Progress()
     if row.optimise.iterations:
         pixels = optimise(context, pixels, labels, normaliser, state)

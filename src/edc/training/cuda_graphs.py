@@ -1,4 +1,4 @@
-"""Work on a GPU recorded as CUDA graphs: small batches leave a device waiting for the next kernel."""
+"""Work on a GPU recorded as CUDA graphs: with small batches a device waits for kernels to be launched one by one."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ from torch import Tensor
 WARM_UP = 3
 """Times the work is done before it is recorded; libraries choose their algorithms then."""
 
-Found = tuple[Tensor, Tensor]
+Pair = tuple[Tensor, Tensor]
 
 
-def wanted() -> bool:
+def enabled() -> bool:
     """Whether graphs are recorded at all; ``EDC_CUDA_GRAPHS=off`` helps to find out whether one is at fault."""
     return os.environ.get("EDC_CUDA_GRAPHS", "on") != "off"
 
 
 def record(work: Sequence[Callable[[], None]], prepare: Callable[[], None] = lambda: None) -> torch.cuda.CUDAGraph:
-    """Record pieces of work that don't depend on one another, each on a stream of its own.
+    """Record functions that are independent of one another, each on a stream of its own.
 
     Args:
-        work: done a few times before it is recorded; reads and writes tensors that stay where they are.
-        prepare: called between the trial and the recording.
+        work: called a few times before the recording; reads and writes tensors that stay where they are.
+        prepare: called between these calls and the recording.
     """
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
+    warm_up = torch.cuda.Stream()
+    warm_up.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(warm_up):
         for _ in range(WARM_UP):
-            for one in work:
-                one()
-    torch.cuda.current_stream().wait_stream(aside)
+            for function in work:
+                function()
+    torch.cuda.current_stream().wait_stream(warm_up)
     prepare()
     streams = [torch.cuda.Stream() for _ in work]
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         main = torch.cuda.current_stream()
-        for one, stream in zip(work, streams, strict=True):
+        for function, stream in zip(work, streams, strict=True):
             stream.wait_stream(main)
             with torch.cuda.stream(stream):
-                one()
+                function()
         for stream in streams:
             main.wait_stream(stream)
     return graph
 
 
-class Recorded:
+class RecordedFunction:
     """A function of one tensor, recorded for every shape it is called with.
 
     Args:
-        function: changes nothing; what it returns is valid until the next call.
+        function: has no side effects; its result is valid until the next call.
     """
 
-    def __init__(self, function: Callable[[Tensor], Found]) -> None:
+    def __init__(self, function: Callable[[Tensor], Pair]) -> None:
         self._function = function
-        self._known: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, list[Found]]] = {}
+        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, list[Pair]]] = {}
 
-    def __call__(self, x: Tensor) -> Found:
-        """What the function gives; off a GPU it is simply called."""
-        if not x.is_cuda or not wanted():
+    def __call__(self, x: Tensor) -> Pair:
+        """The function's result; without a GPU the function is called directly."""
+        if not x.is_cuda or not enabled():
             return self._function(x)
-        if x.shape not in self._known:
-            held = x.clone()
-            made: list[Found] = []
+        if x.shape not in self._graphs:
+            static = x.clone()
+            outputs: list[Pair] = []
 
             def work() -> None:
-                made[:] = [self._function(held)]
+                outputs[:] = [self._function(static)]
 
-            self._known[x.shape] = (record([work]), held, made)
-        graph, held, found = self._known[x.shape]
-        held.copy_(x)
+            self._graphs[x.shape] = (record([work]), static, outputs)
+        graph, static, outputs = self._graphs[x.shape]
+        static.copy_(x)
         graph.replay()
-        return found[0]
+        return outputs[0]

@@ -1,4 +1,4 @@
-"""How the logits of several observers become one label."""
+"""Functions that combine the logits of several teachers into one label."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import Tensor
 
 
 def plain_mean(logits: Tensor) -> Tensor:
-    """Mean over observers of logits (M, B, K): (B, K), as EDC labels (section 3.4)."""
+    """Mean over teachers of logits (M, B, K): (B, K), as in EDC (section 3.4)."""
     return logits.mean(dim=0)
 
 
 def norm_mean(logits: Tensor) -> Tensor:
-    """Mean over observers, each first scaled to the mean strength of all: G-VBSM's labels for ImageNet-1k.
+    """Mean over teachers, each first scaled to the mean norm of all: G-VBSM's labels for ImageNet-1k.
 
-    The strength of an observer is the Frobenius norm of its answers to the whole batch, so a label depends on the
-    batch it is made in.
+    The norm of a teacher is the Frobenius norm of its logits for the whole batch, so labels depend on the batch.
 
     Args:
         logits: (M, B, K).
@@ -24,6 +23,6 @@ def norm_mean(logits: Tensor) -> Tensor:
         (B, K)
     """
     norms = logits.flatten(1).norm(dim=1)
-    # An observer that answers zero everywhere has nothing to scale.
+    # Logits that are zero everywhere stay zero.
     scales = torch.where(norms > 0, norms.mean() / norms, 0.0)
     return (logits * scales[:, None, None]).mean(dim=0)

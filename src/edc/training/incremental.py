@@ -1,8 +1,7 @@
-"""Class-incremental learning: classes come in steps, and condensed images of those seen are all a student has."""
+"""Class-incremental learning: classes come in steps; a student trains on condensed images of those seen so far."""
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
@@ -77,7 +76,7 @@ class CondensedMemory:
     ) -> None:
         self.images, self.labels, self.classes, self.choices = images, labels, classes, choices
         self.regime, self.batch, self.label, self.normaliser = regime, batch, label, normaliser
-        self._replay: tuple[np.ndarray, Replay] | None = None  # of the classes seen last
+        self._replay: tuple[np.ndarray, Replay] | None = None  # of the classes of the previous call
         if regime == "static":  # in the batches of the relabel stage, so the labels are the same
             parts = images.split(choices.batch)
             self.static = torch.cat([label(normaliser.encode(part)) for part in parts])
@@ -128,7 +127,7 @@ class RealMemory:
 
 
 def positions(seen: np.ndarray, classes: int) -> Tensor:
-    """Position of every class among those seen: (classes,), -1 for one that is still to come."""
+    """Position of every class among those seen: (classes,), -1 for classes of later steps."""
     position = torch.full((classes,), -1)
     position[torch.from_numpy(seen)] = torch.arange(len(seen))
     return position
@@ -140,13 +139,13 @@ def step_accuracies(student: Student, feed: Feed, classes: int, steps: Sequence[
     seen = np.concatenate(steps)
     names = torch.from_numpy(seen).to(feed.labels.device)
     tested = torch.isin(feed.labels, names).nonzero().flatten()
-    right = torch.zeros(classes, dtype=torch.int64, device=names.device)
+    correct = torch.zeros(classes, dtype=torch.int64, device=names.device)
     student.model.eval()
-    with student.average.swapped() if student.average is not None else contextlib.nullcontext():
+    with student.averaged_weights():
         for x, labels in feed.plain(images_at_once(feed.dataset.image_size), tested):
             predicted = names[compute_logits(student.model, x).argmax(1)]
-            right += torch.bincount(labels[predicted == labels], minlength=classes)
-    hits, count = right.tolist(), torch.bincount(feed.labels, minlength=classes).tolist()
+            correct += torch.bincount(labels[predicted == labels], minlength=classes)
+    hits, count = correct.tolist(), torch.bincount(feed.labels, minlength=classes).tolist()
     parts: dict[int | str, np.ndarray] = {**dict(enumerate(steps)), ALL: seen}
     return {name: 100 * sum(hits[c] for c in part) / sum(count[c] for c in part) for name, part in parts.items()}
 

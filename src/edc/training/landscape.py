@@ -1,4 +1,4 @@
-"""What a student's loss looks like: its surroundings, and gradients of batches (EDC section 3.2, Figure 2(b, c))."""
+"""A student's loss along random directions, and gradients of batches (EDC section 3.2, Figure 2(b, c))."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.data.rng import generator
-from edc.training.optimisers import student_loss
+from edc.training.losses import student_loss
 
 if TYPE_CHECKING:
     from edc.config.choices import Loss
@@ -25,36 +25,36 @@ CHUNK = 250
 
 
 def direction(model: nn.Module, rng: np.random.Generator) -> list[Tensor]:
-    """A random direction, every filter as long as the model's own (Li et al. 2018, section 4).
+    """A random direction, every filter scaled to the norm of the model's (Li et al. 2018, section 4).
 
-    Biases and norm parameters stay as they are, as in the authors' code. Rows of linear layers count as filters.
+    Biases and norm parameters do not move, as in the authors' code. Rows of linear layers count as filters.
 
     Args:
-        model: whose weights give the lengths.
+        model: whose weights give the norms.
         rng: of the standard normal draws.
     """
-    found = []
+    parts = []
     for weight in model.parameters():
         drawn = torch.from_numpy(rng.standard_normal(weight.shape, dtype=np.float32)).to(weight.device)
         if weight.dim() < 2:
-            found.append(torch.zeros_like(weight))
+            parts.append(torch.zeros_like(weight))
             continue
         lengths = [w.detach().flatten(1).norm(dim=1) for w in (weight, drawn)]
         scale = lengths[0] / lengths[1].clamp_min(1e-10)
-        found.append(drawn * scale.view(-1, *[1] * (weight.dim() - 1)))
-    return found
+        parts.append(drawn * scale.view(-1, *[1] * (weight.dim() - 1)))
+    return parts
 
 
 @contextlib.contextmanager
 def moved(model: nn.Module, along: Sequence[Tensor], distance: float) -> Iterator[None]:
-    """The model's weights are ``distance`` along a direction inside the block, and exactly their own after it."""
-    own = [weight.data for weight in model.parameters()]
-    for weight, way in zip(model.parameters(), along, strict=True):
-        weight.data = weight.data + distance * way
+    """Move the weights by ``distance`` along a direction inside the block; restore them exactly afterwards."""
+    original = [weight.data for weight in model.parameters()]
+    for weight, part in zip(model.parameters(), along, strict=True):
+        weight.data = weight.data + distance * part
     try:
         yield
     finally:
-        for weight, data in zip(model.parameters(), own, strict=True):
+        for weight, data in zip(model.parameters(), original, strict=True):
             weight.data = data
 
 
@@ -73,17 +73,17 @@ def curve(
     along: Sequence[Tensor], distances: Sequence[float], model: nn.Module, loss: Callable[[], float]
 ) -> list[float]:
     """The loss at every distance along a direction."""
-    found = []
+    losses = []
     for distance in distances:
         with moved(model, along, distance):
-            found.append(loss())
-    return found
+            losses.append(loss())
+    return losses
 
 
 def gradient(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     """Gradient of the mean loss over a batch with respect to all weights (P,), in evaluation mode.
 
-    In that mode images do not see one another, so the gradient of all is the mean of the gradients of its parts.
+    In that mode images are independent, so the gradient of all is the mean of the gradients of its parts.
     """
     model.eval()
     weights = list(model.parameters())
@@ -91,8 +91,8 @@ def gradient(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     for start in range(0, count, CHUNK):
         x, targets, labels = part(batch, slice(start, start + CHUNK))
         value = student_loss(model(x), targets, labels, loss)
-        found = torch.autograd.grad(value, weights)
-        total += torch.cat([g.flatten() for g in found]) * (len(x) / count)
+        gradients = torch.autograd.grad(value, weights)
+        total += torch.cat([g.flatten() for g in gradients]) * (len(x) / count)
     return total
 
 
@@ -110,7 +110,7 @@ def local_cosines(
     Args:
         model: the student.
         images: all of them.
-        loss: what the student minimises.
+        loss: of the student.
         sizes: of the batches; sizes beyond the number of images are left out.
         draws: batches of each size, without repeats inside a batch.
         rng: of the draws.
@@ -119,12 +119,12 @@ def local_cosines(
         The gradient of all images (P,), and the cosines by batch size.
     """
     whole = gradient(model, images, loss)
-    count, found = len(images[0]), {}
+    count, cosines = len(images[0]), {}
     for size in sizes:
         if size <= count:
             picks = [torch.from_numpy(rng.choice(count, size, replace=False)).to(whole.device) for _ in range(draws)]
-            found[size] = [cosine(gradient(model, part(images, pick), loss), whole) for pick in picks]
-    return whole, found
+            cosines[size] = [cosine(gradient(model, part(images, pick), loss), whole) for pick in picks]
+    return whole, cosines
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
@@ -133,5 +133,5 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 def directions(model: nn.Module, seed: int, count: int) -> list[list[Tensor]]:
-    """Directions from a seed; models of the same network get the same draws, each in its own lengths."""
+    """Directions from a seed; models of one architecture get the same draws, scaled to their own norms."""
     return [direction(model, generator(seed, "landscape", i)) for i in range(count)]

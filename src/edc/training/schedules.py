@@ -1,4 +1,4 @@
-"""Learning-rate schedules: the factor on the base rate at the start of each epoch or iteration."""
+"""Learning-rate schedules: factors on the base rate per epoch or iteration; curricula of crops."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def multistep(epoch: int, epochs: int, milestones: list[float], factor: float) -
 
 
 def linear_zeta(epoch: int, epochs: int, zeta: float) -> float:
-    """Linear fall to 1 - 1/zeta: what EDC's published ImageNet-1k code runs where it says cosine."""
+    """Linear fall to 1 - 1/zeta: the schedule of EDC's published ImageNet-1k code, which is named cosine there."""
     return 1 - epoch / (zeta * epochs)
 
 
@@ -57,7 +57,7 @@ def cosine_iteration(iteration: int, iterations: int) -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a training is: what a learning-rate schedule may look at.
+    """The inputs of a learning-rate schedule.
 
     Attributes:
         epoch: 0-based.

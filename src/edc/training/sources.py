@@ -36,7 +36,7 @@ class Source(Protocol):
 
 
 class Condensed:
-    """A condensed set with its stored labels, augmented as the teachers saw it.
+    """A condensed set with its stored labels, augmented as for the teachers.
 
     Args:
         images: (N, C, S, S) uint8, on the device.
@@ -69,7 +69,7 @@ class Condensed:
 
 
 class Real:
-    """The training set with its hard labels: what condensation is measured against.
+    """The training set with its hard labels, the upper bound of condensation.
 
     Args:
         feed: of the training images.

@@ -1,4 +1,4 @@
-"""A student: a fresh network in training on a condensed set."""
+"""A student: a network trained from scratch on a condensed set and evaluated on real images."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from edc.training.cohort import draws
-from edc.nets import build
 from edc.config.rows import Dataset, StudentRow
-from edc.nets.passes import images_at_once
 from edc.data.rng import generator
+from edc.nets import build
+from edc.nets.passes import images_at_once
+from edc.nets.placing import compute_logits
+from edc.training.averaging import WeightAverage
+from edc.training.losses import student_loss
+from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
-from edc.training.trainee import Trainee
-from edc.training.optimisers import WeightAverage, answers, load_optimiser, set_rate, student_loss
+from edc.training.trainer import Trainer
+from edc.training.trainer_group import draws_random_numbers
 
 if TYPE_CHECKING:
     from edc.data.feed import Feed
 
 
-class Student(Trainee):
+class Student(Trainer):
     """One network of one seed with its optimiser, averaged weights and history.
 
     Args:
@@ -35,7 +38,7 @@ class Student(Trainee):
         sparsity: weight of the L1 norm of BN scales in the loss (network slimming, Liu et al. 2017).
 
     Attributes:
-        history: per epoch: epoch, learning rate, training loss, test accuracy (None where it was not looked at).
+        history: per epoch: epoch, learning rate, training loss, accuracy (None where it was not evaluated).
         rate: this epoch's learning rate.
     """
 
@@ -56,12 +59,12 @@ class Student(Trainee):
         super().__init__(model, row.optimiser, device, precision)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
-        self._draws = any(draws(module) for module in model.modules())
+        self._random = any(draws_random_numbers(module) for module in model.modules())
         self.history: list[list[Any]] = []
         self.rate = row.optimiser.lr
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the learning rate, as the protocol's schedule says."""
+        """Set the learning rate of the protocol's schedule."""
         row = self.row
         self.rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
         set_rate(self.optimiser, self.rate)
@@ -69,36 +72,36 @@ class Student(Trainee):
         self.start_epoch()
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """See :class:`Trainee`."""
-        if self._draws:  # must not depend on the other seeds or on where a run was interrupted
+        """See :class:`Trainer`."""
+        if self._random:  # must not depend on the other seeds or on where a run was interrupted
             torch.manual_seed(self._seed + self._count)
         super().step(x, targets, labels)
 
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
-        """The protocol's."""
+        """The protocol's loss."""
         return student_loss(logits, targets, labels, self.row.loss)
 
-    def adjust(self) -> None:
+    def adjust_gradients(self) -> None:
         """Add the gradient of the scales' L1 norm."""
         for scale in self.scales:
             assert scale.grad is not None
             scale.grad.add_(scale.detach().sign(), alpha=self.sparsity)
 
-    def updated(self) -> None:
-        """Let the average follow."""
+    def after_update(self) -> None:
+        """Update the averaged weights."""
         if self.average is not None:
             self.average.update()
 
     def tensors(self) -> list[Tensor]:
-        """See :class:`Trainee`."""
+        """See :class:`Trainer`."""
         return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
         """Accuracy in percent; see `accuracies`."""
         return accuracies([self], feed)[0]
 
-    def judged(self) -> contextlib.AbstractContextManager[Any]:
-        """Within it the model has the averaged weights, where the protocol has them."""
+    def averaged_weights(self) -> contextlib.AbstractContextManager[Any]:
+        """The model has the averaged weights inside the block, where the protocol averages them."""
         return self.average.swapped() if self.average is not None else contextlib.nullcontext()
 
     def state(self) -> dict[str, Any]:
@@ -115,8 +118,8 @@ class Student(Trainee):
         self.model.load_state_dict(state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
         if self.average is not None:
-            for shadow, kept in zip(self.average.shadow, state["average"], strict=True):
-                shadow.copy_(kept)
+            for shadow, saved in zip(self.average.shadow, state["average"], strict=True):
+                shadow.copy_(saved)
         self.history = state["history"]
 
 
@@ -126,13 +129,15 @@ def accuracies(students: Sequence[Student], feed: Feed) -> list[float]:
 
     Args:
         students: on the feed's device; their models are left in eval mode.
-        feed: the images to split them on.
+        feed: the images they are evaluated on.
     """
-    right = torch.zeros(len(students), dtype=torch.int64, device=feed.device)
+    correct = torch.zeros(len(students), dtype=torch.int64, device=feed.device)
     with contextlib.ExitStack() as stack:
         for student in students:
-            stack.enter_context(student.judged())
+            stack.enter_context(student.averaged_weights())
             student.model.eval()
-        for x, truth in feed.plain(images_at_once(feed.dataset.image_size)):
-            right += torch.stack([(answers(student.model, x).argmax(1) == truth).sum() for student in students])
-    return [100.0 * count / len(feed) for count in right.tolist()]
+        for x, labels in feed.plain(images_at_once(feed.dataset.image_size)):
+            correct += torch.stack(
+                [(compute_logits(student.model, x).argmax(1) == labels).sum() for student in students]
+            )
+    return [100.0 * count / len(feed) for count in correct.tolist()]

@@ -34,9 +34,9 @@ def label_epochs(
     teachers: Sequence[nn.Module],
     at_once: int,
 ) -> None:
-    """Label a block of epochs in forward passes of about ``at_once`` images, whatever the students' batch is.
+    """Label a block of epochs in forward passes of about ``at_once`` images, independent of the students' batch.
 
-    Blocks and passes are the same whether or not a run was interrupted, so the last bits are the same too.
+    Blocks and passes are the same whether or not a run was interrupted, and so are the last bits.
 
     Args:
         logits: (E, N, K), written to.

@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.nets.placing import answers, placed
+from edc.nets.placing import compute_logits, placed
 from edc.training.optimisers import make_optimiser
 
 if TYPE_CHECKING:
     from edc.config.choices import Optimiser
 
 
-class Trainee:
-    """What observers and students have in common; an observer is no more than this.
+class Trainer:
+    """The optimiser steps of one network; enough for an observer, and the base class of students.
 
     Args:
         model: to be trained.
@@ -37,7 +37,7 @@ class Trainee:
         self._total, self._count = torch.zeros((), device=device), 0
 
     def start_epoch(self) -> None:
-        """Forget the losses of the epoch before."""
+        """Reset the sum of losses."""
         self._total.zero_()
         self._count = 0
         self.model.train()
@@ -45,36 +45,36 @@ class Trainee:
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         """One optimiser step on images (B, C, S, S), soft targets (B, K) or None, and classes (B,)."""
         self.update(x, targets, labels)
-        self.counted(len(x))
+        self.count(len(x))
 
     def update(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """The operations of a step on the device, and nothing else: what a CUDA graph holds."""
-        loss = self.loss(answers(self.model, x), targets, labels)
+        """The operations of a step on the device, and nothing else: what a CUDA graph records."""
+        loss = self.loss(compute_logits(self.model, x), targets, labels)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        self.adjust()
+        self.adjust_gradients()
         self.optimiser.step()
-        self.updated()
+        self.after_update()
         self._total += loss.detach() * len(x)
 
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
         """What is minimised, a batch's mean."""
         return F.cross_entropy(logits, labels)
 
-    def adjust(self) -> None:
-        """Change the gradients before the optimiser takes them."""
+    def adjust_gradients(self) -> None:
+        """Change the gradients between the backward pass and the optimiser's step."""
 
-    def updated(self) -> None:
-        """The weights are new."""
+    def after_update(self) -> None:
+        """Called after the optimiser's step."""
 
-    def counted(self, images: int) -> None:
-        """So many images more have been seen."""
+    def count(self, images: int) -> None:
+        """Add to the number of images trained on in this epoch."""
         self._count += images
 
     def tensors(self) -> list[Tensor]:
-        """Everything an update changes in place, last of all what the optimiser keeps as far as it exists."""
-        kept = [value for state in self.optimiser.state.values() for value in state.values()]
-        return [*self.model.parameters(), *self.model.buffers(), self._total, *filter(torch.is_tensor, kept)]
+        """Everything an update changes in place, the optimiser's state, as far as it exists, at the end."""
+        state = [value for entries in self.optimiser.state.values() for value in entries.values()]
+        return [*self.model.parameters(), *self.model.buffers(), self._total, *filter(torch.is_tensor, state)]
 
     def end_epoch(self) -> float:
         """Mean training loss of the epoch."""

@@ -1,4 +1,4 @@
-"""Networks in training side by side on the same batches, on a GPU recorded as one CUDA graph."""
+"""Networks trained side by side on the same batches; on a GPU a step of all is one CUDA graph."""
 
 from __future__ import annotations
 
@@ -8,77 +8,79 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from edc.training.cuda_graphs import record, wanted
-from edc.training.trainee import Trainee
+from edc.training import cuda_graphs
+from edc.training.trainer import Trainer
+
+RANDOM_LAYERS = {"_DropoutNd", "StochasticDepth", "DropPath", "MultiheadAttention"}
+"""Names of classes whose layers draw random numbers in training."""
 
 
-class Cohort:
-    """Trainees that see the same batches: the students of several seeds, or an observer alone.
+class TrainerGroup:
+    """Trainers that get the same batches: the students of several seeds, or an observer alone.
 
     On a GPU a step of all of them is recorded once for every shape of batch and replayed from then on, each on a stream
     of its own.
 
     Args:
-        trainees: on one device; their weights may still be loaded before the first step.
+        trainers: on one device; their weights may still be loaded before the first step.
     """
 
-    def __init__(self, trainees: Sequence[Trainee]) -> None:
-        self.trainees = list(trainees)
-        modules = [module for trainee in self.trainees for module in trainee.model.modules()]
-        on_gpu = all(parameter.is_cuda for trainee in self.trainees for parameter in trainee.model.parameters())
-        self._recording = on_gpu and wanted() and not any(draws(module) for module in modules)
-        self._steps: dict[tuple[int, bool], Step] = {}
+    def __init__(self, trainers: Sequence[Trainer]) -> None:
+        self.trainers = list(trainers)
+        modules = [module for trainer in self.trainers for module in trainer.model.modules()]
+        on_gpu = all(parameter.is_cuda for trainer in self.trainers for parameter in trainer.model.parameters())
+        self._recording = on_gpu and cuda_graphs.enabled() and not any(draws_random_numbers(m) for m in modules)
+        self._steps: dict[tuple[int, bool], RecordedStep] = {}
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """One optimiser step of every trainee, see :meth:`edc.training.trainee.Trainee.step`."""
+        """One optimiser step of every trainer, see :meth:`edc.training.trainer.Trainer.step`."""
         if not self._recording:
-            for trainee in self.trainees:
-                trainee.step(x, targets, labels)
+            for trainer in self.trainers:
+                trainer.step(x, targets, labels)
             return
         shape = (len(x), targets is not None)
         if shape not in self._steps:
-            self._steps[shape] = Step(self.trainees, x, targets, labels)
-        self._steps[shape].take(x, targets, labels)
-        for trainee in self.trainees:
-            trainee.counted(len(x))
+            self._steps[shape] = RecordedStep(self.trainers, x, targets, labels)
+        self._steps[shape].replay(x, targets, labels)
+        for trainer in self.trainers:
+            trainer.count(len(x))
 
 
-def draws(module: nn.Module) -> bool:
-    """Whether a layer draws random numbers in training: a step seeds them, which a graph can't."""
-    names = {part.__name__ for part in type(module).__mro__}
-    return bool(names & {"_DropoutNd", "StochasticDepth", "DropPath", "MultiheadAttention"})
+def draws_random_numbers(module: nn.Module) -> bool:
+    """Whether a layer draws random numbers in training: they are seeded before each step, which a graph cannot do."""
+    return not RANDOM_LAYERS.isdisjoint(base.__name__ for base in type(module).__mro__)
 
 
-class Step:
-    """A recorded step of several trainees.
+class RecordedStep:
+    """A recorded step of several trainers.
 
     Args:
-        trainees: whose step; nothing of them is changed by recording it.
-        x, targets, labels: a batch of the shape it is for.
+        trainers: whose step; recording leaves all their tensors as they were.
+        x, targets, labels: a batch of the shape the recording is for.
     """
 
-    def __init__(self, trainees: Sequence[Trainee], x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
+    def __init__(self, trainers: Sequence[Trainer], x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         self._x, self._labels = x.clone(memory_format=torch.channels_last), labels.clone()
         self._targets = None if targets is None else targets.clone()
-        before = [[tensor.detach().clone() for tensor in trainee.tensors()] for trainee in trainees]
-        fresh = [not trainee.optimiser.state for trainee in trainees]
+        before = [[tensor.detach().clone() for tensor in trainer.tensors()] for trainer in trainers]
+        without_state = [not trainer.optimiser.state for trainer in trainers]
 
-        def forget_gradients() -> None:
-            for trainee in trainees:  # they must come from the graph's own memory
-                trainee.optimiser.zero_grad(set_to_none=True)
+        def drop_gradients() -> None:
+            for trainer in trainers:  # they must come from the graph's own memory
+                trainer.optimiser.zero_grad(set_to_none=True)
 
-        steps = [functools.partial(one.update, self._x, self._targets, self._labels) for one in trainees]
-        self._graph = record(steps, forget_gradients)
+        steps = [functools.partial(t.update, self._x, self._targets, self._labels) for t in trainers]
+        self._graph = cuda_graphs.record(steps, drop_gradients)
         with torch.no_grad():
-            for trainee, kept, new in zip(trainees, before, fresh, strict=True):
+            for trainer, values, new in zip(trainers, before, without_state, strict=True):
                 if new:  # an optimiser's state begins with zeros
-                    for tensor in trainee.tensors()[len(kept) :]:
+                    for tensor in trainer.tensors()[len(values) :]:
                         tensor.zero_()
-                for tensor, value in zip(trainee.tensors(), kept, strict=False):
+                for tensor, value in zip(trainer.tensors(), values, strict=False):
                     tensor.copy_(value)
 
-    def take(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """Take the step on a batch."""
+    def replay(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
+        """Do the step on a batch."""
         self._x.copy_(x)
         self._labels.copy_(labels)
         if self._targets is not None:

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc.condense.class_sums import ClassSums
-from edc.condense.watching import Hook, Watcher
+from edc.condense.layer_statistics import Hook, StatisticsCollector
 from edc.storage import read_tensors, write_tensors
 
 CPU = torch.device("cpu")
 
 
-def watcher(side: int = 6) -> Watcher:
+def collector(side: int = 6) -> StatisticsCollector:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 1, 1))
-    return Watcher(network.eval(), 4, (2, side, side))
+    return StatisticsCollector(network.eval(), 4, (2, side, side))
 
 
 def parts(hook: Hook) -> list[tuple[slice, slice]]:
@@ -34,7 +34,7 @@ def parts(hook: Hook) -> list[tuple[slice, slice]]:
     return found
 
 
-def collected(watch: Watcher, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
+def collected(watch: StatisticsCollector, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
     sums = ClassSums(watch.layout, classes, CPU)
     for x, labels in batches:
         sums.add(*watch.moments(x), labels)
@@ -54,7 +54,7 @@ def random_batches(sizes: list[int], classes: int, seed: int) -> list[tuple[Tens
 @given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> None:
-    watch = watcher()
+    watch = collector()
     batches = random_batches([3, *sizes], 3, seed)
     _, table = collected(watch, batches, 3).result("within")
     for c in range(3):
@@ -67,22 +67,22 @@ def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> No
 @settings(max_examples=20, deadline=None)
 def test_global_vector_is_the_weighted_mean_over_batches(sizes: list[int], seed: int) -> None:
     """The batches' own statistics, measured on whole batches, weighted by their size."""
-    watch = watcher()
+    watch = collector()
     batches = random_batches([3, *sizes], 3, seed)
     everything, _ = collected(watch, batches, 3).result("within")
-    of_batches = Watcher(watch.observer, 4, (2, 6, 6))
+    of_batches = StatisticsCollector(watch.observer, 4, (2, 6, 6))
     with torch.no_grad():
         expected = sum(of_batches(x)[1].double() * len(x) for x, _ in batches) / sum(len(x) for x, _ in batches)
     torch.testing.assert_close(everything.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
-    watch = watcher()
+    watch = collector()
     batches = random_batches([5, 4, 6], 3, 3)
     sums = collected(watch, batches, 3)
     _, within = sums.result("within")
     _, mixture = sums.result("mixture")
-    whole = Watcher(watch.observer, 4, (2, 6, 6))
+    whole = StatisticsCollector(watch.observer, 4, (2, 6, 6))
     for c in range(3):
         members = torch.cat([x[labels == c] for x, labels in batches])
         with torch.no_grad():
@@ -96,7 +96,7 @@ def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
 
 
 def test_order_of_batches_does_not_matter() -> None:
-    watch = watcher()
+    watch = collector()
     batches = random_batches([5, 4, 6], 3, 4)
     one = collected(watch, batches, 3).result("within")
     other = collected(watch, batches[::-1], 3).result("within")
@@ -106,7 +106,7 @@ def test_order_of_batches_does_not_matter() -> None:
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_sums_go_on_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
-    watch = watcher()
+    watch = collector()
     batches = random_batches([5, 4, 6], 3, 5)
     expected = collected(watch, batches, 3).result("mixture")
     before = collected(watch, batches[:stop], 3)
@@ -125,7 +125,7 @@ def test_a_second_pass_does_not_add_to_the_first(tmp_path: Path, golden: dict[st
     path = tmp_path / "observer.safetensors"
     write_tensors(path, {"global": torch.tensor([case["preexisting"]["dd_mean"], case["preexisting"]["dd_var"]])})
     layer = nn.BatchNorm2d(1).eval()  # one hook whose vector is [mean | variance]
-    watch = Watcher(layer, 4, (1, 1, 2))
+    watch = StatisticsCollector(layer, 4, (1, 1, 2))
     for _ in range(2):
         sums = ClassSums(watch.layout, 1, CPU)
         with torch.no_grad():

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc.condense.composites import best_crops, best_images, composites, padded, scores, tile
-from edc.condense.initialise import Start, initial_images, pick
+from edc.condense.initialise import InitialisationInputs, initial_images, pick
 from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
@@ -52,7 +52,7 @@ def start(
     iterations: int = 0,
     flip: bool = True,
     **initialise: Any,
-) -> Start:
+) -> InitialisationInputs:
     train = train or pictures()
     values = {
         "dataset": "d",
@@ -76,7 +76,7 @@ def start(
         flip=flip,
     )
     networks = scorers or [Brightness()]
-    return Start(
+    return InitialisationInputs(
         train,
         SynthesizeRow.model_validate(values),
         dataset,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from edc import nets
-from edc.condense.coreset import centres, class_features, features, herd, herding, kmeans
-from edc.condense.initialise import Start, initial_images
+from edc.condense.coreset import class_features, features, herd, herding, kmeans, nearest_to_centres
+from edc.condense.initialise import InitialisationInputs, initial_images
 from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
@@ -41,7 +41,9 @@ def pictures(per_class: tuple[int, ...] = (12, 9, 15)) -> ImageSet:
     return ImageSet(images, labels, ("a", "b", "c"))
 
 
-def start(method: str, ipc: int = 4, seed: int = 0, observers: int = 1, train: ImageSet | None = None) -> Start:
+def start(
+    method: str, ipc: int = 4, seed: int = 0, observers: int = 1, train: ImageSet | None = None
+) -> InitialisationInputs:
     values = {
         "dataset": "d",
         "recipe": "r",
@@ -56,7 +58,7 @@ def start(method: str, ipc: int = 4, seed: int = 0, observers: int = 1, train: I
     networks = [nets.build("convnet_w32", classes=3, image_size=8, seed=i).eval() for i in range(observers)]
     normaliser = Normaliser(dataset.mean, dataset.std)
     row = SynthesizeRow.model_validate(values)
-    return Start(train or pictures(), row, dataset, normaliser, torch.device("cpu"), lambda: networks)
+    return InitialisationInputs(train or pictures(), row, dataset, normaliser, torch.device("cpu"), lambda: networks)
 
 
 def points(n: int, d: int, seed: int) -> np.ndarray:
@@ -138,7 +140,7 @@ def test_one_image_of_every_cluster() -> None:
     rng = np.random.default_rng(0)
     middles = 100 * np.eye(5)
     found = np.repeat(middles, 8, axis=0) + rng.normal(size=(40, 5))
-    picks = centres(found, 5, 0)
+    picks = nearest_to_centres(found, 5, 0)
     assert sorted(picks // 8) == [0, 1, 2, 3, 4]
     for i in picks:
         cluster = found[i // 8 * 8 : i // 8 * 8 + 8]
@@ -150,9 +152,9 @@ def test_one_image_of_every_cluster() -> None:
 @pytest.mark.parametrize("found", [points(7, 3, 0), np.zeros((7, 3)), np.repeat(points(2, 3, 0), [1, 6], axis=0)])
 def test_images_near_centres_are_distinct(found: np.ndarray) -> None:
     for count in (1, 5, 7):
-        picks = centres(found, count, 0)
+        picks = nearest_to_centres(found, count, 0)
         assert len(set(picks.tolist())) == count
-        assert picks.tolist() == centres(found, count, 0).tolist()
+        assert picks.tolist() == nearest_to_centres(found, count, 0).tolist()
 
 
 # ------------------------------------------------------------------------------------------- whole sets
@@ -184,5 +186,5 @@ def test_herding_does_not_hang_on_the_seed() -> None:
 
 @pytest.mark.parametrize("choose", [herding, kmeans])
 def test_too_few_images_are_refused(choose: Any) -> None:
-    with pytest.raises(EdcError, match=r"class 'b' has 9 training images, ipc = 10 were asked for"):
+    with pytest.raises(EdcError, match=r"class 'b' has 9 training images, expected at least ipc = 10"):
         choose(start("herding", ipc=10))

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from support.synthesis import CLASSES, NORMALISER, SHAPE, made, make_observers, network, nothing, row, start
 from torch import Tensor, nn
 
-from edc.condense.engine import HISTORY, Observer, Progress, mates, step, synthesize
+from edc.condense.engine import HISTORY, Observer, Progress, groups_together, step, synthesize
 from edc.condense.initialise import groups_of
+from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.matching import StatisticsMatcher
 from edc.condense.regularise import flatness
-from edc.condense.watching import Watcher
 from edc.data.augment import Normaliser, crop_boxes, shared_crop
 from edc.data.rng import generator
 from edc.errors import EdcError
@@ -62,14 +62,14 @@ def test_golden_total_loss(golden: dict[str, Any]) -> None:
         regularise={"method": "logits", "weight": case["flatness_weight"], "tau": 4.0},
     )
     images = torch.full((2, 1, 8, 8), pixel, requires_grad=True)
-    watcher = Watcher(model, 4, (1, 8, 8))
-    target = watcher(images.detach())[1]
-    for hook, residual in zip(watcher.hooks, case["r_feature_in_named_modules_order"], strict=True):
+    collector = StatisticsCollector(model, 4, (1, 8, 8))
+    target = collector(images.detach())[1]
+    for hook, residual in zip(collector.hooks, case["r_feature_in_named_modules_order"], strict=True):
         first = hook.start
         for length in hook.lengths:  # each of the four statistics misses its target by a quarter
             target[first] += residual / 4
             first += length
-    observer = Observer("o0", watcher, StatisticsMatcher(watcher.hooks, settings.match, target, target[None]))
+    observer = Observer("o0", collector, StatisticsMatcher(collector.hooks, settings.match, target, target[None]))
     labels = torch.zeros(2, dtype=torch.int64)
     observer.matcher.start_group(labels)
     losses = step(images, torch.full_like(images, low), labels, observer, settings, range(1), 0)
@@ -148,14 +148,14 @@ def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
             rng = generator(0, "synthesize", g, k)
             box = crop_boxes(rng, 1, 8, settings.augment.crop_scale)[0]
             flip = bool(rng.random() < 0.5) and settings.augment.flip
-            hooks = observer.watcher.hooks
+            hooks = observer.collector.hooks
             drop = settings.match.drop
             skip = {i for i, h in enumerate(hooks) if drop and h.kind == "conv" and rng.random() < drop}
             x.requires_grad_(True)
-            logits, statistics = observer.watcher(view(x, box, flip), skip)
+            logits, statistics = observer.collector(view(x, box, flip), skip)
             loss = F.cross_entropy(logits, targets) + settings.match.weight * observer.matcher(statistics, skip)
             if settings.regularise.method == "logits":
-                quiet = observer.watcher.logits(view(averaged, box, flip))
+                quiet = observer.collector.logits(view(averaged, box, flip))
                 loss = loss + settings.regularise.weight * flatness(logits, quiet, 4.0, "batch_mean")
             (gradient,) = torch.autograd.grad(loss, x)
             x = x.detach()
@@ -198,8 +198,8 @@ def test_several_groups_at_once_give_what_one_after_the_other_gives(regularise: 
 )
 def test_groups_that_depend_on_each_other_are_made_one_by_one(choices: dict[str, Any], together: int) -> None:
     groups = groups_of(CLASSES, 4, 4, 1)
-    assert mates(groups, 0, row(**choices), 2, 3) == together
-    assert mates(groups, len(groups) - 1, row(**choices), 2, 3) == 1
+    assert groups_together(groups, 0, row(**choices), 2, 3) == together
+    assert groups_together(groups, len(groups) - 1, row(**choices), 2, 3) == 1
 
 
 def test_networks_in_half_precision_find_the_same_direction() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edc.condense.engine import Observer, Progress, augmentation, step, synthesize
 from edc.condense.initialise import groups_of
-from edc.condense.watching import Watcher
+from edc.condense.layer_statistics import StatisticsCollector
 from edc.config.choices import SynthesisAugment
 from edc.config.rows import SynthesizeRow
 from edc.errors import EdcError
@@ -155,8 +155,8 @@ def test_two_observers_of_which_one_drops_hooks() -> None:
     settings = row(observers=1, match={"drop": 1.0, "method": "layers"})
     observer = make_observers(settings)[0]
     losses, _ = one_visit(settings, observer)
-    hooks = observer.watcher.hooks
+    hooks = observer.collector.hooks
     assert float(losses["matching"]) > 0
     assert sum(hook.kind == "bn" for hook in hooks) == 2
-    everything = Watcher(network(0), 4, SHAPE)
-    assert everything.size == observer.watcher.size
+    everything = StatisticsCollector(network(0), 4, SHAPE)
+    assert everything.size == observer.collector.size

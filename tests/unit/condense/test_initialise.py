@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.condense.initialise import Start, avoiding_probabilities, groups_of, pick
+from edc.condense.initialise import InitialisationInputs, avoiding_probabilities, groups_of, pick
 from edc.condense.initialise import initial_images as initial_images_of
 from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
@@ -40,7 +40,9 @@ def initial_images(train: ImageSet, settings: SynthesizeRow, flip: bool) -> tupl
         name="d", family="d", kind="digits", image_size=4, classes=3, mean=[0.5] * 3, std=[0.2] * 3, flip=flip
     )
     device = torch.device("cpu")
-    return initial_images_of(Start(train, settings, dataset, Normaliser([0.5] * 3, [0.2] * 3), device, list))
+    return initial_images_of(
+        InitialisationInputs(train, settings, dataset, Normaliser([0.5] * 3, [0.2] * 3), device, list)
+    )
 
 
 def image_set(per_class: tuple[int, ...] = (4, 6, 5)) -> ImageSet:

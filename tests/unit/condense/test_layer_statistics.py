@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 from edc import nets
 from edc.bench.reference import Oracle, plain_statistics
+from edc.condense.layer_statistics import StatisticsCollector, running_statistics
 from edc.condense.moments import grid, to_grid
-from edc.condense.watching import Watcher, running_statistics
 from edc.config.choices import Match
 from edc.nets.placing import placed
 
 
-def watched(x: Tensor, patch: int) -> Watcher:
+def watched(x: Tensor, patch: int) -> StatisticsCollector:
     """A single layer that sees x: a convolution, or a batch norm where ``patch`` is 0."""
     layer: nn.Module = nn.Conv2d(x.shape[1], 1, 1) if patch else nn.BatchNorm2d(x.shape[1])
-    return Watcher(layer.eval().requires_grad_(False), patch or 1, x.shape[1:])
+    return StatisticsCollector(layer.eval().requires_grad_(False), patch or 1, x.shape[1:])
 
 
 def batch_statistics(x: Tensor, patch: int) -> Tensor:
@@ -160,7 +160,7 @@ def test_patch_geometry(golden: dict[str, Any]) -> None:
             rows, columns = grid(int(side), int(side), patch)
             assert (rows // patch) * (columns // patch) == cells
             network = nn.Conv2d(1, 1, 1)
-            assert Watcher(network, patch, (1, int(side), int(side))).hooks[0].cells == cells
+            assert StatisticsCollector(network, patch, (1, int(side), int(side))).hooks[0].cells == cells
         for side, padded in geometry[f"ceil{patch}"].items():
             assert grid(int(side), int(side), patch) == (padded, padded)
             assert to_grid(torch.zeros(1, 1, int(side), int(side)), patch).shape[-2:] == (padded, padded)
@@ -168,7 +168,7 @@ def test_patch_geometry(golden: dict[str, Any]) -> None:
     assert to_grid(x, 4) is x
 
 
-# ----------------------------------------------------------------------------------------------- watcher
+# ----------------------------------------------------------------------------------------------- collector
 
 
 # Layers and length of the vector of EDC's observers at 32 pixels with cells of 4.
@@ -187,31 +187,31 @@ def test_patch_geometry(golden: dict[str, Any]) -> None:
 )
 def test_what_is_watched(name: str, convolutions: int, norms: int, size: int) -> None:
     network = nets.build(name, classes=10, image_size=32, seed=0).eval()
-    watcher = Watcher(network, 4, (3, 32, 32))
-    kinds = [hook.kind for hook in watcher.hooks]
-    assert (kinds.count("conv"), kinds.count("bn"), watcher.size) == (convolutions, norms, size)
+    collector = StatisticsCollector(network, 4, (3, 32, 32))
+    kinds = [hook.kind for hook in collector.hooks]
+    assert (kinds.count("conv"), kinds.count("bn"), collector.size) == (convolutions, norms, size)
     order = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
-    assert [hook.name for hook in watcher.hooks] == order
-    assert watcher.hooks[0].kind == "conv"
-    assert watcher.hooks[0].channels == 3
-    for one, other in pairwise(watcher.hooks):
+    assert [hook.name for hook in collector.hooks] == order
+    assert collector.hooks[0].kind == "conv"
+    assert collector.hooks[0].channels == 3
+    for one, other in pairwise(collector.hooks):
         assert other.start == one.start + one.size
-    assert watcher.hooks[-1].start + watcher.hooks[-1].size == size
+    assert collector.hooks[-1].start + collector.hooks[-1].size == size
 
 
 def test_watcher_collects_every_layer() -> None:
     network = small_network()
-    watcher = Watcher(network, 4, (3, 8, 8))
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
     x = random_normal(3, 3, 8, 8)
-    logits, statistics = watcher(x)
+    logits, statistics = collector(x)
     oracle = Oracle(copy.deepcopy(network).double(), 4, Match(), statistics, statistics[None])
     torch.testing.assert_close(logits.double(), oracle.network(x.double()), rtol=1e-5, atol=1e-6)
     expected = torch.cat([s for found in oracle.statistics(x.double())[1] for s in found])
     torch.testing.assert_close(statistics.double(), expected, rtol=1e-5, atol=1e-5)
 
     skip = {0, 4}
-    _, partly = watcher(x, skip)
-    for i, hook in enumerate(watcher.hooks):
+    _, partly = collector(x, skip)
+    for i, hook in enumerate(collector.hooks):
         part = slice(hook.start, hook.start + hook.size)
         assert torch.equal(partly[part], torch.zeros(hook.size) if i in skip else statistics[part])
 
@@ -219,10 +219,10 @@ def test_watcher_collects_every_layer() -> None:
 def test_watching_every_image() -> None:
     network = small_network()
     x = random_normal(3, 3, 8, 8)
-    watcher = Watcher(network, 4, (3, 8, 8))
-    _, single = watcher(x, groups=3)
-    assert torch.equal(watcher.layout.vector(*watcher.moments(x)), single)
-    batch = Watcher(copy.deepcopy(network), 4, (3, 8, 8))
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
+    _, single = collector(x, groups=3)
+    assert torch.equal(collector.layout.vector(*collector.moments(x)), single)
+    batch = StatisticsCollector(copy.deepcopy(network), 4, (3, 8, 8))
     for image, row in zip(x, single, strict=True):
         torch.testing.assert_close(row, batch(image[None])[1], rtol=1e-5, atol=1e-6)
 
@@ -230,13 +230,13 @@ def test_watching_every_image() -> None:
 def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> None:
     """Its maps have few digits; their sums have all of float32's, also where maps are resized by a product."""
     network = placed(small_network(), torch.device("cpu"), torch.bfloat16)
-    watcher, x = Watcher(network, 4, (3, 8, 8)), random_normal(3, 3, 8, 8)
+    collector, x = StatisticsCollector(network, 4, (3, 8, 8)), random_normal(3, 3, 8, 8)
     seen: list[tuple[Tensor, int]] = []
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
             cell = 4 if isinstance(layer, nn.Conv2d) else 0
             layer.register_forward_pre_hook(lambda _, given, cell=cell: seen.append((given[0].double(), cell)))
-    _, found = watcher(x)
+    _, found = collector(x)
     expected = torch.cat([part for maps, cell in seen for part in plain_statistics(maps, cell)])
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
@@ -244,25 +244,25 @@ def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> No
 
 def test_quiet_passes_collect_nothing() -> None:
     network = small_network()
-    watcher = Watcher(network, 4, (3, 8, 8))
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
     x = random_normal(2, 3, 8, 8).requires_grad_()
-    logits, _ = watcher(x)
-    quiet = watcher.logits(x)
+    logits, _ = collector(x)
+    quiet = collector.logits(x)
     assert not quiet.requires_grad
     assert torch.equal(quiet, logits)
-    assert watcher._measured == {}
-    watcher.close()
+    assert collector._measured == {}
+    collector.close()
     network(x)
-    assert watcher._measured == {}
+    assert collector._measured == {}
 
 
 def test_running_statistics_replace_those_of_batch_norms() -> None:
     network = small_network()
-    watcher = Watcher(network, 4, (3, 8, 8))
-    vector = random_normal(watcher.size)
-    found = running_statistics(network, watcher.hooks, vector)
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
+    vector = random_normal(collector.size)
+    found = running_statistics(network, collector.hooks, vector)
     modules = dict(network.named_modules())
-    for hook in watcher.hooks:
+    for hook in collector.hooks:
         part = slice(hook.start, hook.start + hook.size)
         layer = modules[hook.name]
         expected = torch.cat([layer.running_mean, layer.running_var]) if hook.kind == "bn" else vector[part]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from edc import nets
 from edc.bench.reference import Oracle
+from edc.condense.layer_statistics import Hook, StatisticsCollector, running_statistics
 from edc.condense.matching import StatisticsMatcher, skipped_hooks, swapped_cells
-from edc.condense.watching import Hook, Watcher, running_statistics
 from edc.config.choices import Match
 from edc.nets.placing import placed
 from edc.stages.statistics import ClassSums
@@ -34,28 +34,30 @@ CONV_CASES = {
 # ---------------------------------------------------------------------------------------- golden matching
 
 
-def batch_norm_case(config: dict[str, Any], momentum: float, alpha: float = 0.5) -> tuple[Watcher, StatisticsMatcher]:
+def batch_norm_case(
+    config: dict[str, Any], momentum: float, alpha: float = 0.5
+) -> tuple[StatisticsCollector, StatisticsMatcher]:
     """One batch norm whose running statistics are the global target."""
     layer = nn.BatchNorm2d(2).eval()
     layer.running_mean.copy_(torch.tensor(config["Tm"]))
     layer.running_var.copy_(torch.tensor(config["Tv"]))
-    watcher = Watcher(layer, 4, (2, 2, 2))
-    everything = running_statistics(layer, watcher.hooks, torch.zeros(watcher.size))
+    collector = StatisticsCollector(layer, 4, (2, 2, 2))
+    everything = running_statistics(layer, collector.hooks, torch.zeros(collector.size))
     table = torch.cat([torch.tensor(config["Cm"]), torch.tensor(config["Cv"])], dim=1)
     choices = Match(alpha=alpha, ema=momentum, ema_init="zero", first_hook=1)
-    matcher = StatisticsMatcher(watcher.hooks, choices, everything, table)
+    matcher = StatisticsMatcher(collector.hooks, choices, everything, table)
     matcher.start_group(torch.tensor(config["targets"]))
-    return watcher, matcher
+    return collector, matcher
 
 
 @pytest.mark.parametrize("momentum", [0.8, 0.0])
 def test_golden_batch_norm(momentum: float, golden: dict[str, Any]) -> None:
-    watcher, matcher = batch_norm_case(golden["bn_hook_global"]["config"], momentum)
+    collector, matcher = batch_norm_case(golden["bn_hook_global"]["config"], momentum)
     visits = golden["bn_hook_global"][f"m={momentum}"]
     assert len(visits) == (2 if momentum else 1)
     for visit in visits:
         x = torch.tensor(visit["x"], requires_grad=True)
-        _, statistics = watcher(x)
+        _, statistics = collector(x)
         loss = matcher(statistics)
         loss.backward()
         close(statistics.detach(), visit["batch_mean"] + visit["batch_var_biased"], **EMA)
@@ -73,8 +75,8 @@ def test_golden_mixes_of_global_and_class_target(index: int, golden: dict[str, A
     assert len(mixes) == 5
     forms = [(1.0, case["form1"]), (0.0, case["form2"])]
     for alpha, expected in [(float(share), value) for share, value in mixes.items()] + forms:
-        watcher, matcher = batch_norm_case(config, case["momentum"], alpha)
-        close(matcher(watcher(x)[1]), expected, **LOSS)
+        collector, matcher = batch_norm_case(config, case["momentum"], alpha)
+        close(matcher(collector(x)[1]), expected, **LOSS)
 
 
 def wave(side: int, offset: float) -> Tensor:
@@ -87,7 +89,7 @@ def test_golden_convolution(name: str, golden: dict[str, Any]) -> None:
     golden = golden[name]
     side, momentum = CONV_CASES[name]
     layer = nn.Conv2d(2, 1, 1)
-    per_image = Watcher(layer, 4, (2, side, side))
+    per_image = StatisticsCollector(layer, 4, (2, side, side))
     sums = ClassSums(per_image.layout, 2, torch.device("cpu"))
     with torch.no_grad():
         for offset, labels in golden["real_batches"]:
@@ -100,18 +102,18 @@ def test_golden_convolution(name: str, golden: dict[str, Any]) -> None:
     close(everything, [v for n in names for v in golden["global_stats"][n]], **EMA)
     for c, stats in golden["class_stats_in_memory"].items():
         close(table[int(c)], [v for n in names for v in stats[n]], **EMA)
-    watcher = Watcher(layer, 4, (2, side, side))
-    swapped = table[:, swapped_cells(watcher.hooks)]
+    collector = StatisticsCollector(layer, 4, (2, side, side))
+    swapped = table[:, swapped_cells(collector.hooks)]
     for c, stats in golden["class_patch_stats_after_official_save_load(SWAPPED)"].items():
         close(swapped[int(c), 4:], stats["patch_mean"] + stats["patch_var"], **EMA)
     assert torch.equal(swapped[:, :4], table[:, :4])
 
     for swap, suffix in ((False, "corrected"), (True, "official_swapped")):
         choices = Match(alpha=0.5, ema=momentum, ema_init="zero", first_hook=1, swap_class_patch=swap)
-        matcher = StatisticsMatcher(watcher.hooks, choices, everything, table)
+        matcher = StatisticsMatcher(collector.hooks, choices, everything, table)
         matcher.start_group(torch.tensor([0, 1]))
         x = (0.7 * wave(side, 0.5)).requires_grad_()
-        loss = matcher(watcher(x)[1])
+        loss = matcher(collector(x)[1])
         loss.backward()
         close(loss.detach(), golden[f"loss_{suffix}" + ("" if swap else "_unswapped")], **LOSS)
         close(x.grad.norm(), golden[f"grad_l2_{suffix}"], **LOSS)
@@ -133,16 +135,16 @@ def test_golden_convolution(name: str, golden: dict[str, Any]) -> None:
 )
 def test_gradient_is_that_of_the_formula(choices: Match) -> None:
     network = small_network()
-    watcher = Watcher(network, 4, (3, 8, 8))
-    everything, table = random_targets(watcher, 4)
-    matcher = StatisticsMatcher(watcher.hooks, choices, everything, table)
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
+    everything, table = random_targets(collector, 4)
+    matcher = StatisticsMatcher(collector.hooks, choices, everything, table)
     oracle = Oracle(copy.deepcopy(network).double(), 4, choices, everything, table)
     labels = torch.tensor([0, 3, 3, 1])
     matcher.start_group(labels)
     for visit in range(3):
         x = random_normal(4, 3, 8, 8, seed=visit).requires_grad_()
         y = x.detach().double().requires_grad_()
-        found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)[1]
+        found, expected = matcher(collector(x)[1]), oracle.visit(y, labels)[1]
         found.backward()
         expected.backward()
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
@@ -151,17 +153,17 @@ def test_gradient_is_that_of_the_formula(choices: Match) -> None:
 
 def test_gradient_with_skipped_layers() -> None:
     network = small_network()
-    watcher = Watcher(network, 4, (3, 8, 8))
+    collector = StatisticsCollector(network, 4, (3, 8, 8))
     choices = Match(ema=0.8, ema_init="zero")
-    everything, table = random_targets(watcher, 2)
-    matcher = StatisticsMatcher(watcher.hooks, choices, everything, table)
+    everything, table = random_targets(collector, 2)
+    matcher = StatisticsMatcher(collector.hooks, choices, everything, table)
     oracle = Oracle(copy.deepcopy(network).double(), 4, choices, everything, table)
     labels = torch.tensor([0, 1])
     matcher.start_group(labels)
     for visit, skip in enumerate([{0, 4}, {2}, {0, 2}, set(), {2, 6}, set()]):
         x = random_normal(2, 3, 8, 8, seed=visit).requires_grad_()
         y = x.detach().double().requires_grad_()
-        found, expected = matcher(watcher(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))[1]
+        found, expected = matcher(collector(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))[1]
         found.backward()
         expected.backward()
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
@@ -189,15 +191,15 @@ def test_gradient_through_the_zoo(name: str, place: Callable[[nn.Module], nn.Mod
     with torch.no_grad():
         network(random_normal(4, 3, 16, 16, seed=5))
     network = place(network.eval().requires_grad_(False))
-    watcher = Watcher(network, 4, (3, 16, 16))
-    everything, table = random_targets(watcher, 4)
+    collector = StatisticsCollector(network, 4, (3, 16, 16))
+    everything, table = random_targets(collector, 4)
     oracle = Oracle(network, 4, Match(), everything, table)
-    matcher = StatisticsMatcher(watcher.hooks, Match(), everything, table)
+    matcher = StatisticsMatcher(collector.hooks, Match(), everything, table)
     labels = torch.tensor([1, 2])
     matcher.start_group(labels)
     x = random_normal(2, 3, 16, 16).requires_grad_()
     y = x.detach().clone().requires_grad_()
-    found, expected = matcher(watcher(x)[1]), oracle.visit(y, labels)[1]
+    found, expected = matcher(collector(x)[1]), oracle.visit(y, labels)[1]
     found.backward()
     expected.backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
@@ -236,7 +238,7 @@ def test_groups_forget_unless_told_otherwise() -> None:
     matcher = StatisticsMatcher(hooks, Match(ema=0.5), torch.zeros(2), torch.zeros(1, 2))
     matcher.start_group(torch.tensor([0]))
     matcher(torch.tensor([1.0, 1.0]))
-    matcher.start_group(torch.tensor([0]), forget=False)
+    matcher.start_group(torch.tensor([0]), reset=False)
     matcher(torch.tensor([3.0, 3.0]))
     close(matcher.running, [2.0, 2.0])
     matcher.start_group(torch.tensor([0]))
@@ -245,10 +247,10 @@ def test_groups_forget_unless_told_otherwise() -> None:
 
 
 def test_swapping_twice_changes_nothing() -> None:
-    watcher = Watcher(small_network(), 4, (3, 8, 8))
-    index = swapped_cells(watcher.hooks)
-    assert torch.equal(index[index], torch.arange(watcher.size))
-    for hook in watcher.hooks:
+    collector = StatisticsCollector(small_network(), 4, (3, 8, 8))
+    index = swapped_cells(collector.hooks)
+    assert torch.equal(index[index], torch.arange(collector.size))
+    for hook in collector.hooks:
         mean, var, *cells = torch.arange(hook.start, hook.start + hook.size).split(hook.lengths)
         assert torch.equal(index[hook.start : hook.start + hook.size], torch.cat([mean, var, *cells[::-1]]))
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from edc.condense.composites import composites
-from edc.condense.initialise import Start
+from edc.condense.initialise import InitialisationInputs
 from edc.config.rows import Dataset, SynthesizeRow
 from edc.data import pictures
 from edc.data.augment import Normaliser
@@ -79,7 +79,7 @@ def test_a_picture_is_decoded_once_for_all_its_crops(root: Path, monkeypatch: py
     crops = draw_crops(np.random.default_rng(0), len(index), (0.1, 0.9))
     apart = torch.cat([train.read(index[i : i + 1], crops[i : i + 1], 6) for i in range(len(index))])
     monkeypatch.setattr(pictures, "SMALL", 0)
-    monkeypatch.setattr(pictures, "threads_here", lambda: threads)
+    monkeypatch.setattr(pictures, "available_cores", lambda: threads)
     opened = Opened(monkeypatch)
     together = train.read(index, crops, 6)
     assert torch.equal(together, apart)
@@ -121,7 +121,9 @@ def test_composites_decode_every_candidate_once(root: Path, monkeypatch: pytest.
     values = dataset(root)
     opened = Opened(monkeypatch)
     normaliser = Normaliser(values.mean, values.std, device)
-    images, labels = composites(Start(streamed(root), row, values, normaliser, device, lambda: [Brightness()]))
+    images, labels = composites(
+        InitialisationInputs(streamed(root), row, values, normaliser, device, lambda: [Brightness()])
+    )
     assert (images.shape, labels.tolist()) == ((2, 3, SIDE, SIDE), [0, 1])
     assert set(opened.values()) == {1}
     assert Counter(name[:3] for name in opened) == dict.fromkeys(NAMES, candidates)

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edc.data.crops import CropDraws, crop_boxes, cut_out, draw_crops
+from edc.data.crops import CropDraws, crop_and_resize, crop_boxes, draw_crops
 
 SCALES = st.tuples(st.floats(0.05, 1.0), st.floats(0.05, 1.0)).map(sorted)
 RATIOS = st.tuples(st.floats(0.2, 4.0), st.floats(0.2, 4.0)).map(sorted)
@@ -95,7 +95,7 @@ def test_cut_out_is_within_a_grey_level_of_pillow(seed, channels, height, width,
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (3, channels, height, width), dtype=np.uint8)
     boxes = draw_crops(rng, 3, (0.05, 1.0)).boxes(height, width)
-    found = cut_out(torch.from_numpy(images), torch.from_numpy(boxes), size)
+    found = crop_and_resize(torch.from_numpy(images), torch.from_numpy(boxes), size)
     assert (found.shape, found.dtype) == ((3, channels, size, size), torch.uint8)
     for image, (top, left, h, w), result in zip(images, boxes, found.numpy(), strict=True):
         for plane, pixels in zip(image, result, strict=True):
@@ -106,4 +106,4 @@ def test_cut_out_is_within_a_grey_level_of_pillow(seed, channels, height, width,
 
 def test_a_whole_image_at_its_own_size_is_left_as_it_is() -> None:
     images = torch.randint(0, 256, (4, 3, 9, 9), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    assert torch.equal(cut_out(images, torch.tensor([[0, 0, 9, 9]] * 4), 9), images)
+    assert torch.equal(crop_and_resize(images, torch.tensor([[0, 0, 9, 9]] * 4), 9), images)

@@ -18,7 +18,7 @@ from edc.config.rows import Dataset
 from edc.data import feed as feeding
 from edc.data.augment import Normaliser, pad_crop
 from edc.data.crops import draw_crops
-from edc.data.feed import AHEAD, Feed, ahead
+from edc.data.feed import PREFETCH, Feed, prefetched
 from edc.data.images import Images, ImageSet
 from edc.data.replay import batches_of
 from edc.data.rng import generator
@@ -142,7 +142,7 @@ def test_streamed_batches_are_those_from_memory(root: Path) -> None:
     one, other = made(streamed.images, cropped), made(resident.images, cropped)
     for (x, labels), (y, truth) in zip(one.epoch(generator(1), 10), other.epoch(generator(1), 10), strict=True):
         assert torch.equal(labels, truth)
-        assert (x - y).abs().max() <= 1 / 255 / 0.2 + 1e-6  # one grey level, see cut_out
+        assert (x - y).abs().max() <= 1 / 255 / 0.2 + 1e-6  # one grey level, see crop_and_resize
 
 
 class Counted(Images):
@@ -186,16 +186,16 @@ class Inline:
 
 @pytest.mark.parametrize("n", [100, 1000])
 def test_no_more_than_a_few_batches_are_decoded_ahead(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of the set: one batch in use and AHEAD waiting."""
+    """Whatever the size of the set: one batch in use and PREFETCH waiting."""
     monkeypatch.setattr(feeding, "ThreadPoolExecutor", Inline)
     images = Counted(n)
     feed = made(images, dataset())
     batches = feed.epoch(generator(0), 10)
     assert images.total == 0
     for i, (x, _) in enumerate(batches, 1):
-        assert images.total == min(n, (i + AHEAD) * 10)
+        assert images.total == min(n, (i + PREFETCH) * 10)
         images.release(len(x))
-    assert images.peak == (1 + AHEAD) * 10
+    assert images.peak == (1 + PREFETCH) * 10
 
 
 def test_with_threads_the_bound_holds_too_and_every_image_comes_once() -> None:
@@ -207,7 +207,7 @@ def test_with_threads_the_bound_holds_too_and_every_image_comes_once() -> None:
         seen += len(x)
         images.release(len(x))
     assert seen == images.total == 1003
-    assert 10 < images.peak <= (1 + AHEAD) * 10 + 3
+    assert 10 < images.peak <= (1 + PREFETCH) * 10 + 3
     assert images.alive == 0
 
 
@@ -216,7 +216,7 @@ def test_a_reader_that_stops_early_leaves_nothing_running() -> None:
     batches = made(images, dataset()).plain(10)
     next(batches)
     batches.close()  # type: ignore[attr-defined]
-    assert images.total <= (1 + AHEAD) * 10
+    assert images.total <= (1 + PREFETCH) * 10
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("feed")]
 
 
@@ -226,7 +226,7 @@ def test_an_error_in_the_background_comes_up_in_its_place() -> None:
             raise EdcError("five")
         return i
 
-    results = ahead(lambda i=i: work(i) for i in range(9))
+    results = prefetched(lambda i=i: work(i) for i in range(9))
     assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(EdcError, match="five"):
         next(results)
@@ -242,7 +242,7 @@ def test_results_come_in_order_although_later_ones_are_ready_first() -> None:
             second.set()
         return i
 
-    assert list(ahead(lambda i=i: work(i) for i in range(6))) == list(range(6))
+    assert list(prefetched(lambda i=i: work(i) for i in range(6))) == list(range(6))
 
 
 def test_an_unreadable_picture_stops_the_epoch_with_its_name(root: Path) -> None:

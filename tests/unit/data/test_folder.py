@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from edc.data.pictures import Centre, decode_pictures, fit
+from edc.data.pictures import CentreCrop, decode_pictures, fit
 from edc.data.sets import load_split
 from edc.errors import EdcError
 
@@ -126,9 +126,9 @@ def test_many_threads_and_one_give_the_same(tmp_path, monkeypatch):
     paths[70] = tmp_path / "absent.png"
     one, many = np.zeros((150, 3, 40, 40), np.uint8), np.zeros((150, 3, 40, 40), np.uint8)
     monkeypatch.setattr("edc.data.pictures.SMALL", 10**9)
-    bad = decode_pictures(paths, one, Centre(3, 40))
+    bad = decode_pictures(paths, one, CentreCrop(3, 40))
     monkeypatch.setattr("edc.data.pictures.SMALL", 0)
-    assert decode_pictures(paths, many, Centre(3, 40)) == bad == {70: "No such file or directory"}
+    assert decode_pictures(paths, many, CentreCrop(3, 40)) == bad == {70: "No such file or directory"}
     np.testing.assert_array_equal(one, many)
 
 
@@ -200,12 +200,12 @@ def test_the_test_folder_is_the_first_that_has_the_named_classes(root):
 
 def test_named_classes_that_are_missing_or_doubled_are_told(root):
     train, val = root / "train", root / "val"
-    line = f"{train}: no class folder 'catt', which class_names asks for; did you mean 'cat'?"
+    line = f"{train}: no class folder 'catt', listed in class_names; did you mean 'cat'?"
     assert told(config(root, classes=2, class_names=["ant", "catt"])) == line
-    line = f"{train}: no class folder 'x', which class_names asks for"
+    line = f"{train}: no class folder 'x', listed in class_names"
     assert told(config(root, classes=2, class_names=["ant", "x"])) == line
     (val / "bee").rename(val / "wasp")
-    line = f"{val}: no class folder 'bee', which class_names asks for"
+    line = f"{val}: no class folder 'bee', listed in class_names"
     given = config(root, classes=2, class_names=["ant", "bee"])
     assert told(given) == told(given, "test") == line
     line = f"{train}: class_names has 'ant' twice; expected every class once"

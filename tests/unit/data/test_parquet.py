@@ -184,7 +184,7 @@ def test_named_classes_alone_in_their_order(root):
 
 def test_class_names_that_do_not_fit_are_told(root, tmp_path_factory):
     train = root / "train-00000-of-00002.parquet"
-    line = f"{train} and 1 more: no class 'birds', which class_names asks for; did you mean 'bird'?"
+    line = f"{train} and 1 more: no class 'birds', listed in class_names; did you mean 'bird'?"
     assert told(config(root, classes=2, class_names=["plane", "birds"])) == line
     line = f"{train} and 1 more: class_names has 'car' twice; expected every class once"
     assert told(config(root, classes=2, class_names=["car", "car"])) == line

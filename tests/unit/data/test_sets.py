@@ -128,7 +128,7 @@ def test_chosen_classes_are_relabelled_by_name(config):
     assert (found.images[:, 0, 0, 0] % 3).tolist() == [{0: 2, 1: 0}[label] for label in found.labels.tolist()]
     assert len(found) == 40
     config.class_names = ["c", "d"]
-    with pytest.raises(EdcError, match="memory: no class 'd', which class_names asks for"):
+    with pytest.raises(EdcError, match="memory: no class 'd', listed in class_names"):
         load_split(config, "test")
 
 
@@ -165,7 +165,7 @@ def test_hashes_tell_classes_images_and_labels_apart():
         (
             {"val_fraction": 0.0},
             "val",
-            "dataset small: val_fraction is 0.0, so no image is held out; expected above 0",
+            "dataset small: val_fraction is 0, so no image is held out; expected above 0",
         ),
         ({"classes": 4}, "train", "memory: 3 classes; expected 4, the dataset's `classes`"),
         (
@@ -286,5 +286,5 @@ def test_missing_roots_are_told(place, tmp_path, monkeypatch):
 def test_a_damaged_list_of_roots_is_told(place, text):
     roots.REMEMBERED.parent.mkdir()
     roots.REMEMBERED.write_text(text)
-    with pytest.raises(EdcError, match=r"data\.json: .*mend or delete it"):
+    with pytest.raises(EdcError, match=r"data\.json: .*correct or delete it"):
         roots.resolve_root(place)

@@ -227,7 +227,7 @@ def test_pictures_being_decoded_are_no_more_than_threads(tmp_path: Path, monkeyp
     for i, path in enumerate(paths):
         paint(path, i, 8, 8)
     monkeypatch.setattr(pictures, "SMALL", 0)
-    monkeypatch.setattr(pictures, "threads_here", lambda: 4)
+    monkeypatch.setattr(pictures, "available_cores", lambda: 4)
     lock, alive, peak = threading.Lock(), 0, 0
     together = threading.Barrier(4, timeout=30)
 

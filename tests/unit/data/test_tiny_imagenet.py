@@ -99,7 +99,7 @@ def test_folders_that_disagree_with_the_list_of_classes_are_told(root: Path) -> 
     assert told(config(root)) == f"{train}: class 4 is 'n09'; expected no more classes as in {wnids}"
     shutil.rmtree(train / "n09")
     wnids.write_text("n01\nn02\nn02\nn03\nn04\n")
-    assert told(config(root)) == f"{wnids}: class 'n02' stands twice; expected every class once"
+    assert told(config(root)) == f"{wnids}: class 'n02' occurs twice; expected every class once"
     shutil.rmtree(train / "n03" / "images")
     wnids.write_text("\n".join(WNIDS))
     assert told(config(root)) == f"{train}: class 'n03' has no image; expected at least 1"

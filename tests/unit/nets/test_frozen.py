@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edc import nets
-from edc.condense.watching import Watcher
+from edc.condense.layer_statistics import StatisticsCollector
 from edc.nets.frozen import FrozenBatchNorm2d, frozen
 from edc.nets.placing import placed
 
@@ -84,11 +84,14 @@ def test_statistics_and_their_gradient_are_the_same(
     plain.eval().requires_grad_(False)
 
     def seen(network: nn.Module) -> list[Tensor]:
-        watcher, pixels = Watcher(placed(network, cpu, precision), 4, (3, 16, 16)), x.clone().requires_grad_(True)
-        logits, statistics = watcher(pixels, skip, groups)
-        weights = torch.randn(watcher.size, generator=torch.Generator().manual_seed(1))
+        collector, pixels = (
+            StatisticsCollector(placed(network, cpu, precision), 4, (3, 16, 16)),
+            x.clone().requires_grad_(True),
+        )
+        logits, statistics = collector(pixels, skip, groups)
+        weights = torch.randn(collector.size, generator=torch.Generator().manual_seed(1))
         (gradient,) = torch.autograd.grad(logits.square().sum() + (statistics * weights).sum(), pixels)
-        return [logits.detach(), statistics.detach(), gradient, *watcher.moments(x)]
+        return [logits.detach(), statistics.detach(), gradient, *collector.moments(x)]
 
     for found, expected in zip(seen(frozen(copy.deepcopy(plain))), seen(plain), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

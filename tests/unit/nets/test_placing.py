@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edc import nets
-from edc.nets.placing import answers, halved, placed
+from edc.nets.placing import compute_logits, placed, uses_reduced_precision
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,7 @@ def pictures() -> torch.Tensor:
 def test_the_same_function_in_either_format(name: str) -> None:
     model, x = network(name), pictures()
     expected = model(x)
-    torch.testing.assert_close(answers(placed(copy.deepcopy(model), CPU), x), expected, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(compute_logits(placed(copy.deepcopy(model), CPU), x), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,12 @@ def test_networks_with_batch_norm_lie_channels_last(name: str, channels_last: bo
 def test_half_precision_is_close_and_kept_by_a_copy() -> None:
     x, exact = pictures(), placed(network("resnet18"), CPU)
     half = placed(copy.deepcopy(exact), CPU, torch.bfloat16)
-    assert (halved(exact), halved(half), halved(copy.deepcopy(half))) == (False, True, True)
-    found, expected = answers(half, x), answers(exact, x)
+    assert (
+        uses_reduced_precision(exact),
+        uses_reduced_precision(half),
+        uses_reduced_precision(copy.deepcopy(half)),
+    ) == (False, True, True)
+    found, expected = compute_logits(half, x), compute_logits(exact, x)
     assert found.dtype == torch.float32
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
     assert not torch.equal(found, expected)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from edc.errors import EdcError
 from edc.nets import build
 from edc.nets.flops import multiply_accumulates
-from edc.nets.slim import kept, masked, scales, slimmed
+from edc.nets.slim import kept_channels, masked, scales, slimmed
 from edc.nets.vgg import POOLED, VGG
 
 
@@ -40,7 +40,7 @@ def images(side: int = 8, channels: int = 3, n: int = 5) -> Tensor:
 def test_the_smaller_network_answers_as_the_masked_one(seed: int, ratio: float, side: int, channels: int) -> None:
     model = vgg(seed=seed, side=side, channels=channels)
     try:
-        stay = kept(model, ratio)
+        stay = kept_channels(model, ratio)
     except EdcError:
         assume(False)
     small, silent = slimmed(model, stay), masked(model, stay)
@@ -71,15 +71,15 @@ def test_the_threshold_is_global() -> None:
     assert [s.tolist() for s in scales(model)] == [[abs(v) for v in value] for value in values]
     both = [0, 1]
     # 4 of 16: 0.5, 1, 2 and the first of two threes
-    assert [stay.tolist() for stay in kept(model, 0.25)] == [[0], both, [1], both, [1], [0], both, both]
-    assert [stay.tolist() for stay in kept(model, 0.249)] == [[0], both, [1], both, [1], both, both, both]
-    assert all(stay.tolist() == both for stay in kept(model, 0.0))
+    assert [stay.tolist() for stay in kept_channels(model, 0.25)] == [[0], both, [1], both, [1], [0], both, both]
+    assert [stay.tolist() for stay in kept_channels(model, 0.249)] == [[0], both, [1], both, [1], both, both, both]
+    assert all(stay.tolist() == both for stay in kept_channels(model, 0.0))
 
 
 def test_a_share_that_no_binary_fraction_is() -> None:
     model = vgg((20, 20, 20, 20, 5, 5, 5, 5), seed=1)
     for percent in range(60):
-        assert sum(map(len, kept(model, percent / 100))) == 100 - percent
+        assert sum(map(len, kept_channels(model, percent / 100))) == 100 - percent
 
 
 def test_a_layer_must_keep_a_channel() -> None:
@@ -87,9 +87,9 @@ def test_a_layer_must_keep_a_channel() -> None:
     for number, layer in enumerate(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         layer.weight.data.fill_(0.1 if number == 2 else 1 + number)
     with pytest.raises(EdcError, match=r"^ratio 0\.125 would remove every channel of convolution 3; at most 0\.093 "):
-        kept(model, 0.125)
-    assert [len(stay) for stay in kept(model, 0.124)] == [4, 4, 1, 4, 4, 4, 4, 4]
-    assert [len(stay) for stay in kept(model, 0.094)] == [4, 4, 1, 4, 4, 4, 4, 4]
+        kept_channels(model, 0.125)
+    assert [len(stay) for stay in kept_channels(model, 0.124)] == [4, 4, 1, 4, 4, 4, 4, 4]
+    assert [len(stay) for stay in kept_channels(model, 0.094)] == [4, 4, 1, 4, 4, 4, 4, 4]
 
 
 @given(st.integers(0, 2**31), st.floats(0.3, 0.99))
@@ -97,11 +97,11 @@ def test_a_layer_must_keep_a_channel() -> None:
 def test_the_ratio_that_is_said_to_work_does(seed: int, ratio: float) -> None:
     model = vgg(seed=seed)
     try:
-        kept(model, ratio)
+        kept_channels(model, ratio)
     except EdcError as error:
         most = float(str(error).split("at most ")[1].split()[0])
         assert most < ratio
-        assert all(map(len, kept(model, most)))
+        assert all(map(len, kept_channels(model, most)))
 
 
 def test_sizes_before_and_after() -> None:
@@ -126,7 +126,7 @@ def test_sizes_before_and_after() -> None:
 def test_the_original_is_left_alone() -> None:
     model = vgg()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    stay = kept(model, 0.4)
+    stay = kept_channels(model, 0.4)
     masked(model, stay)
     small = slimmed(model.train(), stay)
     assert small.training
@@ -139,7 +139,7 @@ def test_the_original_is_left_alone() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_on_a_gpu() -> None:
     model = vgg().cuda()
-    stay = kept(model, 0.4)
+    stay = kept_channels(model, 0.4)
     with torch.no_grad():
         x = images().cuda()
         torch.testing.assert_close(slimmed(model, stay)(x), masked(model, stay)(x), rtol=0, atol=1e-5)

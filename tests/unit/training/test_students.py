@@ -17,7 +17,7 @@ from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import batches_of
 from edc.data.sets import ImageSet
-from edc.training.optimisers import accuracy
+from edc.training.evaluation import accuracy
 from edc.training.schedules import multiplier
 from edc.training.students import Student, accuracies
 
@@ -132,7 +132,7 @@ def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypat
     before = [[tensor.clone() for tensor in everything(student)] for student in students]
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (90, 3, 8, 8), generator=draws, dtype=torch.uint8)
-    with students[0].judged(), torch.no_grad():  # whom the test calls right
+    with students[0].averaged_weights(), torch.no_grad():  # whom the test calls right
         test = feed(pixels, students[0].model.eval()(NORMALISER.encode(pixels)).argmax(1))
     readings, read = [], test.images.read
     monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
@@ -140,7 +140,7 @@ def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypat
     found = accuracies(students, test)
     assert len(readings) == 3
     for student, percent, kept in zip(students, found, before, strict=True):
-        with student.judged():
+        with student.averaged_weights():
             assert accuracy(student.model, test) == percent
         assert all(torch.equal(a, b) for a, b in zip(everything(student), kept, strict=True))
     assert found[0] == 100 > min(found)

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
-from edc.condense.watching import Watcher
+from edc.condense.layer_statistics import StatisticsCollector
 from edc.config.rows import Dataset, EvaluateRow
 from edc.nets import build
 from edc.pipeline.devices import same_every_time
-from edc.training.cohort import Cohort, draws
-from edc.training.cuda_graphs import Recorded
+from edc.training.cuda_graphs import RecordedFunction
 from edc.training.students import Student
+from edc.training.trainer_group import TrainerGroup, draws_random_numbers
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 DATASET = Dataset.model_validate(
@@ -54,14 +54,14 @@ def batches(device: torch.device, soft: bool) -> Iterator[tuple[Tensor, Tensor |
 def trained(settings: EvaluateRow, device: torch.device, together: bool, stop: int | None = None) -> list[Student]:
     """Two students after three epochs; with ``stop`` taken up from a checkpoint after so many."""
     students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
-    cohort = Cohort(students)
+    cohort = TrainerGroup(students)
     for epoch in range(settings.epochs):
         if epoch == stop:
             states = [student.state() for student in students]
             students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
             for student, state in zip(students, states, strict=True):
                 student.load_state(state)
-            cohort = Cohort(students)
+            cohort = TrainerGroup(students)
         for student in students:
             student.begin_epoch(epoch)
         for batch in batches(device, settings.regime == "soft"):
@@ -115,17 +115,17 @@ def test_recorded_moments_are_the_moments(network: str) -> None:
     same_every_time()
     gpu = torch.device("cuda")
     model = build(network, classes=10, image_size=32, channels=3, seed=0).to(gpu).eval().requires_grad_(False)
-    watcher = Watcher(model, 4, (3, 32, 32))
-    recorded = Recorded(watcher.moments)
+    collector = StatisticsCollector(model, 4, (3, 32, 32))
+    recorded = RecordedFunction(collector.moments)
     for images in (64, 64, 8):
         x = torch.randn(images, 3, 32, 32, device=gpu)
-        for found, expected in zip(recorded(x), watcher.moments(x), strict=True):
+        for found, expected in zip(recorded(x), collector.moments(x), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_off_a_gpu_a_function_is_called() -> None:
     x = torch.ones(2)
-    assert [float(found.sum()) for found in Recorded(lambda x: (x + 1, x + 2))(x)] == [4, 6]
+    assert [float(found.sum()) for found in RecordedFunction(lambda x: (x + 1, x + 2))(x)] == [4, 6]
 
 
 @pytest.mark.parametrize(
@@ -139,4 +139,4 @@ def test_off_a_gpu_a_function_is_called() -> None:
     ],
 )
 def test_layers_that_draw_are_known(layer: nn.Module, random: bool) -> None:
-    assert draws(layer) == random
+    assert draws_random_numbers(layer) == random

@@ -15,7 +15,10 @@ from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.sets import ImageSet
 from edc.nets import build
-from edc.training.optimisers import WeightAverage, accuracy, make_optimiser, set_rate, student_loss
+from edc.training.averaging import WeightAverage
+from edc.training.evaluation import accuracy
+from edc.training.losses import student_loss
+from edc.training.optimisers import make_optimiser, set_rate
 
 
 def network() -> nn.Module:

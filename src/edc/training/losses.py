@@ -1,0 +1,42 @@
+"""What students minimise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from edc.config.choices import LOSS, implementation
+
+if TYPE_CHECKING:
+    from edc.config.choices import Loss
+
+
+def mse_ce(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """MSE over B * K plus weighted cross-entropy with the hard label (EDC section 3.4, after G-VBSM)."""
+    return F.mse_loss(logits, targets) + loss.ce_weight * F.cross_entropy(logits, labels)
+
+
+def kl(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """KL at a temperature, batch mean; times its square where ``loss.squared`` (SRe2L on Tiny-ImageNet alone)."""
+    t = loss.temperature
+    value = F.kl_div(
+        F.log_softmax(logits / t, 1), F.log_softmax(targets / t, 1), reduction="batchmean", log_target=True
+    )
+    return value * t**2 if loss.squared else value
+
+
+def student_loss(logits: Tensor, targets: Tensor | None, labels: Tensor, loss: Loss) -> Tensor:
+    """The protocol's loss.
+
+    Args:
+        logits: (B, K) of the student.
+        targets: (B, K) soft labels as logits; None for the hard labels alone.
+        labels: (B,) hard labels of the base images.
+        loss: which function, and its values.
+    """
+    if targets is None:
+        return F.cross_entropy(logits, labels)
+    value: Tensor = implementation(LOSS, loss.name)(logits, targets, labels, loss)
+    return value

@@ -62,7 +62,7 @@ ELSEWHERE = (
     "IN-1k: the paper's figure on ImageNet-1k for the same recipe and variant, with its student in brackets where that "
     "is another; away from ImageNet-1k only the order of the variants can be compared."
 )
-HIDDEN = {"reported_student", "improvement_spread", "clear", "device", "threads", "source", "regime"}
+HIDDEN = {"reported_student", "improvement_spread", "clear", "device", "threads", "precision", "source", "regime"}
 
 
 def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
@@ -78,7 +78,7 @@ def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
     legend = LEGENDS.get(name, PERCENT) + (f" {ELSEWHERE}" if "reported_imagenet1k" in table else "")
     blocks = [f"# {HEADINGS[name]}", legend, *([] if len(ran) else ["Nothing ran here."])]
     if name == "table1":
-        once = [*CELL, "protocol", "seconds", "device", "threads", "commit", "source"]
+        once = [*CELL, "protocol", "seconds", "device", "threads", "precision", "commit", "source"]
         ran = ran.merge(cells.loc[cells["variant"] == "", once], how="left", on=[*CELL, "protocol"])
     columns = SECTIONS.get(name, [])
     for values, rows in ran.groupby(columns) if columns else [((), ran)] if len(ran) else []:
@@ -88,8 +88,7 @@ def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
             blocks.append("## " + ", ".join(parts))
         blocks.append(grid(_arranged(name, rows, _formatted(rows.drop(columns=columns), rows, footnotes))))
         if "seconds" in rows:
-            devices = rows["device"] + ", " + rows["threads"].astype("Int64").astype(str) + " thread(s)"
-            blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(devices.unique()))}.")
+            blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(device(rows).unique()))}.")
     if not columns:
         blocks += (
             ["\n".join(f"{dataset}: {title(dataset)}." for dataset in ran["dataset"].unique())] if len(ran) else []
@@ -113,8 +112,7 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
             same = np.array([a.endswith(b) for a, b in rows[["student", "reported_student"]].to_numpy()])
             text["IN-1k"] = rows[name].map("{:.1f}".format, na_action="ignore") + student.mask(same, "")
         elif name == "improvement":
-            signed_text = rows[name].map(signed)
-            text[name] = signed_text.mask(rows["clear"] == "no", "(" + signed_text + ")").mask(rows["clear"] == "", "")
+            text[name] = improvement(rows)
         elif not name.endswith("_std") and name not in HIDDEN:
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -191,6 +189,12 @@ def bold(rows: pd.DataFrame, name: str) -> pd.Series:
     return text.mask(best, "**" + text + "**")
 
 
+def improvement(rows: pd.DataFrame) -> pd.Series:
+    """Improvements with their sign, in brackets where they are no result."""
+    text = rows["improvement"].map(signed)
+    return text.mask(rows["clear"] == "no", "(" + text + ")").mask(rows["clear"] == "", "")
+
+
 def signed(value: float) -> str:
     """A difference with its sign."""
     return "" if pd.isna(value) else f"{value:+.1f}"
@@ -204,6 +208,12 @@ def images(ipc: int) -> str:
 def kilobytes(value: float) -> str:
     """Bytes as kB."""
     return f"{value / 1000:.1f}"
+
+
+def device(rows: pd.DataFrame) -> pd.Series:
+    """Where runs computed, with how many threads of a CPU and in which precision."""
+    threads = rows["threads"].map(lambda n: f", {n} thread{'s' * (n != 1)}", na_action="ignore").fillna("")
+    return rows["device"] + threads + (", " + rows["precision"]).mask(rows["precision"] == "float32", "")
 
 
 NAMES: dict[str, str] = {

@@ -38,7 +38,7 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
     paths = {key: path for key, path in paths.items() if path.exists()}
     parts = [courses[~courses["run"].isin(paths)]]
     for key, path in paths.items():
-        accuracy = pd.read_csv(path).dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(2)
+        accuracy = pd.read_csv(path).dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4)
         course = accuracy.reset_index().assign(run=key, **plan.evaluate[key].model_dump(include=set(LEARNING_COLUMNS)))
         parts.append(course.assign(epoch=course["epoch"] + 1)[list(LEARNING_COLUMNS)])
     runs = frame.loc[frame["stage"] == "evaluate", "run"]

@@ -148,10 +148,18 @@ def new(
 
 @app.command()
 def track() -> None:
-    """Bring to MLflow what stages recorded, and finished results it lacks (MLFLOW_TRACKING_URI or sqlite:///mlflow.db)."""
-    from edc.pipeline.filing import bring
+    """Record in MLflow the finished runs it lacks (in MLFLOW_TRACKING_URI, or mlflow.db here); see EDC_TRACKING."""
+    from edc import tracking
+    from edc.config.references import load_plan
 
-    typer.echo(bring())
+    if not tracking.enabled():
+        typer.echo("tracking is off (EDC_TRACKING)")
+        return
+    try:
+        typer.echo(tracking.sync(load_plan(), strict=True) or "tracking: no run of params.yaml is finished")
+    except tracking.TrackingError as error:
+        print(f"edc: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 @app.command()

@@ -24,8 +24,8 @@ from edc.nets import check_name
 from edc.config.rows import Machine
 from edc.stages.progress import bar
 from edc.storage import replacing
+from edc.storage.provenance import provenance
 from edc.config.files import DatasetFile, names, read
-from edc.tracking.provenance import provenance
 
 WHERE = Path("results/bench")
 COLUMNS = (
@@ -123,7 +123,7 @@ def measure(
     line |= {"torch": str(torch.__version__)}
     line["device"] = device_name(device)
     code = provenance()
-    line |= {"commit": code["edc.commit"], "dirty": code["edc.dirty"]}
+    line |= {"commit": code["commit"], "dirty": str(code["dirty"]).lower()}
     if pieces.reference is not None:
         line |= {"reference": each["reference"], "reference_ratio": ratio(times, "reference", "bare")}
     if device == "cuda":

@@ -1,11 +1,8 @@
-"""Experiment tracking that cannot fail a run.
+"""MLflow runs made from finished runs: a tracking server that is down costs no run and loses no metric.
 
-A stage writes its events into a spool on disk (`spool.Run`); one sender process at a time brings all spools
-into MLflow (`sender.drain`). Loading MLflow takes seconds, so nothing here imports it before there is
-something to send.
+MLflow takes seconds to import: that happens once there are finished runs to show.
 """
 
-from edc.tracking.sender import Summary, drain, ensure_sender
-from edc.tracking.spool import Run, run_key
+from edc.tracking.sync import TrackingError, enabled, sync
 
-__all__ = ["Run", "Summary", "drain", "ensure_sender", "run_key"]
+__all__ = ["TrackingError", "enabled", "sync"]

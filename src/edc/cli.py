@@ -188,9 +188,9 @@ def bench(
 
 @app.command()
 def report(
-    to: Annotated[Path, typer.Option("--to", help="the page that is written")] = Path("results/report.html"),
+    to: Annotated[Path, typer.Option("--to", help="The HTML file that is written.")] = Path("results/report.html"),
 ) -> None:
-    """Write everything in results/ as one page: tables, figures, images, plan, where each number comes from."""
+    """Write the results of the active plan as one HTML page: is EDC better than random images, and at what cost?"""
     from edc.reporting.report import write_report
 
     typer.echo(write_report(to))

@@ -1,32 +1,140 @@
-"""``edc report``: everything in ``results/`` as one page that needs nothing but a browser."""
+"""``edc report``: one page on the active plan that needs nothing but a browser.
+
+Everything comes from the record ``results/runs.csv`` and from ``results/tables/*.csv``; learning curves, condensed
+images and analyses from ``runs/``, or, as far as they are kept there, from ``results/``.
+"""
 
 from __future__ import annotations
 
+import base64
+from importlib.resources import files
 from pathlib import Path
 
-from edc.storage import write_text
+import numpy as np
+import pandas as pd
+
+from edc.config.references import load_plan
+from edc.config.rows import Plan
+from edc.errors import EdcError
+from edc.reporting import pages, record
+from edc.reporting.applications import applications
+from edc.reporting.evaluations import RANDOM, evaluations, with_baseline
+from edc.reporting.report import pictures
+from edc.reporting.report.answers import answer, costs, duration, method_of, summary
+from edc.reporting.report.grids import Grid, grid
+from edc.reporting.tables import SAME
+from edc.storage import RESULTS, write_text
 
 __all__ = ["write_report"]
 
+RESULT = [
+    "dataset", "ipc", "student", "recipe", "variant", "protocol", "regime", "split", "seeds", "final_mean", "final_std",
+    "best_mean", "best_std", "baseline_mean", "baseline_std", "improvement", "clear", "image_bytes", "label_bytes",
+    "steps", "seconds", "seconds_total",
+]  # fmt: skip
+PROVENANCE = [
+    "stage", "run", "seconds", "device", "threads", "peak_memory_mb", "peak_gpu_memory_mb", "commit", "dirty", "source",
+    "version", "torch", "python",
+]  # fmt: skip
+
 
 def write_report(to: Path) -> str:
-    """Write the report, whole or not at all; the same results give the same bytes.
+    """Write the report; an older one stays if that fails. Equal results give equal bytes.
 
     Args:
         to: an HTML file.
 
     Returns:
-        What was written, in a line.
+        What was written, in one line.
 
     Raises:
-        EdcError: there are no results, one is damaged, or the file cannot be written; an older report stays.
+        EdcError: there is no plan, no run of it is in the record, or a file is damaged.
     """
-    from edc.reporting.report.gather import gather
-    from edc.reporting.report.page import page
-    from edc.reporting.report.tracked import tracked_runs
-
-    results = gather()
-    text = page(results, tracked_runs(results.runs))
+    text = page(load_plan(), record.comparable(record.read()))
     write_text(to, text)
-    tables = sum(bool(table.rows) for table in results.tables.values())
-    return f"wrote {to}: {len(results.runs)} runs, {tables} tables, {len(text.encode()) / 1e6:.1f} MB"
+    return f"wrote {to}: {len(text.encode()) / 1e6:.1f} MB"
+
+
+def page(plan: Plan, runs: pd.DataFrame) -> str:
+    """The page as HTML.
+
+    Args:
+        plan: the active plan; only its runs are shown, except in the tables of everything.
+        runs: the record.
+
+    Raises:
+        EdcError: see :func:`write_report`.
+    """
+    from jinja2 import Environment
+
+    planned = [(stage, key) for stage in record.STAGES for key in getattr(plan, stage)]
+    runs = runs[pd.MultiIndex.from_frame(runs[["stage", "run"]]).isin(planned)]
+    if runs.empty:
+        raise EdcError(
+            f"{record.PATH}: no run of the plan's studies ({', '.join(plan.studies)}); make them with `dvc repro`"
+        )
+    once = runs.drop_duplicates(["stage", "run"])
+    finished = set(once[["stage", "run"]].itertuples(index=False, name=None))
+    cells = compared(plan, runs)
+    method = method_of(cells)
+    chosen = cells[cells["recipe"] == method]
+    changed = (chosen["protocol"] != chosen["own_protocol"]) | (chosen["variant"] != "")
+    main = chosen.assign(changed=changed).sort_values("changed", kind="stable").drop_duplicates(["dataset", "ipc"])
+    usual = {"dataset": len(plan.datasets) == 1, "split": not (cells["split"] == "val").any()}
+    applied = applications(runs)
+    package = files("itables") / "html"
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {name: getattr(pages, name) for name in ("signed", "spread", "title")}
+    environment.globals["duration"] = duration
+    template = (files("edc.reporting.report") / "page.html").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        studies=list(plan.studies),
+        method=method,
+        summary=summary(chosen),
+        answers=[answer(row, cells) for _, row in main.sort_index().iterrows()],
+        comparison=pictures.comparison(chosen, cells),
+        finished=len(once),
+        earlier=int((once["source"] != "run").sum()),
+        missing=[" ".join(run) for run in planned if run not in finished],
+        results=grid(cells.reindex(columns=[name for name in RESULT if not usual.get(name)])),
+        curves=pictures.learning_curves(cells, method),
+        sheets=list(pictures.contact_sheets(plan, cells)),
+        applications=[
+            (pages.HEADINGS[name], pictures.application(name, applied), grid(table))
+            for name, table in applied.items()
+            if len(table)
+        ],
+        analyses=pictures.analyses(plan),
+        tables=saved_tables(),
+        provenance=grid(once[PROVENANCE]),
+        style=(package / "dt_bundle.css").read_text(encoding="utf-8"),
+        bundle=base64.b64encode((package / "dt_bundle.js").read_bytes()).decode(),
+    )
+
+
+def compared(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
+    """The plan's evaluations in its order, with baselines among them and what each took from the observers on."""
+    lines = []
+    for split in ("test", "val"):
+        cells = evaluations(runs, split).assign(split=split)
+        lines.append(with_baseline(cells, cells[cells["recipe"] == RANDOM], SAME))
+    cells = pd.concat([part for part in lines if len(part)] or lines[:1], ignore_index=True)
+    cells.loc[cells["recipe"] == RANDOM, ["baseline_mean", "baseline_std", "improvement"]] = np.nan
+    taken = [costs(plan, runs, key) for key in cells["run"]]
+    cells = pd.concat([cells, pd.DataFrame(taken, cells.index)], axis="columns")
+    return cells.sort_values("run", key=lambda keys: keys.map(list(plan.evaluate).index), ignore_index=True)
+
+
+def saved_tables() -> list[tuple[str, str, Grid, int]]:
+    """``results/tables``: name, heading, the lines that ran here, and the number of the paper's cells that did not."""
+    tables = []
+    for path in sorted((RESULTS / "tables").glob("*.csv")):
+        try:
+            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
+            raise EdcError(f"{path}: damaged, expected a CSV table; run `edc tables`") from None
+        ran = table[table["seeds"].notna()] if "seeds" in table else table
+        if len(ran):
+            heading = pages.HEADINGS.get(path.stem, path.stem)
+            tables.append((path.stem, heading, grid(ran.dropna(axis="columns", how="all")), len(table) - len(ran)))
+    return tables

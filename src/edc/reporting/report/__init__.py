@@ -70,9 +70,8 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
     planned = [(stage, key) for stage in record.STAGES for key in getattr(plan, stage)]
     runs = runs[pd.MultiIndex.from_frame(runs[["stage", "run"]]).isin(planned)]
     if runs.empty:
-        raise EdcError(
-            f"{record.PATH}: no run of the plan's studies ({', '.join(plan.studies)}); make them with `dvc repro`"
-        )
+        studies = ", ".join(plan.studies)
+        raise EdcError(f"{record.PATH}: no run of the plan's studies ({studies}); make them with `dvc repro`")
     once = runs.drop_duplicates(["stage", "run"])
     finished = set(once[["stage", "run"]].itertuples(index=False, name=None))
     cells = compared(plan, runs)
@@ -84,8 +83,7 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
     applied = applications(runs)
     package = files("itables") / "html"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {name: getattr(pages, name) for name in ("signed", "spread", "title")}
-    environment.globals["duration"] = duration
+    environment.globals |= {"duration": duration, "signed": pages.signed, "spread": pages.spread, "title": pages.title}
     template = (files("edc.reporting.report") / "page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         studies=list(plan.studies),
@@ -135,6 +133,5 @@ def saved_tables() -> list[tuple[str, str, Grid, int]]:
             raise EdcError(f"{path}: damaged, expected a CSV table; run `edc tables`") from None
         ran = table[table["seeds"].notna()] if "seeds" in table else table
         if len(ran):
-            heading = pages.HEADINGS.get(path.stem, path.stem)
-            tables.append((path.stem, heading, grid(ran.dropna(axis="columns", how="all")), len(table) - len(ran)))
+            tables.append((path.stem, pages.HEADINGS.get(path.stem, path.stem), grid(ran), len(table) - len(ran)))
     return tables

@@ -1,9 +1,8 @@
-"""Three small observers, images of three classes and one run of the synthesis loop."""
+"""Small observers, images of three classes and one run of the synthesis loop."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +17,6 @@ from edc.nets.placing import placed
 SHAPE = (3, 8, 8)
 CLASSES = 3
 NORMALISER = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
-
-
-def row(iterations: int = 6, observers: int = 2, seed: int = 0, **choices: Any) -> SynthesizeRow:
-    optimise = {"iterations": iterations} | choices.pop("optimise", {})
-    return SynthesizeRow.model_validate(
-        {
-            "dataset": "d",
-            "recipe": "r",
-            "ipc": 2,
-            "seed": seed,
-            "statistics": "s",
-            "observers": [f"o{i}" for i in range(observers)],
-            "optimise": optimise,
-            **choices,
-        }
-    )
 
 
 def network(seed: int) -> nn.Module:

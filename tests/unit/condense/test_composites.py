@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rows import dataset, synthesize_row
 from torch import Tensor, nn
 
 from edc.condense.composites import best_crops, best_images, composites, padded, scores, tile
-from edc.condense.initialise import InitialisationInputs, initial_images, pick
-from edc.config.rows import Dataset, SynthesizeRow
+from edc.condense.initialise import InitialisationInputs, pick
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
 from edc.data.rng import generator
@@ -54,36 +54,11 @@ def start(
     **initialise: Any,
 ) -> InitialisationInputs:
     train = train or pictures()
-    values = {
-        "dataset": "d",
-        "recipe": "r",
-        "ipc": ipc,
-        "seed": seed,
-        "observers": ["o"],
-        "scorers": ["o"],
-        "initialise": {"method": "composites", "candidates": 20} | initialise,
-        "match": {"method": "none"},
-        "optimise": {"iterations": iterations},
-    }
-    dataset = Dataset(
-        name="d",
-        family="d",
-        kind="digits",
-        image_size=train.shape[-1],
-        classes=3,
-        mean=[0.5] * 3,
-        std=[0.25] * 3,
-        flip=flip,
-    )
-    networks = scorers or [Brightness()]
-    return InitialisationInputs(
-        train,
-        SynthesizeRow.model_validate(values),
-        dataset,
-        Normaliser(dataset.mean, dataset.std),
-        torch.device("cpu"),
-        lambda: networks,
-    )
+    choices = {"method": "composites", "candidates": 20} | initialise
+    row = synthesize_row(iterations, ipc=ipc, seed=seed, scorers=["o"], initialise=choices, match={"method": "none"})
+    values, networks = dataset(image_size=train.shape[-1], flip=flip), scorers or [Brightness()]
+    normaliser = Normaliser(values.mean, values.std)
+    return InitialisationInputs(train, row, values, normaliser, torch.device("cpu"), lambda: networks)
 
 
 # --------------------------------------------------------------------------------------------- the parts
@@ -180,12 +155,6 @@ def test_only_candidates_are_scored() -> None:
     assert network.asked == 3 * 7 * 2
 
 
-def test_better_crops_come_first() -> None:
-    found, labels = composites(start(ipc=9, crops=1, crop_scale=[1.0, 1.0]))
-    losses = scores([Brightness()], Normaliser([0.5] * 3, [0.25] * 3).encode(found), labels, SIZE)
-    assert (losses.view(3, 9).diff(dim=1) >= 0).all()
-
-
 def test_drawn_from_a_pool() -> None:
     pool = composites(start(ipc=4, factor=2))[0].view(3, 4, 3, SIZE, SIZE)
     for draw in ("independent", "softmin", "distinct"):
@@ -207,12 +176,6 @@ def test_what_is_optimised_starts_mirrored_by_chance(iterations: int, flip: bool
     same = (found == plain).flatten(1).all(dim=1)
     assert bool(same.all()) is not mirrored
     assert torch.equal(torch.where(same[:, None, None, None], found, found.flip(-1)), plain)
-
-
-def test_registered() -> None:
-    images, labels = initial_images(start())
-    assert torch.equal(images, composites(start())[0])
-    assert len(labels) == 9
 
 
 @pytest.mark.parametrize(

@@ -10,27 +10,15 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from support.rows import dataset, synthesize_row
+from torch import nn
 
 from edc import nets
 from edc.condense.coreset import class_features, features, herd, herding, kmeans, nearest_to_centres
 from edc.condense.initialise import InitialisationInputs, initial_images
-from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
-
-
-class Flat(nn.Module):
-    """A classifier of three pooled channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(3, 4, 1)
-        self.head = nn.Linear(3, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(x.mean(dim=(2, 3)))
 
 
 def pictures(per_class: tuple[int, ...] = (12, 9, 15)) -> ImageSet:
@@ -44,21 +32,11 @@ def pictures(per_class: tuple[int, ...] = (12, 9, 15)) -> ImageSet:
 def start(
     method: str, ipc: int = 4, seed: int = 0, observers: int = 1, train: ImageSet | None = None
 ) -> InitialisationInputs:
-    values = {
-        "dataset": "d",
-        "recipe": "r",
-        "ipc": ipc,
-        "seed": seed,
-        "scorers": ["o"],
-        "initialise": {"method": method},
-        "match": {"method": "none"},
-        "optimise": {"iterations": 0},
-    }
-    dataset = Dataset(name="d", family="d", kind="digits", image_size=8, classes=3, mean=[0.5] * 3, std=[0.25] * 3)
+    choices = {"initialise": {"method": method}, "match": {"method": "none"}, "scorers": ["o"]}
+    values, row = dataset(), synthesize_row(0, ipc=ipc, seed=seed, **choices)
     networks = [nets.build("convnet_w32", classes=3, image_size=8, seed=i).eval() for i in range(observers)]
-    normaliser = Normaliser(dataset.mean, dataset.std)
-    row = SynthesizeRow.model_validate(values)
-    return InitialisationInputs(train or pictures(), row, dataset, normaliser, torch.device("cpu"), lambda: networks)
+    normaliser = Normaliser(values.mean, values.std)
+    return InitialisationInputs(train or pictures(), row, values, normaliser, torch.device("cpu"), lambda: networks)
 
 
 def points(n: int, d: int, seed: int) -> np.ndarray:
@@ -66,13 +44,6 @@ def points(n: int, d: int, seed: int) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------------------------- features
-
-
-def test_features_are_what_the_classifier_sees() -> None:
-    x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    network = Flat()
-    torch.testing.assert_close(features(network, x), x.mean(dim=(2, 3)))
-    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize("name", ["convnet_w32", "resnet18", "wrn_16_2", "mobilenet_v2_half", "shufflenet_v2_05"])
@@ -124,13 +95,6 @@ def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
         distance = {i: np.linalg.norm(mean - found[[*picks[:k], i]].mean(axis=0)) for i in free}
         assert distance[picks[k]] <= min(distance.values()) + 1e-9
     assert herd(found, max(1, n // 2)).tolist() == picks[: max(1, n // 2)].tolist()
-
-
-def test_herded_images_follow_their_mean_better_than_random_ones() -> None:
-    found, rng = points(200, 16, 0), np.random.default_rng(1)
-    mean = found.mean(axis=0)
-    random = [np.linalg.norm(found[rng.choice(200, 10, replace=False)].mean(axis=0) - mean) for _ in range(50)]
-    assert np.linalg.norm(found[herd(found, 10)].mean(axis=0) - mean) < min(random)
 
 
 # ---------------------------------------------------------------------------------------------- centres

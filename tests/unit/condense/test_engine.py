@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support.synthesis import CLASSES, NORMALISER, SHAPE, made, make_observers, network, nothing, row, start
+from support.rows import synthesize_row as row
+from support.synthesis import CLASSES, NORMALISER, SHAPE, made, make_observers, network, nothing, start
 from torch import Tensor, nn
 
 from edc.condense.engine import HISTORY, Observer, Progress, groups_together, step, synthesize
@@ -19,7 +20,7 @@ from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.matching import StatisticsMatcher
 from edc.condense.regularise import flatness
-from edc.data.augment import Normaliser, crop_boxes, shared_crop
+from edc.data.augment import Normaliser, crop_boxes
 from edc.data.rng import generator
 from edc.errors import EdcError
 
@@ -268,23 +269,6 @@ def test_interrupted_runs_end_with_the_same_pixels(choices: str, tmp_path: Path)
         assert state.history == whole.history
 
 
-def test_interrupted_twice(tmp_path: Path) -> None:
-    settings = row(iterations=5, **CHOICES["flatness"])
-    expected, _ = made(settings, group=4)
-    state = None
-    for stop in (3, 7):
-
-        def after(now: Progress, stop: int = stop) -> None:
-            if now.group * 5 + now.iteration == stop:
-                torch.save(vars(now), tmp_path / "state.pt")
-                raise KilledError
-
-        with pytest.raises(KilledError):
-            made(settings, group=4, state=state, after=after)
-        state = Progress(**torch.load(tmp_path / "state.pt", weights_only=True))
-    assert torch.equal(made(settings, group=4, state=state)[0], expected)
-
-
 def test_finished_state_does_nothing_more() -> None:
     settings = row(iterations=3)
     expected, state = made(settings, group=4)
@@ -409,27 +393,6 @@ def test_groups_do_not_know_of_each_other() -> None:
     assert torch.equal(one[4:], two[4:])
 
 
-def test_running_statistics_start_anew_in_every_group() -> None:
-    settings = row(iterations=2, observers=1, match={"ema": 0.8, "ema_init": "first"}, optimise={"lr": 1e-9})
-    observers = make_observers(settings)
-    seen: list[tuple[int, int, Tensor]] = []
-
-    def after(now: Progress) -> None:
-        seen.append((now.group, now.iteration, now.running["o0"].clone()))
-
-    made(settings, group=4, after=after, observers=observers)
-    images, labels = start()
-    for group, iteration, running in seen:
-        if iteration == 1:  # the first visit's own statistics, nothing of the group before
-            index = groups_of(CLASSES, 2, 4, 1)[group]
-            fresh = make_observers(settings)[0]
-            fresh.matcher.start_group(labels[index])
-            pixels = images[index].clone().requires_grad_(True)
-            step(pixels, pixels.detach(), labels[index], fresh, settings, range(group, group + 1), 0)
-            torch.testing.assert_close(running, fresh.matcher.running, rtol=1e-5, atol=1e-5)
-    assert [(g, k) for g, k, _ in seen] == [(0, 1), (0, 2), (1, 1), (1, 2)]
-
-
 def test_pixels_stay_in_the_range_of_pictures() -> None:
     result, _ = made(row(iterations=8, optimise={"lr": 2.0}))
     assert (result >= NORMALISER.low).all()
@@ -451,34 +414,3 @@ def test_history_of_a_long_run_is_thinned() -> None:
     _, state = made(row(iterations=210, observers=1, match={"method": "none"}))
     steps = [entry[1] for entry in state.history]
     assert steps == [*range(0, 210, 2), 209]
-
-
-@pytest.mark.parametrize("term", ["cross_entropy", "matching"])
-def test_loss_falls(term: str) -> None:
-    matching = {"weight": 1.0} if term == "matching" else {"method": "none"}
-    settings = row(iterations=60, observers=1, match={**matching, "ema": 0.0}, augment={"crop_scale": (1.0, 1.0)})
-    _, state = made(settings)
-    values = [entry[HISTORY.index(term)] for entry in state.history]
-    assert sum(values[-5:]) < 0.7 * sum(values[:5])
-
-
-def test_learning_rate_falls_as_a_cosine() -> None:
-    rates = []
-
-    def after(now: Progress) -> None:
-        rates.append(now.adam["param_groups"][0]["lr"])
-
-    made(row(iterations=4, optimise={"lr": 0.2}), after=after)
-    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
-
-
-def test_one_crop_for_all_images() -> None:
-    """Equal images of a group stay equal: crop and flip are shared, and nothing else is random."""
-    images = start()[0][:1].expand(6, -1, -1, -1).clone()
-    settings = row(iterations=3)
-    labels = torch.zeros(6, dtype=torch.int64)
-    result = synthesize(
-        images, labels, groups_of(1, 6, 0, 1), make_observers(settings), settings, NORMALISER, Progress(), nothing
-    )
-    torch.testing.assert_close(result, result[:1].expand_as(result), rtol=0, atol=1e-3)
-    assert torch.equal(shared_crop(images, (0, 0, 8, 8), False), images)

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.synthesis import CLASSES, NORMALISER, SHAPE, make_observers, network, row, start
+from support.rows import synthesize_row as row
+from support.synthesis import CLASSES, NORMALISER, SHAPE, make_observers, network, start
 from torch import Tensor, nn
 
 from edc.condense.engine import Observer, Progress, augmentation, step, synthesize
 from edc.condense.initialise import groups_of
-from edc.condense.layer_statistics import StatisticsCollector
 from edc.config.choices import SynthesisAugment
 from edc.config.rows import SynthesizeRow
 from edc.errors import EdcError
@@ -149,14 +149,3 @@ def test_the_curriculum_begins_with_whole_images() -> None:
         assert torch.equal(early, images)
     late = [augmentation(np.random.default_rng(seed), choices, 5, 10, 16)(images) for seed in range(20)]
     assert not all(torch.equal(x, images) for x in late)
-
-
-def test_two_observers_of_which_one_drops_hooks() -> None:
-    settings = row(observers=1, match={"drop": 1.0, "method": "layers"})
-    observer = make_observers(settings)[0]
-    losses, _ = one_visit(settings, observer)
-    hooks = observer.collector.hooks
-    assert float(losses["matching"]) > 0
-    assert sum(hook.kind == "bn" for hook in hooks) == 2
-    everything = StatisticsCollector(network(0), 4, SHAPE)
-    assert everything.size == observer.collector.size

@@ -9,10 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rows import dataset, synthesize_row
 
 from edc.condense.initialise import InitialisationInputs, avoiding_probabilities, groups_of, pick
 from edc.condense.initialise import initial_images as initial_images_of
-from edc.config.rows import Dataset, SynthesizeRow
+from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.sets import ImageSet
 from edc.errors import EdcError
@@ -21,27 +22,13 @@ from edc.errors import EdcError
 def row(
     draw: str = "independent", ipc: int = 3, iterations: int = 5, seed: int = 0, **initialise: Any
 ) -> SynthesizeRow:
-    return SynthesizeRow.model_validate(
-        {
-            "dataset": "d",
-            "recipe": "r",
-            "ipc": ipc,
-            "seed": seed,
-            "statistics": "s",
-            "observers": ["o"],
-            "initialise": {"draw": draw, **initialise},
-            "optimise": {"iterations": iterations},
-        }
-    )
+    return synthesize_row(iterations, ipc=ipc, seed=seed, initialise={"draw": draw, **initialise})
 
 
 def initial_images(train: ImageSet, settings: SynthesizeRow, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    dataset = Dataset(
-        name="d", family="d", kind="digits", image_size=4, classes=3, mean=[0.5] * 3, std=[0.2] * 3, flip=flip
-    )
-    device = torch.device("cpu")
+    values, device = dataset(image_size=4, flip=flip), torch.device("cpu")
     return initial_images_of(
-        InitialisationInputs(train, settings, dataset, Normaliser([0.5] * 3, [0.2] * 3), device, list)
+        InitialisationInputs(train, settings, values, Normaliser(values.mean, values.std), device, list)
     )
 
 

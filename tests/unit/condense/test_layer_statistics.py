@@ -146,13 +146,6 @@ def test_images_means_and_their_spread_make_the_batch(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_image_statistics_are_those_of_batches_of_one() -> None:
-    x = random_normal(4, 3, 6, 6)
-    found = image_statistics(x, 4)
-    expected = torch.stack([torch.cat(plain_statistics(image[None].double(), 4)) for image in x])
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
-
-
 def test_patch_geometry(golden: dict[str, Any]) -> None:
     geometry = golden["patch_geometry"]
     for patch in (4, 16):
@@ -171,25 +164,28 @@ def test_patch_geometry(golden: dict[str, Any]) -> None:
 # ----------------------------------------------------------------------------------------------- collector
 
 
-# Layers and length of the vector of EDC's observers at 32 pixels with cells of 4.
-@pytest.mark.parametrize(
-    ("name", "convolutions", "norms", "size"),
-    [
-        ("resnet18", 20, 20, 18388),
-        ("convnet_w128", 3, 0, 686),
-        ("mobilenet_v2_half", 53, 53, 34798),
-        ("wrn_16_2", 16, 13, 4830),
-        ("shufflenet_v2_05", 56, 56, 15390),
-        ("convnet_d1", 1, 0, 134),
-        ("convnet_d2", 2, 0, 422),
-        ("convnet_w32", 3, 0, 302),
-    ],
-)
-def test_what_is_watched(name: str, convolutions: int, norms: int, size: int) -> None:
-    network = nets.build(name, classes=10, image_size=32, seed=0).eval()
-    collector = StatisticsCollector(network, 4, (3, 32, 32))
-    kinds = [hook.kind for hook in collector.hooks]
-    assert (kinds.count("conv"), kinds.count("bn"), collector.size) == (convolutions, norms, size)
+# Length of the vector of EDC's observers, at 32 and 64 pixels with cells of 4, at 224 pixels with cells of 16.
+SIZES = {
+    (4, 32): {
+        "resnet18": 18388, "convnet_w128": 686, "mobilenet_v2_half": 34798, "wrn_16_2": 4830,
+        "shufflenet_v2_05": 15390, "convnet_d1": 134, "convnet_d2": 422, "convnet_w32": 302,
+    },
+    (4, 64): {
+        "resnet18": 21694, "convnet_w128": 1190, "mobilenet_v2_half": 36580, "wrn_16_2": 8454,
+        "shufflenet_v2_05": 18966,
+    },
+    (16, 224): {
+        "torchvision:resnet18": 17926, "torchvision:mobilenet_v2": 66782, "torchvision:efficientnet_b0": 101310,
+        "torchvision:shufflenet_v2_x0_5": 14874, "torchvision:alexnet": 2204,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("patch", "side", "name"), [(*key, name) for key, sizes in SIZES.items() for name in sizes])
+def test_measured_layers(patch: int, side: int, name: str) -> None:
+    network, size = nets.build(name, classes=10, image_size=side, seed=0).eval(), SIZES[patch, side][name]
+    collector = StatisticsCollector(network, patch, (3, side, side))
+    assert collector.size == size
     order = [n for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     assert [hook.name for hook in collector.hooks] == order
     assert collector.hooks[0].kind == "conv"
@@ -216,15 +212,9 @@ def test_watcher_collects_every_layer() -> None:
         assert torch.equal(partly[part], torch.zeros(hook.size) if i in skip else statistics[part])
 
 
-def test_watching_every_image() -> None:
-    network = small_network()
-    x = random_normal(3, 3, 8, 8)
-    collector = StatisticsCollector(network, 4, (3, 8, 8))
-    _, single = collector(x, groups=3)
-    assert torch.equal(collector.layout.vector(*collector.moments(x)), single)
-    batch = StatisticsCollector(copy.deepcopy(network), 4, (3, 8, 8))
-    for image, row in zip(x, single, strict=True):
-        torch.testing.assert_close(row, batch(image[None])[1], rtol=1e-5, atol=1e-6)
+def test_moments_of_every_image_are_those_of_groups_of_one() -> None:
+    x, collector = random_normal(3, 3, 8, 8), StatisticsCollector(small_network(), 4, (3, 8, 8))
+    assert torch.equal(collector.layout.vector(*collector.moments(x)), collector(x, groups=3)[1])
 
 
 def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> None:

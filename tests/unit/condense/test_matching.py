@@ -6,18 +6,15 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.layers import close, random_normal, random_targets, relative_difference, small_network
 from torch import Tensor, nn
 
 from edc import nets
 from edc.bench.reference import Oracle
 from edc.condense.layer_statistics import Hook, StatisticsCollector, running_statistics
-from edc.condense.matching import StatisticsMatcher, skipped_hooks, swapped_cells
+from edc.condense.matching import StatisticsMatcher, swapped_cells
 from edc.config.choices import Match
 from edc.nets.placing import placed
 from edc.stages.statistics import ClassSums
@@ -206,17 +203,6 @@ def test_gradient_through_the_zoo(name: str, place: Callable[[nn.Module], nn.Mod
     assert relative_difference(x.grad, y.grad) < 1e-5
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=9))
-@settings(max_examples=25, deadline=None)
-def test_class_target_is_the_mean_of_the_images_rows(labels: list[int]) -> None:
-    hooks = [Hook("a", "bn", 0, 3, 0)]
-    table = random_normal(5, 6)
-    matcher = StatisticsMatcher(hooks, Match(), torch.zeros(6), table)
-    matcher.start_group(torch.tensor(labels))
-    expected = sum(table[c] for c in labels) / len(labels)
-    torch.testing.assert_close(matcher.class_target, expected, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("distance", [0.0, 1e-30, 1e-24, 1e-6])
 def test_gradient_stays_finite_where_a_target_is_met(distance: float) -> None:
     """No statistic may push harder than its weight, however near its target is; at the target it has no direction."""
@@ -253,12 +239,3 @@ def test_swapping_twice_changes_nothing() -> None:
     for hook in collector.hooks:
         mean, var, *cells = torch.arange(hook.start, hook.start + hook.size).split(hook.lengths)
         assert torch.equal(index[hook.start : hook.start + hook.size], torch.cat([mean, var, *cells[::-1]]))
-
-
-def test_only_convolutions_are_skipped() -> None:
-    hooks = [Hook(str(i), "conv" if i % 2 else "bn", 0, 1, 1) for i in range(2000)]
-    assert skipped_hooks(hooks, 0.0, np.random.default_rng(0)) == set()
-    assert skipped_hooks(hooks, 1.0, np.random.default_rng(0)) == set(range(1, 2000, 2))
-    some = skipped_hooks(hooks, 0.4, np.random.default_rng(0))
-    assert some < set(range(1, 2000, 2))
-    assert 350 < len(some) < 450

@@ -1,22 +1,15 @@
 """The digits of scikit-learn: 8 x 8 pixels, fixed test part."""
 
-from types import SimpleNamespace
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from support.rows import source_config
 
 from edc.data.sets import load_split
 
-
-def config(**changes):
-    given = SimpleNamespace(
-        name="digits", kind="digits", image_size=8, channels=1, classes=10, val_fraction=0.1, split_seed=0,
-        train_per_class=None, test_per_class=None, unreadable_limit=0,
-        class_names=None, streamed=False, resize=None,
-    )  # fmt: skip
-    vars(given).update(changes)
-    return given
+config = partial(source_config, "digits", channels=1, classes=10, val_fraction=0.1)
 
 
 def test_the_parts_are_the_1797_images():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import rows
 from torch import Tensor
 
 from edc.config.rows import Dataset
@@ -28,12 +30,7 @@ from edc.errors import EdcError
 N, SIZE = 41, 8
 
 
-def dataset(**changes: Any) -> Dataset:
-    values = {
-        "name": "d", "family": "d", "kind": "folder", "image_size": SIZE, "channels": 3, "classes": 3, "pad": 2,
-        "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.3, 0.4], "val_fraction": 0.0,
-    }  # fmt: skip
-    return Dataset.model_validate(values | changes)
+dataset = partial(rows.dataset, kind="folder", pad=2, mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.4], val_fraction=0.0)
 
 
 def image_set(n: int = N) -> ImageSet:

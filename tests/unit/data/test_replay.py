@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.rows import relabel_row
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from edc.config.rows import RelabelRow
 from edc.data import randaugment
 from edc.data.augment import Normaliser
 from edc.data.replay import EpochDraws, Replay
@@ -21,15 +21,10 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 N, SIZE = 10, 8
 
 
-def row(**choices: Any) -> RelabelRow:
-    values = {"dataset": "d", "images": "i", "observers": ["o"], "flip": True, "epochs": 9, "batch": 4, "seed": 1}
-    return RelabelRow.model_validate({**values, **choices})
-
-
 def replay(**choices: Any) -> Replay:
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (N, 3, SIZE, SIZE), generator=draws, dtype=torch.uint8)
-    return Replay(images, row(**choices), Normaliser(MEAN, STD))
+    return Replay(images, relabel_row(**{"epochs": 9, "seed": 1} | choices), Normaliser(MEAN, STD))
 
 
 def by_image(made: Replay, epoch: int, batch: int, mix: bool = True) -> Tensor:
@@ -149,17 +144,6 @@ def test_partners_and_rectangles_belong_to_the_batch_of_the_labels() -> None:
     assert pasted > 30
 
 
-def test_pixels_outside_the_rectangle_are_the_images_own() -> None:
-    made = replay()
-    mixed, plain = by_image(made, 0, 4), by_image(made, 0, 4, mix=False)
-    boxes = made.draws(0).mix_boxes
-    for i in range(N):
-        top, left, bottom, right = boxes[i].tolist()
-        outside = torch.ones(SIZE, SIZE, dtype=torch.bool)
-        outside[top:bottom, left:right] = False
-        assert torch.equal(mixed[i][:, outside], plain[i][:, outside])
-
-
 def test_without_cutmix_nothing_is_pasted_and_the_rest_is_drawn_alike() -> None:
     """What a choice switches off is still drawn, so that the other draws do not shift."""
     on, off = replay(), replay(mix="none")
@@ -167,31 +151,6 @@ def test_without_cutmix_nothing_is_pasted_and_the_rest_is_drawn_alike() -> None:
     for name in ("order", "boxes", "flips", "partners"):
         assert torch.equal(getattr(on.draws(3), name), getattr(off.draws(3), name))
     assert torch.equal(by_image(on, 3, 4, mix=False), by_image(off, 3, 4))
-
-
-def test_flips_are_off_where_a_mirrored_image_loses_its_class() -> None:
-    on, off = replay(), replay(flip=False)
-    flips = torch.cat([on.draws(epoch).flips for epoch in range(20)])
-    assert 70 < int(flips.sum()) < 130
-    for epoch in range(20):
-        assert not off.draws(epoch).flips.any()
-        assert torch.equal(on.draws(epoch).boxes, off.draws(epoch).boxes)
-
-
-def test_randaugment_on_and_off() -> None:
-    off, on = replay(mix="none"), replay(mix="none", randaugment={"ops": 2, "magnitude": 9})
-    assert off.draws(0).operations is None
-    assert on.draws(0).operations.op.shape == (N, 2)
-    assert torch.equal(on.draws(0).boxes, off.draws(0).boxes)
-    difference = (by_image(on, 0, 4) - by_image(off, 0, 4)).abs().amax((1, 2, 3))
-    assert (difference > 1e-3).sum() >= 5
-    identity = replay(mix="none", randaugment={"ops": 1, "magnitude": 0})
-    kept = 0
-    for epoch in range(6):
-        same = identity.draws(epoch).operations.op[:, 0] == randaugment.OPS.index("Identity")
-        assert torch.equal(by_image(identity, epoch, 4)[same], by_image(off, epoch, 4)[same])
-        kept += int(same.sum())
-    assert 0 < kept < 6 * N
 
 
 def test_seeds_give_other_augmentations() -> None:

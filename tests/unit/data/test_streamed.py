@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.rows import source_config
 
 from edc.data import pictures
 from edc.data.crops import draw_crops
@@ -20,6 +22,7 @@ from edc.data.sets import ImageSet, StreamedSet, load_split
 from edc.errors import EdcError
 
 NAMES = ("ant", "bee", "cat")
+config = partial(source_config, "folder", val_fraction=0.0, streamed=True)
 
 
 def paint(path: Path, seed: int, width: int, height: int) -> None:
@@ -36,15 +39,6 @@ def root(tmp_path: Path) -> Path:
             for i in range(n):
                 paint(tmp_path / "set" / part / name / f"{i}.png", 100 * c + i, 12 + i, 18 - i)
     return tmp_path / "set"
-
-
-def config(root: Path, **changes: Any) -> SimpleNamespace:
-    values = {
-        "name": "pets", "kind": "folder", "root": str(root), "image_size": 8, "channels": 3, "classes": 3,
-        "val_fraction": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
-        "class_names": None, "streamed": True, "resize": None, "image_column": "img", "label_column": "label",
-    }  # fmt: skip
-    return SimpleNamespace(**values | changes)
 
 
 def both(given: SimpleNamespace, split: Any = "train") -> tuple[StreamedSet, ImageSet]:
@@ -74,12 +68,12 @@ def test_streamed_images_are_those_held_in_memory(root: Path, changes: dict[str,
 
 @pytest.mark.parametrize("kind", ["digits", "parquet"])
 def test_other_kinds_stream_as_well(kind: str, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"kind": kind, "image_size": 9, "train_per_class": 5}
+    changes: dict[str, Any] = {"image_size": 9, "train_per_class": 5, "val_fraction": 0.0, "streamed": True}
     if kind == "digits":
         changes |= {"classes": 10, "channels": 1}
     else:
         write_parquet(tmp_path)
-    streamed, resident = both(config(tmp_path, **changes))
+    streamed, resident = both(source_config(kind, tmp_path, **changes))
     order = torch.randperm(len(resident), generator=torch.Generator().manual_seed(0))
     assert torch.equal(streamed.read(order), resident.images[order])
     crops = draw_crops(np.random.default_rng(0), len(order), (0.2, 0.8))

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.rows import refusal, source_config
 
 from edc.data.sets import load_split
-from edc.errors import EdcError
 
+config = partial(source_config, "tiny_imagenet", classes=4, val_fraction=0.0)
 WNIDS = ("n03", "n01", "n04", "n02")
-VAL = [
-    ("val_0.JPEG", "n04"),
-    ("val_1.JPEG", "n01"),
-    ("val_2.JPEG", "n02"),
-    ("val_3.JPEG", "n01"),
-    ("val_4.JPEG", "n03"),
-]
+VAL = [(f"val_{i}.JPEG", wnid) for i, wnid in enumerate(("n04", "n01", "n02", "n01", "n03"))]
 
 
 def grey(path: Path, value: int) -> None:
@@ -44,22 +38,6 @@ def root(tmp_path: Path) -> Path:
     (root / "wnids.txt").write_text("\n".join(WNIDS) + "\n")
     (root / "test" / "images").mkdir(parents=True)
     return root
-
-
-def config(root: Path, **changes: Any) -> SimpleNamespace:
-    values = {
-        "name": "tiny", "kind": "tiny_imagenet", "root": str(root), "image_size": 8, "channels": 3, "classes": 4,
-        "val_fraction": 0.0, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
-        "class_names": None, "streamed": False, "resize": None,
-    }  # fmt: skip
-    return SimpleNamespace(**values | changes)
-
-
-def told(given: SimpleNamespace, split: Any = "train") -> str:
-    with pytest.raises(EdcError) as error:
-        load_split(given, split)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -91,18 +69,18 @@ def test_folders_that_disagree_with_the_list_of_classes_are_told(root: Path) -> 
     train, wnids = root / "train", root / "wnids.txt"
     (train / "n02").rename(train / "n05")
     line = f"{train}: class 1 is 'n03'; expected 'n02' as in {wnids}"
-    assert told(config(root)) == told(config(root), "test") == line
+    assert refusal(config(root)) == refusal(config(root), "test") == line
     shutil.rmtree(train / "n05")
-    assert told(config(root)) == line
+    assert refusal(config(root)) == line
     grey(train / "n02" / "images" / "a.JPEG", 80)
     grey(train / "n09" / "images" / "a.JPEG", 80)
-    assert told(config(root)) == f"{train}: class 4 is 'n09'; expected no more classes as in {wnids}"
+    assert refusal(config(root)) == f"{train}: class 4 is 'n09'; expected no more classes as in {wnids}"
     shutil.rmtree(train / "n09")
     wnids.write_text("n01\nn02\nn02\nn03\nn04\n")
-    assert told(config(root)) == f"{wnids}: class 'n02' occurs twice; expected every class once"
+    assert refusal(config(root)) == f"{wnids}: class 'n02' occurs twice; expected every class once"
     shutil.rmtree(train / "n03" / "images")
     wnids.write_text("\n".join(WNIDS))
-    assert told(config(root)) == f"{train}: class 'n03' has no image; expected at least 1"
+    assert refusal(config(root)) == f"{train}: class 'n03' has no image; expected at least 1"
 
 
 @pytest.mark.parametrize(
@@ -119,20 +97,20 @@ def test_annotations_that_do_not_fit_are_told(root: Path, changed: list[tuple[st
     path = root / "val" / "val_annotations.txt"
     path.write_text("".join(f"{name}\t{wnid}\t0\t0\t62\t62\n" if wnid else f"{name}\n" for name, wnid in changed))
     expected = line.format(path=path, images=root / "val" / "images")
-    assert told(config(root)) == told(config(root), "test") == expected
+    assert refusal(config(root)) == refusal(config(root), "test") == expected
 
 
 def test_another_layout_is_told(root: Path) -> None:
     layout = "expected the original layout of Tiny-ImageNet (for val/CLASS/* use kind folder)"
     path = root / "val" / "val_annotations.txt"
     path.unlink()
-    assert told(config(root)) == f"{path}: no such file; {layout}"
+    assert refusal(config(root)) == f"{path}: no such file; {layout}"
     (root / "wnids.txt").unlink()
-    assert told(config(root)) == f"{root / 'wnids.txt'}: no such file; {layout}"
+    assert refusal(config(root)) == f"{root / 'wnids.txt'}: no such file; {layout}"
 
 
 def test_missing_folders_are_told(root: Path) -> None:
     shutil.rmtree(root / "val" / "images")
-    assert told(config(root)) == f"{root / 'val' / 'images'}: cannot be listed (No such file or directory)"
+    assert refusal(config(root)) == f"{root / 'val' / 'images'}: cannot be listed (No such file or directory)"
     shutil.rmtree(root / "train")
-    assert told(config(root)) == f"{root / 'train'}: cannot be listed (No such file or directory)"
+    assert refusal(config(root)) == f"{root / 'train'}: cannot be listed (No such file or directory)"

@@ -6,14 +6,13 @@ the sums of their own files, by a subclass of the torchvision class.
 
 import hashlib
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.rows import refusal, source_config
 from torchvision import datasets
 
 from edc.data.sets import load_split
-from edc.errors import EdcError
 
 
 def dump(path, content) -> str:
@@ -35,18 +34,7 @@ def small(request, tmp_path, monkeypatch):
     meta = dict(kind.meta, md5=dump(folder / kind.meta["filename"], {kind.meta["key"]: ["a", "b", "c"]}))
     lists = {"train_list": [[n, sums[n]] for n in ("first", "second")], "test_list": [["test", sums["test"]]]}
     monkeypatch.setattr(datasets, request.param, type("Small", (kind,), lists | {"meta": meta}))
-    return SimpleNamespace(
-        name="cifar", kind="torchvision", source=request.param, root=str(tmp_path), image_size=32, channels=3,
-        classes=3, val_fraction=0.25, split_seed=0, train_per_class=None, test_per_class=None, unreadable_limit=0,
-        class_names=None, streamed=False, resize=None,
-    )  # fmt: skip
-
-
-def told(config, split="train") -> str:
-    with pytest.raises(EdcError) as error:
-        load_split(config, split)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return source_config("torchvision", tmp_path, name="cifar", source=request.param, image_size=32)
 
 
 def test_parts(small):
@@ -73,9 +61,9 @@ def test_damaged_files_are_refused_before_they_are_unpickled(small, tmp_path):
     place = tmp_path / getattr(datasets, small.source).base_folder
     (place / "second").write_bytes(pickle.dumps({"data": [], "labels": []}))
     expected = f"{place}: files missing or damaged; expected the official ones of {small.source}"
-    assert told(small) == told(small, "test") == expected
+    assert refusal(small) == refusal(small, "test") == expected
     (place / "second").unlink()
-    assert told(small) == expected
+    assert refusal(small) == expected
 
 
 def test_absent_data_and_unknown_sources_are_told(small, tmp_path):
@@ -83,8 +71,8 @@ def test_absent_data_and_unknown_sources_are_told(small, tmp_path):
     (tmp_path / "elsewhere" / "file").touch()
     small.root = str(tmp_path / "elsewhere")
     base = getattr(datasets, small.source).base_folder
-    assert told(small) == f"{small.root}: no folder {base!r}; expected the files of torchvision's {small.source}"
+    assert refusal(small) == f"{small.root}: no folder {base!r}; expected the files of torchvision's {small.source}"
     small.source = "CIFAR01"
-    assert told(small) == "dataset cifar: unknown torchvision source 'CIFAR01'; did you mean 'CIFAR10'?"
+    assert refusal(small) == "dataset cifar: unknown torchvision source 'CIFAR01'; did you mean 'CIFAR10'?"
     small.source = None
-    assert told(small).startswith("dataset cifar: unknown torchvision source 'None'; ")
+    assert refusal(small).startswith("dataset cifar: unknown torchvision source 'None'; ")

@@ -44,11 +44,6 @@ def test_unknown_name_is_one_short_line(name: str) -> None:
     assert len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize("name", ["resnet18", "torchvision:alexnet", "timm:resnet10t", "timm:resnet10t.c3_in1k"])
-def test_known_names(name: str) -> None:
-    nets.check_name(name)
-
-
 @pytest.mark.parametrize("network", ["convnet_w32", "shufflenet_v2_05", "timm:test_vit"])
 def test_seed_fixes_the_weights_and_leaves_the_global_generator(network: str) -> None:
     torch.manual_seed(3)

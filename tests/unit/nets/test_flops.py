@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -58,27 +56,12 @@ def test_sizes_are_those_of_the_real_network(network: str) -> None:
     assert all(p.is_meta for p in skeleton(network, 5, 32).parameters())
 
 
-def test_channels_and_classes_count() -> None:
-    grey, colour = arithmetic("resnet18", 10, 32, 1), arithmetic("resnet18", 10, 32, 3)
-    assert colour.macs - grey.macs == 2 * 9 * 64 * 32 * 32
-    assert arithmetic("resnet18", 100, 32).macs - colour.macs == 90 * 512
-
-
 def test_the_random_state_is_left_alone() -> None:
     arithmetic.cache_clear()
     skeleton.cache_clear()
     before = torch.get_rng_state()
     arithmetic("convnet_w32", 10, 32)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_no_arithmetic_is_done() -> None:
-    """100 GMAC would take seconds; the second time nothing is even counted."""
-    arithmetic.cache_clear()
-    started = time.process_time()
-    assert arithmetic("resnet18", 10, 512).macs > 100e9
-    assert time.process_time() - started < 2
-    assert arithmetic("resnet18", 10, 512) is arithmetic("resnet18", 10, 512)
 
 
 def test_refusals() -> None:

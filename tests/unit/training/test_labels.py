@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edc.config.choices import ENSEMBLE, implementation
 from edc.training.ensembles import norm_mean, plain_mean
 
 
@@ -40,7 +39,3 @@ def test_an_observer_that_says_nothing_does_no_harm() -> None:
     found[1] = 0
     torch.testing.assert_close(norm_mean(found), found[0] / 4)
     assert torch.equal(norm_mean(torch.zeros(2, 3, 4)), torch.zeros(3, 4))
-
-
-def test_registered() -> None:
-    assert {name: implementation(ENSEMBLE, name) for name in ENSEMBLE} == {"mean": plain_mean, "norm": norm_mean}

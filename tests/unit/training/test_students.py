@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.rows import dataset
+from support.rows import student_row as row
 from torch import Tensor
-from torch.func import functional_call
 
-from edc.config.rows import Dataset, EvaluateRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.replay import batches_of
@@ -36,33 +35,6 @@ def epoch_of(student: Student, epoch: int, batches: Sequence[Batch]) -> tuple[fl
     return student.end_epoch(), student.rate
 
 
-def dataset(size: int = 8) -> Dataset:
-    values = {"image_size": size, "classes": 3, "mean": [0.5] * 3, "std": [0.25] * 3}
-    return Dataset.model_validate({"name": "d", "family": "d", "kind": "digits", **values})
-
-
-def row(student: str = "convnet_w32", epochs: int = 4, **choices: Any) -> EvaluateRow:
-    return EvaluateRow.model_validate(
-        {
-            "dataset": "d",
-            "recipe": "r",
-            "ipc": 2,
-            "student": student,
-            "protocol": "p",
-            "regime": "soft",
-            "images": "i",
-            "labels": "l",
-            "seeds": [0, 1],
-            "epochs": epochs,
-            "batch": 4,
-            "optimiser": {"name": "adamw", "lr": 0.01, "weight_decay": 0.01},
-            "schedule": {"name": "smoothing", "zeta": 2.0},
-            "ema": 0.9,
-            **choices,
-        }
-    )
-
-
 def batches(epoch: int, size: int = 8, soft: bool = True) -> list[Batch]:
     draws = torch.Generator().manual_seed(epoch)
     found = []
@@ -82,7 +54,7 @@ def train(students: list[Student], epochs: range, size: int = 8) -> None:
 
 
 def feed(images: Tensor, labels: Tensor) -> Feed:
-    return Feed(ImageSet(images, labels, tuple("abc")), dataset(images.shape[-1]), NORMALISER, CPU)
+    return Feed(ImageSet(images, labels, tuple("abc")), dataset(image_size=images.shape[-1]), NORMALISER, CPU)
 
 
 def everything(student: Student) -> list[Tensor]:
@@ -111,13 +83,13 @@ def test_interrupted_training_ends_the_same(
     network: str, size: int, ema: float | None, precision: torch.dtype, tmp_path: Path
 ) -> None:
     settings = row(network, ema=ema)
-    whole = Student(1, settings, dataset(size), CPU, precision)
+    whole = Student(1, settings, dataset(image_size=size), CPU, precision)
     train([whole], range(3), size)
-    first = Student(1, settings, dataset(size), CPU, precision)
+    first = Student(1, settings, dataset(image_size=size), CPU, precision)
     train([first], range(1), size)
     torch.save(first.state(), tmp_path / "state.pt")
     torch.manual_seed(99)  # what else the process drew in between
-    second = Student(1, settings, dataset(size), CPU, precision)
+    second = Student(1, settings, dataset(image_size=size), CPU, precision)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
     train([second], range(1, 3), size)
     assert_same(second, whole)
@@ -149,63 +121,28 @@ def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypat
 def test_adaptive_schedule_survives_an_interruption(tmp_path: Path) -> None:
     """The rate hangs on the losses before it."""
     settings = row(schedule={"name": "alrs"}, optimiser={"name": "sgd", "lr": 1e-6, "weight_decay": 0.0})
-    fixed = batches(0)
-
-    def go_on(student: Student, epochs: range) -> None:
-        for epoch in epochs:
-            loss, rate = epoch_of(student, epoch, fixed)
-            student.history.append([epoch, rate, loss, None])
-
-    whole = Student(0, settings, dataset(), CPU)
-    go_on(whole, range(4))
+    whole, second = (Student(0, settings, dataset(), CPU) for _ in range(2))
+    for epoch in range(4):
+        loss, rate = epoch_of(whole, epoch, batches(0))
+        whole.history.append([epoch, rate, loss, None])
+        if epoch == 2:
+            torch.save(whole.state(), tmp_path / "state.pt")
     assert [h[1] for h in whole.history] == pytest.approx([1e-6, 1e-6, 0.9975e-6, 0.9975**2 * 1e-6])
-    first = Student(0, settings, dataset(), CPU)
-    go_on(first, range(3))
-    torch.save(first.state(), tmp_path / "state.pt")
-    second = Student(0, settings, dataset(), CPU)
     second.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
-    go_on(second, range(3, 4))
+    loss, rate = epoch_of(second, 3, batches(0))
+    second.history.append([3, rate, loss, None])
     assert_same(second, whole)
 
 
 @pytest.mark.parametrize(("network", "size"), NETWORKS)
 def test_seeds_do_not_know_of_each_other(network: str, size: int) -> None:
     settings = row(network)
-    zero, one = (Student(seed, settings, dataset(size), CPU) for seed in (0, 1))
-    alone = Student(1, settings, dataset(size), CPU)
+    zero, one = (Student(seed, settings, dataset(image_size=size), CPU) for seed in (0, 1))
+    alone = Student(1, settings, dataset(image_size=size), CPU)
     train([zero, one], range(2), size)
     train([alone], range(2), size)
     assert_same(one, alone)
     assert any(not torch.equal(a, b) for a, b in zip(everything(one), everything(zero), strict=True))
-
-
-@pytest.mark.parametrize("network", ["convnet_w32", "wrn_16_2"])
-def test_averaged_weights_are_judged_with_live_statistics(network: str) -> None:
-    student = Student(0, row(network, ema=0.5), dataset(), CPU)
-    train([student], range(2))
-    images = torch.randint(0, 256, (40, 3, 8, 8), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
-    x = NORMALISER.encode(images)
-    names = [name for name, _ in student.model.named_parameters()]
-    averaged = dict(zip(names, [shadow.clone() for shadow in student.average.shadow], strict=True))
-    buffers = {name: buffer.clone() for name, buffer in student.model.named_buffers()}
-    live = {name: parameter.detach().clone() for name, parameter in student.model.named_parameters()}
-    student.model.eval()
-    with torch.no_grad():
-        answers = functional_call(student.model, {**averaged, **buffers}, (x,)).argmax(1)
-    assert student.test(feed(images, answers)) == 100.0
-    assert student.test(feed(images, (answers + 1) % 3)) == 0.0
-    for name, parameter in student.model.named_parameters():
-        assert torch.equal(parameter, live[name])
-        assert not torch.equal(parameter, averaged[name])
-
-
-def test_without_average_the_live_weights_are_judged() -> None:
-    student = Student(0, row(ema=None), dataset(), CPU)
-    train([student], range(1))
-    images = torch.randint(0, 256, (20, 3, 8, 8), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
-    with torch.no_grad():
-        answers = student.model.eval()(NORMALISER.encode(images)).argmax(1)
-    assert student.test(feed(images, answers)) == 100.0
 
 
 def test_rate_follows_the_schedule() -> None:
@@ -241,16 +178,9 @@ def test_average_follows_every_step() -> None:
         torch.testing.assert_close(kept, shadow, rtol=1e-5, atol=1e-7)
 
 
-def test_students_learn() -> None:
-    student = Student(0, row(), dataset(), CPU)
-    fixed = batches(0)
-    losses = [epoch_of(student, 0, fixed)[0] for _ in range(30)]
-    assert losses[-1] < 0.5 * losses[0]
-
-
 def test_a_last_image_left_alone_joins_the_batch_before() -> None:
     """Three images in batches of two leave one, which batch norm on a 1 x 1 map has nothing to compare with."""
-    student = Student(0, row("resnet18"), dataset(8), CPU)
+    student = Student(0, row("resnet18"), dataset(), CPU)
     x, targets, labels = batches(0)[0]
     cut = batches_of(torch.arange(3), 2)
     assert [part.tolist() for part in cut] == [[0, 1, 2]]

@@ -7,20 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.rows import relabel_row as row
 from torch import Tensor, nn
 
-from edc.config.rows import RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay
 from edc.nets import build
 from edc.training.teachers import joint_label, label_epochs, teacher_logits
 
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
-
-
-def row(**choices: Any) -> RelabelRow:
-    values = {"dataset": "d", "images": "i", "observers": ["o"], "flip": True, "epochs": 5, "batch": 4}
-    return RelabelRow.model_validate({**values, **choices})
 
 
 def observers(count: int = 2) -> list[nn.Module]:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.rows import dataset, student_row
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from edc.condense.layer_statistics import StatisticsCollector
-from edc.config.rows import Dataset, EvaluateRow
+from edc.config.rows import EvaluateRow
 from edc.nets import build
 from edc.pipeline.devices import same_every_time
 from edc.training.cuda_graphs import RecordedFunction
@@ -19,27 +20,9 @@ from edc.training.students import Student
 from edc.training.trainer_group import TrainerGroup, draws_random_numbers
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-DATASET = Dataset.model_validate(
-    {
-        "name": "d",
-        "family": "d",
-        "kind": "digits",
-        "image_size": 16,
-        "channels": 3,
-        "classes": 3,
-        "mean": [0.5] * 3,
-        "std": [0.25] * 3,
-    }
-)
 ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}
+DATASET = dataset(image_size=16)
 SGD = {"name": "sgd", "lr": 0.001, "momentum": 0.9, "weight_decay": 0.001}
-
-
-def row(student: str, **choices: Any) -> EvaluateRow:
-    values: dict[str, Any] = {"dataset": "d", "recipe": "r", "ipc": 2, "student": student, "protocol": "p"}
-    values |= {"regime": "soft", "images": "i", "labels": "l", "seeds": [0, 1], "epochs": 3, "batch": 4}
-    values |= {"optimiser": ADAMW, "schedule": {"name": "smoothing", "zeta": 2.0}, "ema": 0.9}
-    return EvaluateRow.model_validate(values | choices)
 
 
 def batches(device: torch.device, soft: bool) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
@@ -54,19 +37,19 @@ def batches(device: torch.device, soft: bool) -> Iterator[tuple[Tensor, Tensor |
 def trained(settings: EvaluateRow, device: torch.device, together: bool, stop: int | None = None) -> list[Student]:
     """Two students after three epochs; with ``stop`` taken up from a checkpoint after so many."""
     students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
-    cohort = TrainerGroup(students)
+    group = TrainerGroup(students)
     for epoch in range(settings.epochs):
         if epoch == stop:
             states = [student.state() for student in students]
             students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
             for student, state in zip(students, states, strict=True):
                 student.load_state(state)
-            cohort = TrainerGroup(students)
+            group = TrainerGroup(students)
         for student in students:
             student.begin_epoch(epoch)
         for batch in batches(device, settings.regime == "soft"):
             if together:
-                cohort.step(*batch)
+                group.step(*batch)
             else:
                 for student in students:
                     student.step(*batch)
@@ -84,7 +67,7 @@ def same(one: list[Student], other: list[Student], tolerance: float = 0.0) -> No
 
 
 def test_on_the_cpu_a_cohort_steps_one_after_the_other() -> None:
-    settings = row("convnet_w32")
+    settings = student_row("convnet_w32", epochs=3)
     cpu = torch.device("cpu")
     same(trained(settings, cpu, together=True), trained(settings, cpu, together=False))
 
@@ -96,7 +79,7 @@ def test_on_the_cpu_a_cohort_steps_one_after_the_other() -> None:
 def test_a_recorded_step_is_the_step(network: str, regime: str, optimiser: dict[str, Any]) -> None:
     same_every_time()
     gpu = torch.device("cuda")
-    settings = row(network, regime=regime, optimiser=optimiser, ema=0.9 if regime == "soft" else None)
+    settings = student_row(network, epochs=3, regime=regime, optimiser=optimiser, ema=0.9 if regime == "soft" else None)
     # Its algorithms may round differently, and Adam divides by small numbers: wrong steps are off by far more.
     same(trained(settings, gpu, together=True), trained(settings, gpu, together=False), 5e-3)
 
@@ -106,7 +89,10 @@ def test_a_recorded_step_is_the_step(network: str, regime: str, optimiser: dict[
 def test_recorded_steps_repeat_to_the_last_bit(stop: int | None) -> None:
     same_every_time()
     gpu = torch.device("cuda")
-    same(trained(row("resnet18"), gpu, True), trained(row("resnet18"), gpu, True, stop))
+    same(
+        trained(student_row("resnet18", epochs=3), gpu, True),
+        trained(student_row("resnet18", epochs=3), gpu, True, stop),
+    )
 
 
 @GPU

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from support.rows import dataset
 from torch import Tensor, nn
 
 from edc.config.choices import Loss, Optimiser
-from edc.config.rows import Dataset
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.sets import ImageSet
@@ -163,11 +163,9 @@ def test_accuracy_in_percent_whatever_the_batch(batch: int, monkeypatch: pytest.
     model = build("convnet_w32", classes=3, image_size=8, channels=1, seed=0).train()
     labels = torch.stack([model.eval()(normaliser.encode(image[None]))[0].argmax() for image in images])
     model.train()
-    shape = {"image_size": 8, "channels": 1, "classes": 3, "mean": [0.5], "std": [0.25]}
-    dataset = Dataset.model_validate({"name": "d", "family": "d", "kind": "digits", **shape})
 
     def percent(truth: torch.Tensor) -> float:
-        return accuracy(model, Feed(ImageSet(images, truth, tuple("abc")), dataset, normaliser, "cpu"))
+        return accuracy(model, Feed(ImageSet(images, truth, tuple("abc")), dataset(channels=1), normaliser, "cpu"))
 
     assert percent(labels) == 100.0
     assert not model.training

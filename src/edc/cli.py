@@ -22,9 +22,6 @@ app = typer.Typer(
     help="Dataset condensation: make small image sets with soft labels, split them, compare methods.",
 )
 
-RATE, DEVICE = 40.0, "one H100-class GPU (TF32)"
-"""What a study's cost is reckoned with."""
-
 Keys = Annotated[
     list[str] | None,
     typer.Option("--run", help="Only this run, a row of the stage in params.yaml; may be repeated.", metavar="KEY"),
@@ -61,59 +58,70 @@ def tables() -> None:
 
 @app.command()
 def plan(
-    study: Annotated[str | None, typer.Argument(help="a study below workflow/studies; none: list them")] = None,
+    studies: Annotated[
+        list[str] | None, typer.Argument(help="Studies below workflow/studies; none: list them.", metavar="STUDY")
+    ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="where the study's dataset lies on this machine; remembered in .edc/"),
+        typer.Option("--data", help="Folder of the studies' dataset on this machine; remembered in .edc/."),
     ] = None,
-    cost: Annotated[bool, typer.Option("--cost", help="only say what the study takes; write nothing")] = False,
-    rate: Annotated[
-        float | None, typer.Option("--rate", help=f"with --cost: TFLOP/s the device reaches [default: {RATE:g}]")
-    ] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Print what the studies take; write nothing.")] = False,
+    rate: Annotated[float, typer.Option("--rate", help="With --cost: TFLOP/s the device reaches.")] = 40.0,
     device_name: Annotated[
-        str | None, typer.Option("--device-name", help=f"with --cost: that device's name [default: {DEVICE}]")
-    ] = None,
+        str, typer.Option("--device-name", help="With --cost: name of that device.")
+    ] = "one H100-class GPU (TF32)",
 ) -> None:
-    """Spell a study out in params.yaml, or list the studies."""
-    from edc.config.files import names
-    from edc.config.plan import list_studies, make_plan, write_plan
+    """Spell studies out in params.yaml, side by side; without a study, list them."""
+    from edc.config.files import names, read
+    from edc.config.plan import make_plan, write_plan
 
-    if study is None and (cost or data is not None):
-        raise EdcError(f"{'--cost' if cost else '--data'}: expected a study")
-    if not cost and (rate is not None or device_name is not None):
-        raise EdcError(f"{'--rate' if rate is not None else '--device-name'}: expected with --cost")
     if not names("studies"):
         raise EdcError("workflow/studies: no studies here; run edc in the root of a checkout")
-    if study is None:
-        for name, file, made in list_studies():
-            if isinstance(file, EdcError) or made is None:
-                typer.echo(f"{name:20} {file}")
-                continue
-            runs = sum(len(getattr(made, stage)) for stage in STAGES if stage != "tables")
-            recipes = ", ".join(dict.fromkeys(row.recipe for row in made.evaluate.values()))
-            typer.echo(f"{name:20} {', '.join(made.datasets)}: {recipes}; {runs} runs. {file.description}")
+    if not studies and (cost or data is not None):
+        raise EdcError(f"{'--cost' if cost else '--data'}: expected a study")
+    if not studies:
+        for name in names("studies"):
+            try:
+                typer.echo(f"{name:27} {read('studies', name).description}")
+            except EdcError as error:
+                typer.echo(f"{name:27} {error}")
         return
-    made = make_plan(study)
-    if data is not None and not data.is_dir():
-        raise EdcError(f"--data {data}: no such folder")
+    made = make_plan(*studies)
     if data is not None:
         from edc.data.roots import remember_root
 
-        outside = [d for d in made.datasets.values() if d.kind != "digits"]
-        if len({d.family for d in outside}) != 1:
-            raise EdcError(f"--data {data}: study {study!r} has {len(outside)} datasets from outside, expected one")
-        remember_root(outside[0].family, data)
+        families = {dataset.family for dataset in made.datasets.values() if dataset.kind != "digits"}
+        if not data.is_dir():
+            raise EdcError(f"--data {data}: no such folder")
+        if len(families) != 1:
+            raise EdcError(
+                f"--data {data}: expected one dataset from outside in {' '.join(studies)}, found {len(families)}"
+            )
+        remember_root(families.pop(), data)
     if cost:
-        from edc.config.cost import report
+        from edc.bench.cost import report
 
-        typer.echo(report(made, RATE if rate is None else rate, device_name or DEVICE))
+        typer.echo(report(made, rate, device_name))
         return
-    if kept := write_plan(made):
-        typer.echo(f"the params.yaml that stood here is kept as {kept}")
-    for stage in STAGES:
-        if stage != "tables":
-            typer.echo(f"{stage:12} {len(getattr(made, stage)):4} runs")
-    typer.echo("wrote params.yaml; next: `dvc repro`, or `snakemake --cores all --resources gpu=4`")
+    if previous := write_plan(made):
+        typer.echo(f"the params.yaml that stood here is now {previous}")
+    runs = {stage: len(getattr(made, stage)) for stage in STAGES if stage != "tables"}
+    typer.echo(f"wrote params.yaml: {', '.join(f'{count} {stage}' for stage, count in runs.items() if count)}")
+    typer.echo("next: `dvc repro`, or `snakemake --cores all --resources gpu=4`, or `edc run`")
+
+
+@app.command()
+def explain(
+    run: Annotated[str, typer.Argument(help="A run of params.yaml: STAGE/KEY, or KEY where one stage has it.")],
+    key: Annotated[str, typer.Argument(help="One value or section, as in optimiser.lr; none: all.")] = "",
+) -> None:
+    """Print where each value of a run comes from: file, line and layer."""
+    from edc.config.explain import explain
+
+    sources = explain(run, key)
+    widths = [min(40, max(len(source[i]) for source in sources)) for i in (0, 1)]
+    for name, value, where in sources:
+        typer.echo(f"{name:{widths[0]}}  {value:{widths[1]}}  {where}")
 
 
 @app.command("run")
@@ -132,14 +140,14 @@ def run_plan(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="of the dataset and its study: lower-case letters, digits, underscores")],
+    name: Annotated[str, typer.Argument(help="Of the dataset and its study: lower-case letters, digits, underscores.")],
     data: Annotated[
-        Path, typer.Option("--data", help="an image folder (train/CLASS/*, test/CLASS/*) or parquet files")
+        Path, typer.Option("--data", help="An image folder (train/CLASS/*, test/CLASS/*) or parquet files.")
     ],
-    image_size: Annotated[int, typer.Option(help="side in pixels", min=8, max=1024)] = 32,
+    image_size: Annotated[int, typer.Option(help="Side in pixels.", min=8, max=1024)] = 32,
 ) -> None:
     """Write the dataset file and a first study for images of your own."""
-    from edc.config.new import new_dataset
+    from edc.data.new import new_dataset
 
     for path in new_dataset(name, data, image_size):
         typer.echo(f"wrote {path}")
@@ -198,7 +206,7 @@ def report(
 
 @app.command()
 def schema(
-    check: Annotated[bool, typer.Option(help="only say whether the files are up to date")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check that the files are up to date.")] = False,
 ) -> None:
     """Write the JSON schemas of params.yaml and of the files below workflow/ to workflow/schema/."""
     from edc.config.schema import write_schemas

@@ -1,9 +1,12 @@
-"""Mistakes a user can mend: told in one line, exit code 2."""
+"""Mistakes a user can correct: described in one line, exit code 2."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+LISTED = 8
+"""Names an error lists at most."""
 
 
 class EdcError(Exception):
@@ -11,17 +14,21 @@ class EdcError(Exception):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> EdcError:
-    """An error for a name that is not in a list, offering the nearest known one.
+    """An error for a name that is not in a list, with the one that was probably meant, or those there are.
 
     Args:
         kind: what is named ("recipe", "network", "key", ...).
-        name: the name given.
+        name: the unknown name.
         known: the names that would have been right.
         where: file or section the name stands in.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1, cutoff=0.4)
-    hint = (
-        f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(names)}" if names else "there is none"
-    )
+    near = get_close_matches(name, names, n=1)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif len(names) > LISTED:
+        listed = sorted(get_close_matches(name, names, n=LISTED, cutoff=0.0))
+        hint = f"expected one of: {', '.join(listed)} and {len(names) - LISTED} others"
+    else:
+        hint = f"expected one of: {', '.join(names)}" if names else "there is none"
     return EdcError(f"{where}: unknown {kind} {name!r}; {hint}" if where else f"unknown {kind} {name!r}; {hint}")

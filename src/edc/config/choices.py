@@ -21,7 +21,7 @@ INITIALISE: dict[str, str] = {
     "kmeans": "edc.condense.coreset:kmeans",
     "imported": "edc.exchange.imported:imported",
 }
-"""Where pixels start: function of :class:`edc.condense.initialise.Start`."""
+"""Where pixels start: function of :class:`edc.condense.initialise.InitialisationInputs`."""
 
 SCORED = ("composites", "herding", "kmeans")
 """Those of them that ask observers, for scores of crops or for features."""

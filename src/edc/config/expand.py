@@ -9,287 +9,39 @@ from typing import Any
 
 from edc import STAGES
 from edc.config.choices import SCORED, LabelChoices, StudentChoices, SynthesisChoices
-from edc.errors import EdcError, unknown_name
-from edc.config.layers import layers, own_protocol, resolve
+from edc.config.files import Application, DatasetFile, Grid, ProtocolFile, StudyFile, read
+from edc.config.layers import Place, own_protocol, places, resolve, strongest
+from edc.config.partial import Values, merge
 from edc.config.references import check_references
-from edc.nets import check_name
-from edc.config.rows import Dataset, Plan, StudyRuns, twice_chance
-from edc.config.files import (
-    Application,
-    DatasetFile,
-    Grid,
-    ProtocolFile,
-    RecipeFile,
-    Role,
-    StudyFile,
-    Values,
-    merge,
-    read,
-)
+from edc.config.rows import Dataset, Plan, StudyRuns, free_key, twice_chance
 from edc.config.validation import Model, validate
+from edc.errors import EdcError, unknown_name
+from edc.nets import check_name
 
 APPLICATIONS = ("continual", "slimming", "analysis")
-"""Stages whose rows a study asks for in sections of their own."""
+"""Stages whose rows a study lists in sections of their own."""
 CROSSED = tuple(Application.model_fields)
 """What such a section crosses; its other values go into every row as they are."""
 
 
-class Builder:
-    """Collects the rows of one study; rows with the same values are one row."""
+@dataclass(frozen=True)
+class Origin:
+    """Where values of a row were written.
 
-    def __init__(self, name: str, study: StudyFile) -> None:
-        self.name, self.study = name, study
-        self.rows: dict[str, dict[str, dict[str, Any]]] = {stage: {} for stage in STAGES if stage != "tables"}
-        self.datasets: dict[str, Dataset] = {}
-        self.files: dict[str, DatasetFile] = {}
-        self.shared: dict[str, dict[str, str]] = {stage: {} for stage in self.rows}
+    Attributes:
+        kind, name: the file.
+        places: of its sections, weakest first.
+        study: whose overrides and variants are laid on top.
+        variant: which variant; "" for none.
+        gives: the one value that stands at the places; "" where they are sections of values.
+    """
 
-    def add(self, stage: str, key: str, row: dict[str, Any], ignore: tuple[str, ...] = ()) -> str:
-        """Put a row under its key, or find the one with the same values, whatever its key.
-
-        Args:
-            stage: which section.
-            key: wanted; where other values stand under it, a number is put behind.
-            row: the values.
-            ignore: names that don't count when rows are compared.
-        """
-        row["precision"] = self.study.machine.precision
-        identity = repr(sorted((name, value) for name, value in row.items() if name not in ignore))
-        if found := self.shared[stage].get(identity):
-            return found
-        key = _key(key)
-        rows, candidate, count = self.rows[stage], key, 1
-        while candidate in rows:
-            count += 1
-            candidate = f"{key}-{count}"
-        rows[candidate] = row
-        self.shared[stage][identity] = candidate
-        return candidate
-
-    def dataset(self, name: str) -> DatasetFile:
-        if name in self.files:
-            return self.files[name]
-        file: DatasetFile = read("datasets", name, self.study.overrides.get("datasets", {}).get(name), self.where)
-        values = {"name": name, "family": name} | file.data
-        self.datasets[name] = validate(Dataset, values, f"workflow/datasets/{name}.yaml: data")
-        for network in file.networks:
-            try:  # it need not be among the observers, which an inheriting file may have cut down
-                check_name(network)
-            except EdcError as error:
-                raise EdcError(f"workflow/datasets/{name}.yaml: networks: {error}") from None
-        self.files[name] = file
-        return file
-
-    @property
-    def where(self) -> str:
-        return f"workflow/studies/{self.name}.yaml"
-
-    def pretrain(self, name: str, network: str) -> str:
-        file = self.files[name]
-        values = merge(_dump(file.pretrain), file.networks.get(network, {}))
-        checked = validate(type(file.pretrain), values, f"workflow/datasets/{name}.yaml: networks.{network}")
-        return self.add("pretrain", f"{name}-{network}", {"dataset": name, "network": network} | _dump(checked))
-
-    def observers(self, name: str, file: RecipeFile | ProtocolFile, path: str, role: Role, ipc: int) -> list[str]:
-        """Rows of the observers a recipe or protocol asks; default all of the dataset's, and for scores the first."""
-        data = self.files[name]
-        wanted: list[str] | str | None = {str(r): networks for r, networks in file.observers.items()}.get(role)
-        for _, layer in layers(file, self.datasets[name].family, ipc):
-            wanted = layer.observers.get(role, wanted)
-        if wanted is None:
-            wanted = "first" if role == "score" else "all"
-        if isinstance(wanted, str):
-            wanted = data.observers[:1] if wanted == "first" else data.observers
-        for network in wanted:
-            if network not in data.observers:
-                known = ", ".join(data.observers)
-                raise EdcError(f"{path}: observers.{role}: {network!r} is no observer of {name} ({known})")
-        return [self.pretrain(name, network) for network in wanted]
-
-    def build(self) -> Plan:
-        study = self.study
-        self.check()
-        for grid in study.parts():
-            for name, recipe, ipc, variant in itertools.product(*_crossed(grid)):
-                self.dataset(name)
-                self.recipe(name, recipe, ipc, variant, grid)
-        self.applications()
-        self.group_statistics()
-        values = {
-            "studies": {self.name: {stage: list(self.rows[stage]) for stage in StudyRuns.model_fields}},
-            "machine": study.machine.model_dump(mode="json", exclude={"precision"}),
-            "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
-            **self.rows,
-        }
-        plan: Plan = validate(Plan, values, self.where)
-        check_references(plan, self.where)
-        return plan
-
-    def check(self) -> None:
-        """An override or a variant that nothing uses is a misspelling."""
-        study, grids = self.study, self.study.parts()
-        applied = [part for stage in APPLICATIONS for part in getattr(study, stage)]
-        used: dict[str, list[str]] = {
-            kind: list(dict.fromkeys(n for grid in grids + applied for n in getattr(grid, kind, None) or []))
-            for kind in ("datasets", "recipes", "protocols", "variants")
-        }
-        for kind in ("datasets", "recipes", "protocols"):
-            for name in used[kind]:
-                if name != "default":
-                    read(kind, name, None, self.where)
-        used["protocols"] += [read("recipes", recipe, None, self.where).protocol for recipe in used["recipes"]]
-        for kind, entries in study.overrides.items():
-            for name in entries:
-                if name not in used[kind]:
-                    raise unknown_name(kind.removesuffix("s"), name, used[kind], f"{self.where}: overrides.{kind}")
-        for name in used["variants"]:
-            if name and name not in study.variants:
-                raise unknown_name("variant", name, study.variants, f"{self.where}: grids")
-
-    def recipe(self, name: str, recipe_name: str, ipc: int, variant: str, grid: Grid) -> None:
-        dataset, study = self.datasets[name], self.study
-        path = f"workflow/recipes/{recipe_name}.yaml"
-        recipe: RecipeFile = read(
-            "recipes", recipe_name, study.overrides.get("recipes", {}).get(recipe_name), self.where
-        )
-        images, cell = None, Cell(name, recipe_name, ipc, variant)
-        if not recipe.real:
-            images = self.images(cell, recipe, path)
-        elif ipc != max(grid.ipc or [ipc]):
-            return  # the whole training set is the same whatever the number of images per class
-        own = own_protocol(recipe, dataset.family, ipc)
-        wanted = [own] if recipe.real else [own if p == "default" else p for p in grid.protocols or []]
-        for protocol_name in dict.fromkeys(wanted):
-            self.protocol(cell, images, protocol_name, grid)
-
-    def over(self, cell: Cell, kind: str) -> list[tuple[str, Any]]:
-        """What the study's variant lays over a recipe or a protocol."""
-        if not cell.variant:
-            return []
-        return [(f"variant {cell.variant!r} of {self.where}", getattr(self.study.variants[cell.variant], kind))]
-
-    def images(self, cell: Cell, recipe: RecipeFile, path: str) -> str:
-        dataset = self.datasets[cell.dataset]
-        over = [(where, values.get("synthesize", {})) for where, values in self.over(cell, "recipe")]
-        choices = resolve(recipe, "synthesize", dataset.family, cell.ipc, SynthesisChoices, path, over)
-        own = self.study.variants[cell.variant].seed if cell.variant else None
-        seed = self.study.seed if own is None else own
-        row: dict[str, Any] = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc, "seed": seed}
-        row |= {"statistics": None, "observers": [], "scorers": []}
-        if choices.optimise.iterations:
-            row["observers"] = self.observers(cell.dataset, recipe, path, "match", cell.ipc)
-            if choices.match.method in ("layers", "category"):
-                row["statistics"] = self.statistics(cell.dataset)
-        if choices.initialise.method in SCORED:
-            row["scorers"] = self.observers(cell.dataset, recipe, path, "score", cell.ipc)
-        row |= _dump(choices)
-        row["augment"]["flip"] = row["augment"]["flip"] and dataset.flip
-        return self.add("synthesize", f"{cell.dataset}-{cell.recipe}-ipc{cell.ipc}{cell.suffix}", row, ("recipe",))
-
-    def statistics(self, name: str) -> str:
-        choices = self.files[name].statistics
-        key = f"{name}-p{choices.patch}"
-        self.rows["statistics"].setdefault(
-            key, {"dataset": name, "observers": [], "precision": self.study.machine.precision} | _dump(choices)
-        )
-        return key
-
-    def group_statistics(self) -> None:
-        """One pass over a dataset serves every observer that any recipe matches, in the order of the dataset's.
-
-        Where a study matches some of them only, the pass bears their names: the same key means the same run anywhere.
-        """
-        pretrain, synthesize = self.rows["pretrain"], self.rows["synthesize"].values()
-        for key, row in list(self.rows["statistics"].items()):
-            matched = {
-                observer for images in synthesize if images["statistics"] == key for observer in images["observers"]
-            }
-            order: list[str] = read("datasets", row["dataset"], None, self.where).observers
-            # A study may name observers of its own; they come last.
-            place = {network: i for i, network in enumerate(order)}
-            row["observers"] = sorted(matched, key=lambda o: (place.get(pretrain[o]["network"], len(order)), o))
-            networks = [pretrain[observer]["network"] for observer in row["observers"]]
-            if networks != order:
-                name = _key("-".join([key, *networks]))
-                self.rows["statistics"][name] = self.rows["statistics"].pop(key)
-                for images in synthesize:
-                    if images["statistics"] == key:
-                        images["statistics"] = name
-
-    def protocol(self, cell: Cell, images: str | None, protocol: str, grid: Grid) -> None:
-        overridden = self.study.overrides
-        recipes, protocols = overridden.get("recipes", {}), overridden.get("protocols", {})
-        changed = _changes(recipes.get(cell.recipe, {})) or _changes(protocols.get(protocol, {}))
-        split = self.study.split
-        suffix = cell.suffix if split == "test" else f"{cell.suffix}-{split}"
-        for network in grid.students or []:
-            row = self.student(cell, images, protocol, network, grid.seeds or [])
-            row |= {"variant": cell.variant, "changed": changed, "split": split}
-            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{suffix}", row)
-
-    def student(self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]) -> dict[str, Any]:
-        """The values of a student in training, its labels among the rows: see ``StudentRow``."""
-        dataset, path = self.datasets[cell.dataset], f"workflow/protocols/{protocol}.yaml"
-        overrides = self.study.overrides.get("protocols", {}).get(protocol)
-        file: ProtocolFile = read("protocols", protocol, overrides, self.where)
-        changes = self.over(cell, "protocol")
-        over = [(f"students.{network}", file.students[network])] if network in file.students else []
-        over += [(where, values.get("student", {})) for where, values in changes]
-        student: StudentChoices = resolve(file, "student", dataset.family, cell.ipc, StudentChoices, path, over)
-        batch, labels = student.batch, None
-        if images is not None:
-            batch = min(student.batch, dataset.classes * cell.ipc)
-            over = [(where, values.get("relabel", {})) for where, values in changes]
-            label: LabelChoices = resolve(file, "relabel", dataset.family, cell.ipc, LabelChoices, path, over)
-            labels = self.labels(cell, images, protocol, file, label, student.epochs, batch)
-        return {
-            "dataset": cell.dataset,
-            "recipe": cell.recipe,
-            "ipc": cell.ipc if images is not None else 0,
-            "student": network,
-            "protocol": protocol,
-            "regime": file.regime,
-            "images": images,
-            "labels": labels,
-            "seeds": list(seeds),
-            **_dump(student),
-            "batch": batch,
-        }
-
-    def labels(
-        self, cell: Cell, images: str, protocol: str, file: ProtocolFile, label: LabelChoices, epochs: int, batch: int
-    ) -> str:
-        dataset, path = self.datasets[cell.dataset], f"workflow/protocols/{protocol}.yaml"
-        row = {
-            "dataset": cell.dataset,
-            "images": images,
-            "observers": self.observers(cell.dataset, file, path, "label", cell.ipc),
-            "epochs": epochs,
-            "batch": batch,
-            "flip": dataset.flip,
-            **_dump(label),
-        }
-        if label.min_accuracy is None:
-            row["min_accuracy"] = twice_chance(dataset.classes)
-        return self.add("relabel", f"{images}-{protocol}", row)
-
-    def applications(self) -> None:
-        """Rows of continual learning, of slimming and of the analyses."""
-        for stage in APPLICATIONS:
-            for part in getattr(self.study, stage):
-                own = {name: value for name, value in _dump(part).items() if name not in CROSSED}
-                crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
-                for name, recipe_name, ipc, protocol, network in itertools.product(*crossed):
-                    self.dataset(name)
-                    overrides = self.study.overrides.get("recipes", {}).get(recipe_name)
-                    recipe: RecipeFile = read("recipes", recipe_name, overrides, self.where)
-                    cell = Cell(name, recipe_name, ipc, "")
-                    path = f"workflow/recipes/{recipe_name}.yaml"
-                    images = None if recipe.real else self.images(cell, recipe, path)
-                    own_one = recipe.real or protocol == "default"
-                    wanted = own_protocol(recipe, self.datasets[name].family, ipc) if own_one else protocol
-                    row = self.student(cell, images, wanted, network, part.seeds)
-                    self.add(stage, f"{cell.key(images)}-{network}-{wanted}", row | own)
+    kind: str
+    name: str
+    places: tuple[Place, ...]
+    study: str
+    variant: str = ""
+    gives: str = ""
 
 
 @dataclass(frozen=True)
@@ -310,8 +62,268 @@ class Cell:
         return f"{self.dataset}-{self.recipe}-" + (f"ipc{self.ipc}" if images is not None else "all")
 
 
-def _crossed(grid: Grid) -> tuple[list[Any], ...]:
-    return tuple(getattr(grid, name) or [] for name in ("datasets", "recipes", "ipc", "variants"))
+class Builder:
+    """Collects the rows of one study.
+
+    Args:
+        name: of the study.
+        study: its file.
+
+    Attributes:
+        origins: where each row's values come from, by stage and key.
+    """
+
+    def __init__(self, name: str, study: StudyFile) -> None:
+        self.name, self.study = name, study
+        self.where = f"workflow/studies/{name}.yaml"
+        self.rows: dict[str, dict[str, Values]] = {stage: {} for stage in STAGES if stage != "tables"}
+        self.datasets: dict[str, Dataset] = {}
+        self.origins: dict[tuple[str, str], list[Origin]] = {}
+        self._keys: dict[tuple[str, str], str] = {}
+        self._files: dict[tuple[str, str], Any] = {}
+
+    def build(self) -> Plan:
+        """The study's plan.
+
+        Raises:
+            EdcError: something it names is unknown, or values are not allowed.
+        """
+        self.check()
+        for grid in self.study.parts():
+            crossed = (grid.datasets, grid.recipes, grid.ipc, grid.variants)
+            for cell in itertools.starmap(Cell, itertools.product(*(values or [] for values in crossed))):
+                self.evaluations(cell, grid)
+        for stage in APPLICATIONS:
+            for i, part in enumerate(getattr(self.study, stage)):
+                self.applications(stage, i, part)
+        self.group_statistics()
+        values = {
+            "studies": {self.name: {stage: list(self.rows[stage]) for stage in StudyRuns.model_fields}},
+            "machine": self.study.machine.model_dump(mode="json", exclude={"precision"}),
+            "datasets": {name: _dump(dataset) for name, dataset in self.datasets.items()},
+            **self.rows,
+        }
+        plan: Plan = validate(Plan, values, self.where)
+        check_references(plan, self.where)
+        return plan
+
+    def check(self) -> None:
+        """An override or a variant that nothing uses is a misspelling."""
+        parts = [*self.study.parts(), *(part for stage in APPLICATIONS for part in getattr(self.study, stage))]
+        used: dict[str, list[str]] = {
+            kind: list(dict.fromkeys(name for part in parts for name in getattr(part, kind, None) or []))
+            for kind in ("recipes", "protocols", "variants")
+        }
+        used["datasets"] = [*self.study.datasets, *(name for grid in self.study.grids for name in grid.datasets or [])]
+        used["protocols"] = [name for name in used["protocols"] if name != "default"]
+        for kind in ("datasets", "recipes", "protocols"):
+            for name in used[kind]:
+                self.file(kind, name)
+        used["protocols"] += [self.file("recipes", recipe).protocol for recipe in used["recipes"]]
+        for kind, entries in self.study.overrides:
+            for name in entries:
+                if name not in used[kind]:
+                    raise unknown_name(kind.removesuffix("s"), name, used[kind], f"{self.where}: overrides.{kind}")
+        for name in used["variants"]:
+            if name and name not in self.study.variants:
+                raise unknown_name("variant", name, self.study.variants, f"{self.where}: grids")
+
+    def file(self, kind: str, name: str) -> Any:
+        """A dataset, recipe or protocol with what the study lays over it."""
+        if (kind, name) not in self._files:
+            overrides = getattr(self.study.overrides, kind).get(name)
+            self._files[kind, name] = read(kind, name, overrides, self.where)
+        return self._files[kind, name]
+
+    def add(self, stage: str, key: str, row: Values, origins: list[Origin], ignore: tuple[str, ...] = ()) -> str:
+        """Put a row under its key, or find the one with the same values, whatever its key.
+
+        Args:
+            stage: which section.
+            key: preferred; where other values stand under it, a number is appended.
+            row: the values.
+            origins: where they come from.
+            ignore: names that don't count when rows are compared.
+
+        Returns:
+            The key the values stand under.
+        """
+        row["precision"] = self.study.machine.precision
+        identity = stage, repr(sorted((name, value) for name, value in row.items() if name not in ignore))
+        if identity not in self._keys:
+            key = free_key(_key(key), self.rows[stage])
+            self.rows[stage][key], self._keys[identity] = row, key
+            self.origins[stage, key] = [*origins, Origin("studies", self.name, (), self.name)]
+        return self._keys[identity]
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset, put among those of the plan."""
+        if name not in self.datasets:
+            file: DatasetFile = self.file("datasets", name)
+            path = f"workflow/datasets/{name}.yaml"
+            self.datasets[name] = validate(Dataset, {"name": name, "family": name} | file.data, f"{path}: data")
+            for network in file.networks:
+                try:  # it need not be among the observers, which an inheriting file may have cut down
+                    check_name(network)
+                except EdcError as error:
+                    raise EdcError(f"{path}: networks: {error}") from None
+        return self.datasets[name]
+
+    def pretrain(self, name: str, network: str) -> str:
+        file: DatasetFile = self.file("datasets", name)
+        values = merge(_dump(file.pretrain), file.networks.get(network, {}))
+        checked = validate(type(file.pretrain), values, f"workflow/datasets/{name}.yaml: networks.{network}")
+        origin = Origin("datasets", name, (("pretrain",), ("networks", network)), self.name)
+        row = {"dataset": name, "network": network} | _dump(checked)
+        return self.add("pretrain", f"{name}-{network}", row, [origin])
+
+    def observers(self, cell: Cell, kind: str, name: str, role: str) -> list[str]:
+        """Rows of the observers a recipe or protocol uses; default: all of the dataset's, for scores the first."""
+        known = self.file("datasets", cell.dataset).observers
+        where = places(("observers", role), self.datasets[cell.dataset].family, cell.ipc)
+        chosen = strongest(self.file(kind, name), where) or ("first" if role == "score" else "all")
+        if isinstance(chosen, str):
+            chosen = known[:1] if chosen == "first" else known
+        for network in chosen:
+            if network not in known:
+                path = f"workflow/{kind}/{name}.yaml"
+                raise unknown_name(f"observer of {cell.dataset}", network, known, f"{path}: observers.{role}")
+        return [self.pretrain(cell.dataset, network) for network in chosen]
+
+    def evaluations(self, cell: Cell, grid: Grid) -> None:
+        """Images of one cell, and the students that learn from them."""
+        dataset, recipe = self.dataset(cell.dataset), self.file("recipes", cell.recipe)
+        if recipe.real and cell.ipc != max(grid.ipc or [cell.ipc]):
+            return  # the whole training set is the same whatever the number of images per class
+        images = None if recipe.real else self.images(cell)
+        own = own_protocol(recipe, dataset.family, cell.ipc)
+        protocols = [own] if recipe.real else [own if name == "default" else name for name in grid.protocols or []]
+        suffix = cell.suffix if self.study.split == "test" else f"{cell.suffix}-{self.study.split}"
+        for protocol, network in itertools.product(dict.fromkeys(protocols), grid.students or []):
+            row, origins = self.student(cell, images, protocol, network, grid.seeds or [])
+            over = self.study.overrides
+            laid = (over.recipes.get(cell.recipe, {}), over.protocols.get(protocol, {}))
+            row |= {"variant": cell.variant, "changed": any(map(_changes, laid)), "split": self.study.split}
+            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{suffix}", row, origins)
+
+    def applications(self, stage: str, i: int, part: Application) -> None:
+        """Rows of continual learning, slimming or the analysis."""
+        own = {name: value for name, value in _dump(part).items() if name not in CROSSED}
+        crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
+        for name, recipe_name, ipc, protocol, network in itertools.product(*crossed):
+            dataset, recipe = self.dataset(name), self.file("recipes", recipe_name)
+            cell = Cell(name, recipe_name, ipc, "")
+            images = None if recipe.real else self.images(cell)
+            if recipe.real or protocol == "default":
+                protocol = own_protocol(recipe, dataset.family, ipc)
+            row, origins = self.student(cell, images, protocol, network, part.seeds)
+            origins = [Origin("studies", self.name, ((stage, i),), self.name), *origins]
+            self.add(stage, f"{cell.key(images)}-{network}-{protocol}", row | own, origins)
+
+    def images(self, cell: Cell) -> str:
+        dataset, recipe = self.datasets[cell.dataset], self.file("recipes", cell.recipe)
+        variant = self.study.variants.get(cell.variant)
+        where = places(("synthesize",), dataset.family, cell.ipc)
+        over = variant.recipe.synthesize if variant else None
+        choices = resolve(recipe, where, SynthesisChoices, f"workflow/recipes/{cell.recipe}.yaml", over)
+        seed = self.study.seed if variant is None or variant.seed is None else variant.seed
+        row: Values = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc, "seed": seed}
+        row |= {"statistics": None, "observers": [], "scorers": []}
+        if choices.optimise.iterations:
+            row["observers"] = self.observers(cell, "recipes", cell.recipe, "match")
+            if choices.match.method in ("layers", "category"):
+                row["statistics"] = self.statistics(cell.dataset)
+        if choices.initialise.method in SCORED:
+            row["scorers"] = self.observers(cell, "recipes", cell.recipe, "score")
+        row |= _dump(choices)
+        row["augment"]["flip"] = row["augment"]["flip"] and dataset.flip
+        origins = [Origin("recipes", cell.recipe, tuple(where), self.name, cell.variant)]
+        for role, name in (("match", "observers"), ("score", "scorers")):
+            chosen = places(("observers", role), dataset.family, cell.ipc)
+            origins.append(Origin("recipes", cell.recipe, tuple(chosen), self.name, gives=name))
+        key = f"{cell.dataset}-{cell.recipe}-ipc{cell.ipc}{cell.suffix}"
+        return self.add("synthesize", key, row, origins, ignore=("recipe",))
+
+    def statistics(self, name: str) -> str:
+        choices = self.file("datasets", name).statistics
+        row = {"dataset": name, "observers": []} | _dump(choices)
+        return self.add(
+            "statistics", f"{name}-p{choices.patch}", row, [Origin("datasets", name, (("statistics",),), self.name)]
+        )
+
+    def group_statistics(self) -> None:
+        """One pass over a dataset serves every observer that any recipe matches, in the order of the dataset's.
+
+        Where a study matches some of them only, the pass bears their names: the same key means the same run anywhere.
+        """
+        pretrain, synthesize = self.rows["pretrain"], self.rows["synthesize"].values()
+        for key, row in list(self.rows["statistics"].items()):
+            users = [images for images in synthesize if images["statistics"] == key]
+            order: list[str] = read("datasets", row["dataset"], None, self.where).observers
+            # A study may name observers of its own; they come last.
+            place = {network: i for i, network in enumerate(order)}
+            matched = {observer for images in users for observer in images["observers"]}
+            row["observers"] = sorted(matched, key=lambda o: (place.get(pretrain[o]["network"], len(order)), o))
+            networks = [pretrain[observer]["network"] for observer in row["observers"]]
+            if networks != order:
+                name = _key("-".join([key, *networks]))
+                self.rows["statistics"][name] = self.rows["statistics"].pop(key)
+                self.origins["statistics", name] = self.origins.pop(("statistics", key))
+                for images in users:
+                    images["statistics"] = name
+
+    def student(
+        self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]
+    ) -> tuple[Values, list[Origin]]:
+        """The values of a student in training, its labels among the rows: see ``StudentRow``."""
+        dataset, file = self.datasets[cell.dataset], self.file("protocols", protocol)
+        variant = self.study.variants.get(cell.variant)
+        where = [*places(("student",), dataset.family, cell.ipc), ("students", network)]
+        path, over = f"workflow/protocols/{protocol}.yaml", variant.protocol.student if variant else None
+        student: StudentChoices = resolve(file, where, StudentChoices, path, over)
+        origin = Origin("protocols", protocol, tuple(where), self.name, cell.variant)
+        row = {
+            "dataset": cell.dataset,
+            "recipe": cell.recipe,
+            "ipc": cell.ipc if images is not None else 0,
+            "student": network,
+            "protocol": protocol,
+            "regime": file.regime,
+            "images": images,
+            "labels": None,
+            "seeds": list(seeds),
+            **_dump(student),
+        }
+        if images is not None:
+            row["batch"] = min(student.batch, dataset.classes * cell.ipc)
+            row["labels"] = self.labels(cell, images, protocol, row, origin)
+        return row, [origin, Origin("protocols", protocol, (("regime",),), self.name, gives="regime")]
+
+    def labels(self, cell: Cell, images: str, protocol: str, student: Values, origin: Origin) -> str:
+        """Soft labels as a student needs them: for each of its epochs, in its batches."""
+        dataset, variant = self.datasets[cell.dataset], self.study.variants.get(cell.variant)
+        file: ProtocolFile = self.file("protocols", protocol)
+        where = places(("relabel",), dataset.family, cell.ipc)
+        path, over = f"workflow/protocols/{protocol}.yaml", variant.protocol.relabel if variant else None
+        label: LabelChoices = resolve(file, where, LabelChoices, path, over)
+        row = {
+            "dataset": cell.dataset,
+            "images": images,
+            "observers": self.observers(cell, "protocols", protocol, "label"),
+            "epochs": student["epochs"],
+            "batch": student["batch"],
+            "flip": dataset.flip,
+            **_dump(label),
+        }
+        if label.min_accuracy is None:
+            row["min_accuracy"] = twice_chance(dataset.classes)
+        chosen = places(("observers", "label"), dataset.family, cell.ipc)
+        origins = [
+            Origin("protocols", protocol, tuple(where), self.name, cell.variant),
+            Origin("protocols", protocol, tuple(chosen), self.name, gives="observers"),
+            origin,
+        ]
+        return self.add("relabel", f"{images}-{protocol}", row, origins)
 
 
 def _key(name: str) -> str:
@@ -319,12 +331,12 @@ def _key(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)
 
 
-def _dump(model: Model) -> dict[str, Any]:
+def _dump(model: Model) -> Values:
     return model.model_dump(mode="json")
 
 
 def _changes(laid: Values) -> bool:
-    """Whether values laid over a recipe or protocol make another of it; which observers it asks, the dataset says."""
+    """Whether values laid over a recipe or protocol make another of it; which observers it uses, the dataset says."""
     return any(
         _changes(value) if isinstance(value, dict) else True for key, value in laid.items() if key != "observers"
     )

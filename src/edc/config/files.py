@@ -1,33 +1,33 @@
 """The files a study is composed from: datasets, recipes, protocols and studies under ``workflow/``.
 
-Each is a short YAML file that may inherit from another of its kind. Values are laid over one another in a fixed order:
-the file's own values, those for the dataset's family, those for the number of images per class, those for both, and
-last the study's own. The result is checked after each layer, so an error names the file that brought it.
+Each is a short YAML file that may inherit from another of its kind. Every key is checked when its file is read. Values
+are merged in a fixed order: the file's own, those for the dataset's family, those for the number of images per class,
+those for both, and last the study's own; what comes out must be complete (:mod:`edc.config.layers`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from edc.config.analysis import AnalysisChoices
-from edc.config.choices import Optimiser, Schedule
-from edc.errors import EdcError, unknown_name
-from edc.config.rows import PRECISION, SPLIT, Machine, Precision, Split
+from edc.config.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
+from edc.config.partial import Part, Values, merge, partial
+from edc.config.rows import PRECISION, SPLIT, Dataset, Machine, Precision, Split
 from edc.config.validation import Model, Seeds, read_yaml, validate
+from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
-
-Values = dict[str, Any]
 
 
 class PretrainChoices(Model):
     """How a dataset's observers are trained."""
 
-    weights: str | None = None
+    weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
     epochs: int = Field(ge=0)
     batch: int = Field(ge=2)
     optimiser: Optimiser
@@ -38,89 +38,135 @@ class PretrainChoices(Model):
 class StatisticsChoices(Model):
     """How the statistics pass over a dataset is made."""
 
-    patch: int = Field(ge=1)
+    patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
     batch: int = Field(ge=2)
     class_variance: Literal["within", "mixture"] = "within"
     seed: int = Field(default=0, ge=0)
 
 
+SynthesisPart = Annotated[Values, Part(SynthesisChoices)]
+LabelPart = Annotated[Values, Part(LabelChoices)]
+StudentPart = Annotated[Values, Part(StudentChoices)]
+PretrainPart = Annotated[Values, Part(PretrainChoices)]
+
+
 class DatasetFile(Model):
     """``workflow/datasets/NAME.yaml``"""
 
-    inherits: str | None = None
     description: str
     title: str = Field(description="how the dataset is called beside its numbers")
-    data: Values
+    data: Annotated[Values, Part(Dataset, without=("name",))]
     observers: list[str] = Field(min_length=1, description="networks, in the order synthesis visits them")
     pretrain: PretrainChoices
-    networks: dict[str, Values] = Field(default={}, description="values of `pretrain` for single networks")
+    networks: dict[str, PretrainPart] = Field(default={}, description="values of `pretrain` for single networks")
     statistics: StatisticsChoices
 
 
-Role = Literal["match", "score", "label"]
-"""What a network is asked for: statistics to match and classes to agree with, scores of crops, soft labels."""
+def _networks(value: Any) -> Any:
+    if isinstance(value, str) and value not in ("first", "all"):
+        raise ValueError(f"expected 'first', 'all' or a list of observers, found {value!r}")
+    return value
 
 
-Networks = list[str] | Literal["first", "all"]
+Networks = Annotated[list[str] | Literal["first", "all"], BeforeValidator(_networks)]
 """Observers of a dataset by name, the first of them, or all."""
 
 
-class Layer(Model):
+class RecipeObservers(Model):
+    """What a recipe uses observers for."""
+
+    match: Networks | None = Field(default=None, description="whose statistics are matched; default: all")
+    score: Networks | None = Field(default=None, description="that score crops or give features; default: the first")
+
+
+class ProtocolObservers(Model):
+    """What a protocol uses observers for."""
+
+    label: Networks | None = Field(default=None, description="the teachers; default: all")
+
+
+class RecipeLayer(Model):
     """Values that apply to one family of datasets or one number of images per class."""
 
-    synthesize: Values = {}
-    relabel: Values = {}
-    student: Values = {}
-    observers: dict[Role, Networks] = {}
+    synthesize: SynthesisPart = {}
+    observers: RecipeObservers = RecipeObservers()
     protocol: str | None = None
 
 
-class FamilyLayer(Layer):
+class RecipeFamily(RecipeLayer):
     """A layer for a family, with layers for images per class inside."""
 
-    ipc: dict[int, Layer] = {}
+    ipc: dict[int, RecipeLayer] = {}
 
 
 class RecipeFile(Model):
     """``workflow/recipes/NAME.yaml``: every choice for the images, and the protocol the method brings along."""
 
-    inherits: str | None = None
     description: str
     source: str
     real: bool = Field(default=False, description="no condensed set: students train on the dataset itself")
-    synthesize: Values = {}
-    observers: dict[Literal["match", "score"], Networks] = Field(
-        default={},
-        description="networks matched (default: all of the dataset's) and networks that score (the first)",
-    )
+    synthesize: SynthesisPart = {}
+    observers: RecipeObservers = RecipeObservers()
     protocol: str
-    families: dict[str, FamilyLayer] = {}
-    ipc: dict[int, Layer] = {}
+    families: dict[str, RecipeFamily] = {}
+    ipc: dict[int, RecipeLayer] = {}
+
+
+class ProtocolLayer(Model):
+    """Values that apply to one family of datasets or one number of images per class."""
+
+    relabel: LabelPart = {}
+    student: StudentPart = {}
+    observers: ProtocolObservers = ProtocolObservers()
+
+
+class ProtocolFamily(ProtocolLayer):
+    """A layer for a family, with layers for images per class inside."""
+
+    ipc: dict[int, ProtocolLayer] = {}
 
 
 class ProtocolFile(Model):
-    """``workflow/protocols/NAME.yaml``: how images are labelled, and how a student is trained and judged."""
+    """``workflow/protocols/NAME.yaml``: how images are labelled, and how a student is trained and evaluated."""
 
-    inherits: str | None = None
     description: str
     source: str
     regime: Literal["soft", "static", "hard"]
-    relabel: Values
-    observers: dict[Literal["label"], Networks] = Field(
-        default={}, description="networks that label; default: all of the dataset's"
-    )
-    student: Values
-    students: dict[str, Values] = Field(default={}, description="values of `student` for single networks")
-    families: dict[str, FamilyLayer] = {}
-    ipc: dict[int, Layer] = {}
+    relabel: LabelPart
+    observers: ProtocolObservers = ProtocolObservers()
+    student: StudentPart
+    students: dict[str, StudentPart] = Field(default={}, description="values of `student` for single networks")
+    families: dict[str, ProtocolFamily] = {}
+    ipc: dict[int, ProtocolLayer] = {}
+
+
+class RecipeChange(Model):
+    """What a variant changes of every recipe."""
+
+    synthesize: SynthesisPart = {}
+
+
+class ProtocolChange(Model):
+    """What a variant changes of every protocol."""
+
+    relabel: LabelPart = {}
+    student: StudentPart = {}
 
 
 class Variant(Model):
     """Values laid over every recipe and protocol of a grid; all runs it concerns bear its name."""
 
-    recipe: Values = {}
-    protocol: Values = {}
+    recipe: RecipeChange = RecipeChange()
+    protocol: ProtocolChange = ProtocolChange()
     seed: int | None = Field(default=None, ge=0, description="of the draws of synthesis; null: the study's")
+
+
+class Overrides(Model):
+    """Values laid over files of one kind, by name."""
+
+    datasets: dict[str, Annotated[Values, Part(DatasetFile)]] = {}
+    recipes: dict[str, Annotated[Values, Part(RecipeFile)]] = {}
+    protocols: dict[str, Annotated[Values, Part(ProtocolFile)]] = {}
 
 
 class Grid(Model):
@@ -173,7 +219,6 @@ class StudyMachine(Machine):
 class StudyFile(Model):
     """``workflow/studies/NAME.yaml``: what to run."""
 
-    inherits: str | None = None
     description: str
     datasets: list[str] = Field(min_length=1)
     recipes: list[str] = Field(min_length=1)
@@ -189,9 +234,7 @@ class StudyFile(Model):
     slimming: list[Slimming] = []
     analysis: list[Analysis] = []
     machine: StudyMachine = StudyMachine()
-    overrides: dict[Literal["datasets", "recipes", "protocols"], dict[str, Values]] = Field(
-        default={}, description="values laid over a file's own, by name"
-    )
+    overrides: Overrides = Overrides()
 
     @model_validator(mode="after")
     def _chooses(self) -> StudyFile:
@@ -214,62 +257,66 @@ KINDS: dict[str, type[Model]] = {
 }
 
 
+@cache
+def written(kind: str) -> type[Model]:
+    """The model of a single file: what it leaves out may stand in the file it inherits from."""
+    inherits = Field(default=None, description="another file of this folder whose values these are laid over")
+    name = f"{KINDS[kind].__name__}Written"
+    made: type[Model] = create_model(name, __base__=partial(KINDS[kind]), inherits=(str | None, inherits))
+    return made
+
+
 def names(kind: str) -> list[str]:
     """Names of all files of one kind, sorted."""
     return sorted(path.stem for path in (WORKFLOW / kind).glob("*.yaml"))
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Values:
-    """``over`` laid upon ``base``: mappings are merged key by key, everything else is replaced."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
-
-
-def root(kind: str, name: str) -> str:
-    """The file that a file inherits from in the end; itself where it inherits nothing or there is none."""
-    seen = [name]
-    while (path := WORKFLOW / kind / f"{seen[-1]}.yaml").exists():
-        parent = read_yaml(path).get("inherits")
-        if not isinstance(parent, str) or parent in seen:
-            break
-        seen.append(parent)
-    return seen[-1]
-
-
-def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where: str = "") -> Any:
-    """Read one file with all it inherits.
+def chain(kind: str, name: str, where: str = "") -> list[tuple[Path, Values]]:
+    """A file and all it inherits from, itself first, each with its values as written.
 
     Args:
         kind: datasets, recipes, protocols or studies.
         name: the file's name without its ending.
-        overrides: values of the study for this file.
-        where: who asked for it, for the error line.
+        where: the file that names it, for the error line.
 
     Raises:
-        EdcError: the name is unknown (the nearest is offered) or a value is not allowed.
+        EdcError: a name is unknown, a key or value is not allowed, or a file inherits from itself.
     """
     singular = {"studies": "study"}.get(kind, kind.removesuffix("s"))
-    values: Values = {}
-    chain: list[str] = []
+    files: dict[str, tuple[Path, Values]] = {}
     current: str | None = name
     while current is not None:
         path = WORKFLOW / kind / f"{current}.yaml"
         if Path(current).name != current or not path.exists():  # a name, no path
             raise unknown_name(singular, current, names(kind), where or str(WORKFLOW / kind))
-        if current in chain:
-            raise EdcError(f"{path}: inherits from itself through {' -> '.join([*chain, current])}")
-        own = read_yaml(path)
-        chain.append(current)
-        where = str(path)
-        current = own.pop("inherits", None)
-        if current is not None and not isinstance(current, str):
-            raise EdcError(f"{path}: inherits = {current!r}: expected the name of a {singular}")
-        values = merge(own, values)
-    path = WORKFLOW / kind / f"{name}.yaml"
-    file = validate(KINDS[kind], values, str(path))
-    if overrides:
-        file = validate(KINDS[kind], merge(values, overrides), f"study's overrides.{kind}.{name}")
-    return file
+        if current in files:
+            raise EdcError(f"{path}: inherits from itself through {' -> '.join([*files, current])}")
+        values, where = read_yaml(path), str(path)
+        validate(written(kind), values, where)
+        files[current] = path, values
+        current = values.pop("inherits", None)
+    return list(files.values())
+
+
+def root(kind: str, name: str) -> str:
+    """The file that a file inherits from in the end; itself where it inherits nothing or is missing or unfit."""
+    try:
+        return chain(kind, name)[-1][0].stem
+    except EdcError:
+        return name
+
+
+def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where: str = "") -> Any:
+    """Read one file with all it inherits; see :func:`chain`.
+
+    Args:
+        kind, name, where: as there.
+        overrides: values of the study for this file.
+
+    Raises:
+        EdcError: as there, or a key is missing.
+    """
+    values: Values = {}
+    for _, own in reversed(chain(kind, name, where)):
+        values = merge(values, own)
+    return validate(KINDS[kind], merge(values, overrides or {}), str(WORKFLOW / kind / f"{name}.yaml"))

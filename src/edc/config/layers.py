@@ -1,75 +1,63 @@
-"""Values laid over one another: a file's own, its family's, its number of images per class', a study's."""
+"""Where a file may write a value, and what comes out: values are merged from the weakest layer to the strongest."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edc.errors import EdcError
-from edc.config.files import Layer, ProtocolFile, RecipeFile, Values, merge
+from edc.config.files import ProtocolFile, RecipeFile
+from edc.config.partial import Values, merge
 from edc.config.validation import Model, validate
 
+Place = tuple[str | int, ...]
+"""Keys that lead to a value or a section."""
 
-def layers(file: RecipeFile | ProtocolFile, family: str, ipc: int) -> list[tuple[str, Layer]]:
-    """The layers of a file that apply, weakest first, each with the key it stands under."""
-    found: list[tuple[str, Layer]] = []
-    if family in file.families:
-        found.append((f"families.{family}", file.families[family]))
-    if ipc in file.ipc:
-        found.append((f"ipc.{ipc}", file.ipc[ipc]))
-    if family in file.families and ipc in file.families[family].ipc:
-        found.append((f"families.{family}.ipc.{ipc}", file.families[family].ipc[ipc]))
-    return found
+
+def places(section: Place, family: str, ipc: int) -> list[Place]:
+    """Where a recipe or protocol may write a section for a dataset family and images per class, weakest first."""
+    return [
+        section,
+        ("families", family, *section),
+        ("ipc", ipc, *section),
+        ("families", family, "ipc", ipc, *section),
+    ]
+
+
+def value_at(values: Any, place: Place) -> Any:
+    """What stands at a place in nested models and mappings; None where nothing does."""
+    for part in place:
+        values = values.get(part) if isinstance(values, Mapping) else getattr(values, str(part), None)
+    return values
+
+
+def strongest(file: Model, places: Sequence[Place]) -> Any:
+    """The value of the last of these places that has one; None where none has."""
+    return next((value for place in reversed(places) if (value := value_at(file, place)) is not None), None)
 
 
 def own_protocol(recipe: RecipeFile, family: str, ipc: int) -> str:
     """The protocol a recipe brings along for a dataset family and number of images per class."""
-    own = recipe.protocol
-    for _, layer in layers(recipe, family, ipc):
-        own = layer.protocol or own
-    return own
+    protocol: str = strongest(recipe, places(("protocol",), family, ipc))
+    return protocol
 
 
 def resolve(
-    file: RecipeFile | ProtocolFile,
-    section: str,
-    family: str,
-    ipc: int,
-    model: type[Model],
-    where: str,
-    over: list[tuple[str, Values]] | None = None,
+    file: RecipeFile | ProtocolFile, places: Sequence[Place], model: type[Model], where: str, over: Values | None = None
 ) -> Any:
-    """One section of a recipe or protocol for a dataset family and a number of images per class, checked.
+    """One section of a recipe or protocol, merged and complete.
 
     Args:
         file: the recipe or protocol.
-        section: which values.
-        family, ipc: which layers apply.
+        places: where its values may stand, weakest first.
         model: what the values must be.
         where: the file, for the error line.
-        over: what else is laid on top, each with where it comes from.
+        over: what a variant lays on top.
 
     Raises:
-        EdcError: names the file, the layer and the key that is wrong.
+        EdcError: a key is missing, or values contradict one another.
     """
-    values: Values = dict(getattr(file, section))
-    stages = [("", values)]
-    for key, layer in layers(file, family, ipc):
-        values = merge(values, getattr(layer, section))
-        stages.append((f" ({key})", values))
-    for key, more in over or []:
-        values = merge(values, more)
-        stages.append((f" ({key})", values))
-    resolved = None
-    for key, values in stages:
-        # Only the last layer must be complete; the ones before are checked to blame the right place.
-        resolved = _check(model, values, f"{where}{key}: {section}", complete=values is stages[-1][1])
-    return resolved
-
-
-def _check(model: type[Model], values: Values, where: str, complete: bool) -> Any:
-    try:
-        return validate(model, values, where)
-    except EdcError as error:
-        if complete or "missing key" not in str(error):
-            raise
-        return None
+    values: Values = {}
+    for place in places:
+        values = merge(values, value_at(file, place) or {})
+    section = ".".join(map(str, places[0]))
+    return validate(model, merge(values, over or {}), f"{where}: {section}")

@@ -1,37 +1,109 @@
-"""Study -> plan: every run of every stage, with every value, in ``params.yaml``."""
+"""Studies -> plan: every run of every stage, with every value, in ``params.yaml``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from edc.config.expand import Builder
+from edc import STAGES
+from edc.config.compact import compact, text
+from edc.config.expand import Builder, Origin
+from edc.config.files import read
+from edc.config.partial import Values
+from edc.config.references import check_references
+from edc.config.rows import Plan, free_key
+from edc.config.validation import validate
 from edc.errors import EdcError
-from edc.config.rows import Plan
 from edc.storage import STATE, read_text, write_text
-from edc.config.files import StudyFile, names, read
-from edc.config.validation import DUMPER
 
 HEADER = """\
-# The active plan: study {study!r}, every run with every value. Written by `edc plan {study}`.
-# Values may be edited here; the runs they belong to, and what depends on those, become stale.
+# yaml-language-server: $schema=workflow/schema/params.json
+# Written by `edc plan {studies}`. Values may be edited here; what depends on them becomes stale.
 """
 
+Run = tuple[str, str]
+"""Stage and key."""
 
-def make_plan(name: str) -> Plan:
-    """Spell a study out.
+
+def make_plan(*names: str) -> Plan:
+    """Spell studies out, side by side in one plan.
 
     Raises:
-        EdcError: the study, or anything it names, is unknown or holds a value that is not allowed.
+        EdcError: a study, or anything it names, is unknown or holds a value that is not allowed.
     """
-    return Builder(name, read("studies", name)).build()
+    return expand_studies(names)[0]
+
+
+def expand_studies(names: Sequence[str]) -> tuple[Plan, dict[Run, list[Origin]]]:
+    """As :func:`make_plan`, with where the values of each row were written."""
+    builders = [Builder(name, read("studies", name)) for name in dict.fromkeys(names)]
+    plans = [builder.build() for builder in builders]
+    if len(plans) == 1:
+        return plans[0], builders[0].origins
+    combined, origins = plans[0].model_dump(mode="json"), dict(builders[0].origins)
+    for plan, builder in zip(plans[1:], builders[1:], strict=True):
+        keys = add(combined, plan.model_dump(mode="json"), builder.name)
+        origins = {(stage, keys[stage, key]): found for (stage, key), found in builder.origins.items()} | origins
+    where = "params.yaml"
+    made: Plan = validate(Plan, combined, where)
+    check_references(made, where)
+    return made, origins
+
+
+def add(plan: Values, other: Values, study: str) -> dict[Run, str]:
+    """Add the runs of another plan; those with the same values are shared, the first plan's keep their keys.
+
+    Args:
+        plan: changed in place.
+        other: the plan of one study.
+        study: its name.
+
+    Returns:
+        The key in ``plan`` of each of the other's runs.
+
+    Raises:
+        EdcError: both have a dataset of the same name with different values.
+    """
+    for name, dataset in other["datasets"].items():
+        if plan["datasets"].setdefault(name, dataset) != dataset:
+            raise EdcError(
+                f"study {study!r}: its overrides make another dataset of {name!r} than the studies before it have; "
+                "plan it by itself"
+            )
+    keys: dict[Run, str] = {}
+    for stage in list(STAGES)[:-1]:
+        rows = plan[stage]
+        known = {_identity(row): key for key, row in reversed(rows.items())}
+        for key, row in other[stage].items():
+            _rename(row, keys)
+            keys[stage, key] = known.get(_identity(row)) or free_key(key, rows)
+            rows.setdefault(keys[stage, key], row)
+    runs = other["studies"][study]
+    plan["studies"][study] = {
+        stage: list(dict.fromkeys(keys[stage, key] for key in run_keys)) for stage, run_keys in runs.items()
+    }
+    return keys
+
+
+def _identity(row: Values) -> str:
+    """The values of a row; which recipe condensed images bear the name of is none."""
+    named = {"recipe"} if "initialise" in row else set()
+    return repr(sorted((name, value) for name, value in row.items() if name not in named))
+
+
+def _rename(row: Values, keys: dict[Run, str]) -> None:
+    """Let a row name the runs it builds on by their new keys."""
+    for name, stage in (("observers", "pretrain"), ("scorers", "pretrain")):
+        if name in row:
+            row[name] = [keys[stage, key] for key in row[name]]
+    for name, stage in (("statistics", "statistics"), ("images", "synthesize"), ("labels", "relabel")):
+        if row.get(name) is not None:
+            row[name] = keys[stage, row[name]]
 
 
 def render(plan: Plan) -> str:
-    """``params.yaml`` as text: plain YAML, keys in the order of the models."""
-    body = yaml.dump(plan.model_dump(mode="json"), Dumper=DUMPER, sort_keys=False, width=110, default_flow_style=None)
-    return HEADER.format(study=" ".join(plan.studies)) + body
+    """``params.yaml`` as text."""
+    return HEADER.format(studies=" ".join(plan.studies)) + text(compact(plan))
 
 
 def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
@@ -41,20 +113,9 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
         Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
     """
     path, kept = root / "params.yaml", None
-    text, old = render(plan), read_text(path)
-    if old is not None and old != text:
+    written, old = render(plan), read_text(path)
+    if old is not None and old != written:
         kept = root / STATE / "params.previous.yaml"
         write_text(kept, old)
-    write_text(path, text)
+    write_text(path, written)
     return kept
-
-
-def list_studies() -> list[tuple[str, StudyFile | EdcError, Plan | None]]:
-    """Every study with its plan, or with what is wrong with it."""
-    found: list[tuple[str, StudyFile | EdcError, Plan | None]] = []
-    for name in names("studies"):
-        try:
-            found.append((name, read("studies", name), make_plan(name)))
-        except EdcError as error:
-            found.append((name, error, None))
-    return found

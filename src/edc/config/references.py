@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from edc import STAGES
+from edc.config.compact import PlanFile, expanded
+from edc.config.registry import READERS
+from edc.config.rows import Plan, StudentRow, StudyRuns
+from edc.config.validation import read_yaml, validate
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
-from edc.config.rows import Plan, StudentRow, StudyRuns
-from edc.config.registry import READERS
 from edc.nets.registry import PRUNABLE
-from edc.config.validation import read_yaml, validate
 
 
 def load_plan(path: Path = Path("params.yaml")) -> Plan:
@@ -21,7 +22,8 @@ def load_plan(path: Path = Path("params.yaml")) -> Plan:
     """
     if not path.exists():
         raise EdcError(f"{path}: no plan here; write one with `edc plan STUDY`")
-    plan: Plan = validate(Plan, read_yaml(path), str(path))
+    file: PlanFile = validate(PlanFile, read_yaml(path), str(path))
+    plan: Plan = validate(Plan, expanded(file, str(path)), str(path))
     check_references(plan, str(path))
     return plan
 

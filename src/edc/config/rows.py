@@ -6,14 +6,16 @@ The models refuse unknown keys, so a misspelt value cannot be silently ignored.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from edc.config.analysis import AnalysisChoices
 from edc.config.choices import SCORED, LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
-from edc.errors import unknown_name
 from edc.config.validation import Area, Model, Positive, Seeds
+from edc.errors import unknown_name
 
 
 class Machine(Model):
@@ -285,3 +287,9 @@ class Plan(Model):
 
 def _observers(*groups: list[str]) -> list[tuple[str, str]]:
     return [("pretrain", key) for key in dict.fromkeys(key for group in groups for key in group)]
+
+
+def free_key(key: str, rows: Mapping[str, Any]) -> str:
+    """A key no other row has: with a number appended where it is taken."""
+    candidates = itertools.chain([key], (f"{key}-{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in candidates if candidate not in rows)

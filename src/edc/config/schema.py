@@ -1,30 +1,30 @@
-"""JSON schemas of the plan and of the workflow files, for editors and for the drift test."""
+"""JSON schemas of the plan and of the files a person writes, for editors and for messages."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from edc.config.rows import Plan
-from edc.storage import write_text
-from edc.config.files import KINDS, WORKFLOW
-from edc.config.validation import Model
+from edc.config.compact import PlanFile
+from edc.config.files import KINDS, WORKFLOW, written
+from edc.storage import read_text, write_text
 
 
-def schemas() -> dict[Path, str]:
-    """Every schema file and its text."""
-    folder = WORKFLOW / "schema"
-    models: dict[str, type[Model]] = {"params": Plan, **KINDS}
-    return {
-        folder / f"{name}.json": json.dumps(model.model_json_schema(), indent=1) + "\n"
-        for name, model in models.items()
-    }
+def schema(kind: str) -> dict[str, Any]:
+    """The schema of one kind of file: ``params``, or a folder of ``workflow/``."""
+    if kind == "params":
+        return PlanFile.model_json_schema()
+    required = [name for name, field in KINDS[kind].model_fields.items() if field.is_required()]
+    return written(kind).model_json_schema() | {"anyOf": [{"required": ["inherits"]}, {"required": required}]}
 
 
 def write_schemas(check: bool = False) -> list[Path]:
     """Write the schemas that differ from the files, or only name them."""
-    stale = [p for p, text in schemas().items() if not p.exists() or p.read_text(encoding="utf-8") != text]
-    if not check:
-        for path in stale:
-            write_text(path, schemas()[path])
+    texts = {
+        WORKFLOW / "schema" / f"{kind}.json": json.dumps(schema(kind), indent=1) + "\n" for kind in ("params", *KINDS)
+    }
+    stale = [path for path, text in texts.items() if read_text(path) != text]
+    for path in () if check else stale:
+        write_text(path, texts[path])
     return stale

@@ -1,9 +1,8 @@
-"""Checked values: the base of all models, and problems told in one line."""
+"""Checked values: the base of all models, their common types, and problems described in one line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +22,6 @@ from edc.errors import EdcError, unknown_name
 
 # libyaml's are several times faster, and every PyYAML wheel has them; plans run to thousands of lines.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -31,7 +29,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(BaseModel):
-    """Base of every section: unknown keys are refused, values are fixed once read."""
+    """Base of every section: unknown keys are refused, values cannot change once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -72,9 +70,7 @@ class OneOf:
 
     def _check(self, name: str) -> str:
         if name not in self.registry:
-            near = get_close_matches(name, self.registry, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}?" if near else "expected one of: " + ", ".join(self.registry)
-            raise ValueError(f"unknown name {name!r}; {hint}")
+            raise ValueError(str(unknown_name("name", name, self.registry)))
         return name
 
 
@@ -84,9 +80,13 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcE
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "(top level)"
     if first["type"] == "extra_forbidden":
-        return unknown_name("key", key, [".".join([*location[:-1], n]) for n in _siblings(model, location)], where)
+        section = ".".join(location[:-1])
+        known = keys_at(model.model_json_schema(), location[:-1])
+        return unknown_name("key", location[-1], known, f"{where}: {section}" if section else where)
     if first["type"] == "missing":
         return EdcError(f"{where}: missing key {key!r}")
+    if first["type"] == "model_type":
+        return EdcError(f"{where}: {key} = {first['input']!r}: expected a mapping of keys to values")
     expected = first["msg"].removeprefix("Value error, ")
     expected = expected[0].lower() + expected[1:]
     if first["type"] == "value_error":
@@ -94,19 +94,21 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcE
     return EdcError(f"{where}: {key} = {first['input']!r}: {expected}")
 
 
-def _siblings(model: type[BaseModel], location: list[str]) -> list[str]:
-    """Field names known where an unknown key was met, following the location through nested models."""
-    current: Any = model
-    for part in location[:-1]:
-        if isinstance(current, type) and issubclass(current, BaseModel) and part in current.model_fields:
-            current = current.model_fields[part].annotation
-        else:
-            arguments = getattr(current, "__args__", ())
-            current = arguments[-1] if arguments else current
-        options = [a for a in getattr(current, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        if options and not str(current).startswith("dict"):
-            current = options[0]
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+def keys_at(schema: dict[str, Any], location: Sequence[str]) -> list[str]:
+    """The keys a JSON schema lists for the mapping at a location."""
+    nodes = list(_alternatives(schema, schema))
+    for part in location:
+        inner = [n.get("properties", {}).get(part, n.get("additionalProperties", n.get("items"))) for n in nodes]
+        nodes = [leaf for node in inner if isinstance(node, dict) for leaf in _alternatives(schema, node)]
+    return [key for node in nodes for key in node.get("properties", {})]
+
+
+def _alternatives(schema: dict[str, Any], node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+    for option in node.get("anyOf", []):
+        yield from _alternatives(schema, option)
+    yield node
 
 
 def validate(model: type[BaseModel], values: object, where: str) -> Any:

@@ -8,9 +8,11 @@ from pkgutil import resolve_name
 
 import numpy as np
 
-from edc.errors import EdcError
-from edc.config.rows import Dataset
 from edc.config.registry import READERS
+from edc.config.rows import Dataset
+from edc.data.sets import training_rows
+from edc.data.source import restrict
+from edc.errors import EdcError
 
 KNOWN = {
     "cifar10": (10, 50_000, 10_000),
@@ -62,8 +64,6 @@ def count_images(dataset: Dataset) -> Images:
 
 def _listed(dataset: Dataset, part: str) -> Counter[int]:
     """How many classes have how many images, from the labels; nothing is decoded."""
-    from edc.data.source import restrict
-
     source = restrict(resolve_name(READERS[dataset.kind])(dataset, part), dataset.class_names)
     return Counter(np.bincount(source.labels, minlength=dataset.classes).tolist())
 
@@ -75,7 +75,6 @@ def _even(total: int, classes: int) -> Counter[int]:
 
 def _cut(sizes: Counter[int], dataset: Dataset, split: str) -> int:
     """Images of `train` or `val`, by the rule that cuts them; it depends on a class's size alone."""
-    from edc.data.sets import training_rows
 
     def rows(size: int) -> int:
         labels = np.zeros(size, np.int64)

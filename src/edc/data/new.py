@@ -1,4 +1,4 @@
-"""A dataset file and a study for images of one's own, from a look at the folder."""
+"""A dataset file and a study for images of one's own, made from the folder they lie in."""
 
 from __future__ import annotations
 
@@ -10,28 +10,31 @@ from typing import Any
 import numpy as np
 import yaml
 
-from edc.data.pictures import Centre
+from edc.config.files import WORKFLOW
+from edc.config.registry import READERS
+from edc.config.rows import Dataset
+from edc.data.pictures import CentreCrop
 from edc.data.roots import remember_root
 from edc.data.sets import Source
 from edc.errors import EdcError
-from edc.config.rows import Dataset
-from edc.config.registry import READERS
 from edc.storage import write_text
-from edc.config.files import WORKFLOW
 
-SAMPLE = 1000  # images looked at for mean and standard deviation
+SAMPLE = 1000
+"""Images that mean and standard deviation are measured on, at most."""
 
 DATASET_HEADER = """\
+# yaml-language-server: $schema=../schema/datasets.json
 # Written by `edc new {name}`; every value may be edited. Where the images lie is kept in .edc/, not here.
 # flip: false where a mirrored image changes its class. observers: more and stronger ones give better images and labels.
 """
 STUDY_HEADER = """\
+# yaml-language-server: $schema=../schema/studies.json
 # Written by `edc new {name}`: EDC against random real images. Next: `edc plan {name}`, then `dvc repro`.
 """
 
 
 def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
-    """Look at images of one's own and write ``workflow/datasets/NAME.yaml`` and ``workflow/studies/NAME.yaml``.
+    """Measure images of one's own and write ``workflow/datasets/NAME.yaml`` and ``workflow/studies/NAME.yaml``.
 
     Args:
         name: of the dataset and the study.
@@ -54,19 +57,14 @@ def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
         root = root / "data"  # where the Hugging Face hub keeps them
     kind = "parquet" if any(root.glob("*.parquet")) else "folder"
     values: dict[str, Any] = {"kind": kind, "image_size": image_size, "channels": 3, "classes": 2}
-    # Under no name for which another folder could be remembered: what was given is what is looked at.
+    # A name for which no other folder can be remembered.
     probe = Dataset(
         name=f"new {name}", family=f"new {name}", root=str(root.absolute()), mean=[0.5] * 3, std=[0.5] * 3, **values
     )
     source: Source = resolve_name(READERS[kind])(probe, "train")
     mean, std = measure(source, image_size)
     classes = max(len(source.classes), int(source.labels.max()) + 1)
-    values |= {
-        "family": name,
-        "classes": classes,
-        "mean": mean,
-        "std": std,
-    }
+    values |= {"family": name, "classes": classes, "mean": mean, "std": std}
     values |= {"pad": max(1, image_size // 8), "flip": True, "val_fraction": 0.1}
     large = len(source.labels) >= 20_000
     dataset = {
@@ -91,7 +89,7 @@ def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
         "students": ["convnet_w128"],
         "seeds": [0, 1, 2],
         "machine": {"device": "auto", "threads": 2},
-        # Hours on a CPU at the paper's 2000 iterations and 1000 epochs; a first look needs far less.
+        # Hours on a CPU at the paper's 2000 iterations and 1000 epochs; a first trial needs far less.
         "overrides": {
             "recipes": {"edc": {"synthesize": {"optimise": {"iterations": 200}}}},
             "protocols": {p: {"student": {"epochs": 200}} for p in ("edc", "hard_label")},
@@ -108,8 +106,8 @@ def measure(source: Source, image_size: int) -> tuple[list[float], list[float]]:
     """Mean and standard deviation per channel, of pixels in [0, 1], over an evenly spread sample."""
     rows = np.unique(np.linspace(0, len(source.labels) - 1, min(SAMPLE, len(source.labels))).astype(np.int64))
     pixels = np.empty((len(rows), 3, image_size, image_size), np.uint8)
-    bad = source.decode(rows, pixels, Centre(3, image_size))
+    bad = source.decode(rows, pixels, CentreCrop(3, image_size))
     if len(bad) == len(rows):
-        raise EdcError(f"{source.where}: none of {len(rows)} images looked at is readable; {next(iter(bad.values()))}")
+        raise EdcError(f"{source.where}: none of {len(rows)} images is readable; {next(iter(bad.values()))}")
     good = np.delete(pixels, sorted(bad), axis=0) / 255
     return [[round(float(v), 4) for v in f(good, axis=(0, 2, 3))] for f in (np.mean, np.std)]  # type: ignore[return-value]

@@ -1,0 +1,197 @@
+"""``params.yaml`` as it is written: values that rows share stand once, and rows name them.
+
+Sections ``recipes``, ``labels`` and ``training`` hold the shared values. A row that names some of them has those, and
+lays the values written in itself over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
+from edc.config.partial import Part, Values, merge
+from edc.config.rows import (
+    AnalysisRow,
+    ContinualRow,
+    Dataset,
+    EvaluateRow,
+    Machine,
+    Plan,
+    PretrainRow,
+    RelabelRow,
+    SlimmingRow,
+    StatisticsRow,
+    StudentRow,
+    StudyRuns,
+    SynthesizeRow,
+    free_key,
+)
+from edc.config.validation import Model
+from edc.errors import unknown_name
+
+_TRAINING = ("training", "training_values")
+SECTIONS = {
+    "synthesize": ("recipes", "recipe_values"),
+    "relabel": ("labels", "label_values"),
+    "evaluate": _TRAINING,
+    "continual": _TRAINING,
+    "slimming": _TRAINING,
+    "analysis": _TRAINING,
+}
+"""Stage -> section of the values its rows share, and the key under which a row names them."""
+
+SHARED = {
+    "recipes": (*SynthesisChoices.model_fields, "statistics", "observers", "scorers", "precision"),
+    "labels": (*LabelChoices.model_fields, "observers", "flip", "precision"),
+    # Epochs and batch stand in each row: they change with the images per class.
+    "training": (
+        "regime",
+        *(name for name in StudentChoices.model_fields if name not in ("epochs", "batch")),
+        "precision",
+    ),
+}
+"""Section -> which values it holds."""
+
+FEW = 4
+"""In how many values a row may differ from the shared ones it names; one that differs in more gets its own."""
+
+FIRST = ("dataset", "recipe", "ipc", "student", "protocol", "images", "labels", "seed", "seeds")
+"""Values a row begins with."""
+
+UNSAID = {"variant": "", "changed": False, "split": "test"}
+"""Values that a row need not write."""
+
+
+class PlanFile(Model):
+    """``params.yaml``: studies spelled out run by run, values that rows share written once."""
+
+    studies: dict[str, StudyRuns]
+    machine: Machine = Machine()
+    datasets: dict[str, Dataset]
+    recipes: dict[str, Annotated[Values, Part(SynthesizeRow)]] = Field(default={}, description="of synthesize rows")
+    labels: dict[str, Annotated[Values, Part(RelabelRow)]] = Field(default={}, description="of relabel rows")
+    training: dict[str, Annotated[Values, Part(StudentRow)]] = Field(default={}, description="of rows with a student")
+    pretrain: dict[str, PretrainRow] = {}
+    statistics: dict[str, StatisticsRow] = {}
+    synthesize: dict[str, Annotated[Values, Part(SynthesizeRow, recipe_values=str)]] = {}
+    relabel: dict[str, Annotated[Values, Part(RelabelRow, label_values=str)]] = {}
+    evaluate: dict[str, Annotated[Values, Part(EvaluateRow, training_values=str)]] = {}
+    continual: dict[str, Annotated[Values, Part(ContinualRow, training_values=str)]] = {}
+    slimming: dict[str, Annotated[Values, Part(SlimmingRow, training_values=str)]] = {}
+    analysis: dict[str, Annotated[Values, Part(AnalysisRow, training_values=str)]] = {}
+
+
+def expanded(file: PlanFile, where: str) -> Values:
+    """The values of a :class:`edc.config.rows.Plan`: every row with what it shares.
+
+    Raises:
+        EdcError: a row names shared values that are not there.
+    """
+    values: Values = {name: getattr(file, name) for name in Plan.model_fields}
+    for stage, (section, key) in SECTIONS.items():
+        shared, rows = getattr(file, section), {}
+        for name, row in values[stage].items():
+            own = {k: value for k, value in row.items() if k != key}
+            if key in row and row[key] not in shared:
+                raise unknown_name(f"entry of {section}", row[key], shared, f"{where}: {stage}.{name}.{key}")
+            rows[name] = merge(shared[row[key]], own) if key in row else own
+        values[stage] = rows
+    return values
+
+
+def compact(plan: Plan) -> Values:
+    """The same plan with shared values written once: what :func:`expanded` takes."""
+    plain = plan.model_dump(mode="json")
+    sections = {section: Shared() for section in SHARED}
+    for stage, (section, reference) in SECTIONS.items():
+        for key, row in plain[stage].items():
+            values = {name: row[name] for name in SHARED[section]}
+            own = {name: row[name] for name in (*FIRST, *row) if name in row and name not in values}
+            own = {name: value for name, value in own.items() if name not in UNSAID or UNSAID[name] != value}
+            # A relabel row's key says whose labels they are.
+            preferred = row.get("protocol") or row.get("recipe") or key.removeprefix(f"{row.get('images')}-")
+            name, different = sections[section].place(preferred, values)
+            plain[stage][key] = own | {reference: name} | different
+    head = {name: plain.pop(name) for name in ("studies", "machine", "datasets")}
+    shared = {section: entries.values for section, entries in sections.items()}
+    return {name: rows for name, rows in (head | shared | plain).items() if rows}
+
+
+class Shared:
+    """The entries of one section.
+
+    Attributes:
+        values: by name.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Values] = {}
+        self._names: dict[str, list[str]] = {}
+
+    def place(self, preferred: str, values: Values) -> tuple[str, Values]:
+        """The entry for some values and in what they differ from it; a new entry where none is near.
+
+        Args:
+            preferred: name of the recipe or protocol; only its own entries are considered.
+            values: as in a row.
+        """
+        names = self._names.setdefault(preferred, [])
+        differences = [(name, difference(values, self.values[name])) for name in names]
+        name, different = min(differences, key=lambda pair: count(pair[1]), default=("", values))
+        if count(different) <= FEW:
+            return name, different
+        name = free_key(preferred, self.values)
+        names.append(name)
+        self.values[name] = values
+        return name, {}
+
+
+def difference(values: Values, base: Values) -> Values:
+    """What must be laid over ``base``, which has the same keys, to get ``values``."""
+    found: Values = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(base[key], dict):
+            value = difference(value, base[key])
+            if value:
+                found[key] = value
+        elif value != base[key]:
+            found[key] = value
+    return found
+
+
+def count(values: Values) -> int:
+    """How many values stand in nested mappings."""
+    return sum(count(value) if isinstance(value, dict) else 1 for value in values.values())
+
+
+class _Flow(dict[str, Any]):
+    """A mapping written on one line, as far as it fits."""
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    _Flow, lambda dumper, values: dumper.represent_mapping("tag:yaml.org,2002:map", values, flow_style=True)
+)
+
+
+def text(values: Mapping[str, Any]) -> str:
+    """A compact plan as YAML: a line for each value of datasets and shared entries, and one or two for each row."""
+    inline: Values = {}
+    for section, entries in values.items():
+        if section in SHARED:
+            entries = {
+                name: {key: _Flow(v) if isinstance(v, dict) else v for key, v in entry.items()}
+                for name, entry in entries.items()
+            }
+        elif section not in ("studies", "datasets", "machine"):
+            entries = {key: _Flow(row) for key, row in entries.items()}
+        inline[section] = entries
+    return yaml.dump(inline, Dumper=_Dumper, sort_keys=False, width=112, default_flow_style=None)

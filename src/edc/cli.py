@@ -19,7 +19,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Dataset condensation: make small image sets with soft labels, split them, compare methods.",
+    help="Dataset condensation: make small image sets with soft labels, evaluate them, compare methods.",
 )
 
 Keys = Annotated[
@@ -172,25 +172,29 @@ def track() -> None:
 
 @app.command()
 def bench(
-    dataset: Annotated[str, typer.Option("--dataset", help="whose sizes, observers and values")] = "cifar10",
-    stage: Annotated[list[str] | None, typer.Option("--stage", help="only this one; may be repeated")] = None,
-    network: Annotated[list[str] | None, typer.Option("--network", help="only this one; may be repeated")] = None,
-    images: Annotated[list[int] | None, typer.Option("--images", min=1, help="of a batch; may be repeated")] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda")] = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="of the CPU")] = 2,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="for each measurement")] = 10.0,
-    recipe: Annotated[str, typer.Option("--recipe", help="whose synthesis")] = "edc_code",
-    precision: Annotated[str, typer.Option("--precision", help="of the stages' passes")] = "float32",
-    to: Annotated[Path | None, typer.Option("--to", help="CSV; default in results/bench/")] = None,
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="The dataset whose image size, observers and values are used.")
+    ] = "cifar10",
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option("--network", help="Only this network; may be repeated.")] = None,
+    images: Annotated[
+        list[int] | None, typer.Option("--images", min=1, help="Images of a batch; may be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads.")] = 2,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long each case is measured.")] = 10.0,
+    recipe: Annotated[str, typer.Option("--recipe", help="The recipe of synthesis.")] = "edc_code",
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages' passes.")] = "float32",
+    to: Annotated[Path | None, typer.Option("--to", help="The CSV file; by default below results/bench.")] = None,
 ) -> None:
-    """Measure what stages take beside the bare passes of their networks, all in one run. Needs no data."""
+    """Measure each stage beside the bare passes of its networks, on random images."""
     from edc.bench import run
 
-    half = "" if precision == "float32" else f"-{precision}"
-    target = to or run.WHERE / f"{device}-{dataset}{half}.csv"
-    todo = run.cases(dataset, stage or [], network or [], images or [])
-    found = run.bench(todo, device, threads, seconds, recipe, target, precision)
-    typer.echo(run.summary(found).round(2).to_string(index=False))
+    suffix = "" if precision == "float32" else f"-{precision}"
+    target = to or run.WHERE / f"{device}-{dataset}{suffix}.csv"
+    cases = run.cases(dataset, stage or [], network or [], images or [])
+    table = run.run_bench(cases, device, threads, seconds, recipe, target, precision)
+    typer.echo(run.summary(table).round(2).to_string(index=False))
     typer.echo(f"wrote {target}")
 
 
@@ -219,10 +223,10 @@ def schema(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="a finished synthesize run")],
-    to: Annotated[Path, typer.Option("--to", help="the folder to write; it must not exist")],
-    layout: Annotated[str, typer.Option("--format", help="folder, parquet or torch")],
-    labels: Annotated[str | None, typer.Option("--labels", help="a finished relabel run of these images")] = None,
+    run: Annotated[str, typer.Argument(help="A finished synthesize run.")],
+    to: Annotated[Path, typer.Option("--to", help="The folder to write; it must not exist.")],
+    layout: Annotated[str, typer.Option("--format", help="folder, parquet or torch.")],
+    labels: Annotated[str | None, typer.Option("--labels", help="A finished relabel run of these images.")] = None,
 ) -> None:
     """Write a condensed set for use elsewhere: as image folder, Hugging Face parquet or tensors."""
     from edc.exchange.export import export as write
@@ -231,27 +235,28 @@ def export(
 
 
 @app.command("import")
-def bring_in(
-    name: Annotated[str, typer.Argument(help="of the set and its recipe: lower-case letters, digits, underscores")],
+def import_command(
+    name: Annotated[str, typer.Argument(help="Of the set and its recipe: lower-case letters, digits, underscores.")],
     data: Annotated[
         Path,
-        typer.Option(
-            "--data", help="what `edc export` wrote, an image folder, or .safetensors, .pt, .npy, .npz tensors"
-        ),
+        typer.Option("--data", help="An export, an image folder, or .safetensors, .pt, .npy or .npz tensors."),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="the dataset it stands for, below workflow/datasets")],
-    labels: Annotated[Path | None, typer.Option("--labels", help="soft labels (N, K), logits or probabilities")] = None,
+    dataset: Annotated[str, typer.Option("--dataset", help="The dataset it stands for, below workflow/datasets.")],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="Soft labels (N, K): logits or probabilities.")
+    ] = None,
     values: Annotated[
-        str | None, typer.Option("--values", help="what floats mean: unit ([0, 1]) or normalised (as the dataset is)")
+        str | None,
+        typer.Option("--values", help="What floats mean: unit ([0, 1]) or normalised (by the dataset's mean and std)."),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="classes (N,), where --data holds images alone")
+        Path | None, typer.Option("--classes", help="Classes (N,), where --data holds images alone.")
     ] = None,
 ) -> None:
-    """Bring in a condensed set made elsewhere, to be judged beside those made here."""
-    from edc.exchange.importing import bring
+    """Import a condensed set made elsewhere as a recipe, to label and evaluate it like those made here."""
+    from edc.exchange.importing import import_set
 
-    for path in bring(name, data, dataset, labels, values, classes):
+    for path in import_set(name, data, dataset, labels, values, classes):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: list {name} among the recipes of a study")
 

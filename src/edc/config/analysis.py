@@ -50,7 +50,7 @@ class GradientSizes(Model):
 
 
 class AnalysisChoices(Model):
-    """What is looked into, and how closely."""
+    """How large each analysis is."""
 
     mixture: MixtureSizes = MixtureSizes()
     landscape: LandscapeSizes = LandscapeSizes()

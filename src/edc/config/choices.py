@@ -1,4 +1,4 @@
-"""The choices of the design space: what a recipe or protocol may say, each value with its type and range.
+"""The choices of the design space: what a recipe or protocol may contain, each value with its type and range.
 
 Where a choice is a method, its name stands in a registry here, with the function that does it; the function is imported
 when it is first used. To add one: write the function, and give it a name in its registry.
@@ -24,7 +24,7 @@ INITIALISE: dict[str, str] = {
 """Where pixels start: function of :class:`edc.condense.initialise.InitialisationInputs`."""
 
 SCORED = ("composites", "herding", "kmeans")
-"""Those of them that ask observers, for scores of crops or for features."""
+"""Those of them that use observers, for scores of crops or for features."""
 
 REGULARISE: dict[str, str] = {
     "none": "edc.condense.regularise:nothing",
@@ -83,7 +83,7 @@ def module_of(registry: dict[str, str], name: str) -> str:
 
 
 class Optimiser(Model):
-    """Weight decay falls on convolution and linear weights only, unless ``decay_all`` says otherwise."""
+    """Weight decay falls on convolution and linear weights only, unless ``decay_all`` is set."""
 
     name: Literal["adamw", "sgd"]
     lr: Positive
@@ -238,15 +238,17 @@ class Loss(Model):
 
 
 class StudentChoices(Model):
-    """How a student is trained and judged."""
+    """How a student is trained and evaluated."""
 
     epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
     loss: Loss = Loss()
     optimiser: Optimiser
     schedule: Schedule
-    ema: Fraction | None = Field(default=0.99, description="decay of the averaged weights that are judged; null: none")
-    validations: int = Field(default=10, ge=1, description="how often the test set is looked at; the last epoch always")
+    ema: Fraction | None = Field(
+        default=0.99, description="decay of the averaged weights that are evaluated; null: none"
+    )
+    validations: int = Field(default=10, ge=1, description="how often it is evaluated; after the last epoch always")
 
     @model_validator(mode="after")
     def _warmup(self) -> StudentChoices:

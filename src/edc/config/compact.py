@@ -112,11 +112,14 @@ def compact(plan: Plan) -> Values:
             values = {name: row[name] for name in SHARED[section]}
             own = {name: row[name] for name in (*FIRST, *row) if name in row and name not in values}
             own = {name: value for name, value in own.items() if name not in UNSAID or UNSAID[name] != value}
-            # A relabel row's key says whose labels they are.
+            # A relabel row's protocol stands in its key alone.
             preferred = row.get("protocol") or row.get("recipe") or key.removeprefix(f"{row.get('images')}-")
             name, different = sections[section].place(preferred, values)
             plain[stage][key] = own | {reference: name} | different
     head = {name: plain.pop(name) for name in ("studies", "machine", "datasets")}
+    head["studies"] = {
+        study: {stage: keys for stage, keys in runs.items() if keys} for study, runs in head["studies"].items()
+    }
     shared = {section: entries.values for section, entries in sections.items()}
     return {name: rows for name, rows in (head | shared | plain).items() if rows}
 

@@ -170,7 +170,7 @@ class Overrides(Model):
 
 
 class Grid(Model):
-    """A part of a study that is crossed in full; what is left out is as the study says."""
+    """A part of a study that is crossed in full; what is left out is the study's."""
 
     datasets: list[str] | None = None
     recipes: list[str] | None = None

@@ -1,17 +1,21 @@
-"""Reading a plan, and checking that every name in it means something."""
+"""Reading a plan, and checking that its rows fit together."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from edc import STAGES
 from edc.config.compact import PlanFile, expanded
 from edc.config.registry import READERS
-from edc.config.rows import Plan, StudentRow, StudyRuns
+from edc.config.rows import AnalysisRow, ContinualRow, Plan, SlimmingRow, StudentRow, StudyRuns
 from edc.config.validation import read_yaml, validate
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
 from edc.nets.registry import PRUNABLE
+
+UPSTREAM = {"dataset": "datasets", "images": "synthesize", "labels": "relabel", "statistics": "statistics"}
+"""Values of a row that name an entry of a section; those of observers and scorers name several."""
 
 
 def load_plan(path: Path = Path("params.yaml")) -> Plan:
@@ -29,76 +33,82 @@ def load_plan(path: Path = Path("params.yaml")) -> Plan:
 
 
 def check_references(plan: Plan, where: str) -> None:
-    """Every name of an upstream row, dataset or network must exist, before anything starts."""
+    """Every name of an upstream row, dataset or network must exist, and rows must fit the rows they build on.
+
+    Raises:
+        EdcError: the first that does not.
+    """
     for name, dataset in plan.datasets.items():
         if dataset.kind not in READERS:
             raise unknown_name("dataset kind", dataset.kind, READERS, f"{where}: datasets.{name}")
-
-    def need(section: str, name: str, key: str) -> None:
-        if name not in getattr(plan, section):
-            raise unknown_name(f"{section} row", name, getattr(plan, section), f"{where}: {key}")
-
-    for stage in list(STAGES)[:-1]:
-        for key, row in getattr(plan, stage).items():
-            here = f"{stage}.{key}"
-            need("datasets", row.dataset, here)
-            for observer in [*getattr(row, "observers", []), *getattr(row, "scorers", [])]:
-                need("pretrain", observer, here)
-            if stage == "synthesize" and row.statistics is not None:
-                need("statistics", row.statistics, here)
-                for observer in row.observers:
-                    if observer not in plan.statistics[row.statistics].observers:
-                        raise EdcError(
-                            f"{where}: {here}.observers: {row.statistics!r} has no statistics of {observer!r}"
-                        )
-            learns = isinstance(row, StudentRow) and row.images is not None
-            if stage == "relabel" or learns:
-                need("synthesize", row.images, here)
-            if learns:
-                need("relabel", row.labels, here)
-                labels, images = plan.relabel[row.labels], plan.synthesize[row.images]
-                for name in ("dataset", "ipc"):
-                    mine, theirs = getattr(row, name), getattr(images, name)
-                    if mine != theirs:
-                        raise EdcError(f"{where}: {here}.{name} = {mine!r}: the images {row.images!r} have {theirs!r}")
-                if labels.images != row.images:
-                    raise EdcError(f"{where}: {here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
-                for name in ("epochs", "finetune") if stage != "continual" else ():
-                    if labels.epochs < (wanted := getattr(row, name, 0)):
-                        raise EdcError(
-                            f"{where}: {here}.{name} = {wanted}: {row.labels!r} has labels for {labels.epochs} epochs"
-                        )
-            if stage == "evaluate" and row.split == "val" and not plan.datasets[row.dataset].val_fraction:
-                raise EdcError(
-                    f"{where}: {here}.split = 'val': dataset {row.dataset!r} holds no training image out (val_fraction "
-                    "is 0.0); expected a val_fraction above 0"
-                )
-            if stage == "slimming" and row.student not in PRUNABLE:
-                raise unknown_name("prunable network", row.student, PRUNABLE, f"{where}: {here}.student")
-            if stage == "continual" and row.steps > plan.datasets[row.dataset].classes:
-                classes = plan.datasets[row.dataset].classes
-                raise EdcError(
-                    f"{where}: {here}.steps = {row.steps}: expected at most {classes}, the number of classes"
-                )
-            if stage == "analysis":
-                images, regulariser = plan.synthesize[row.images], plan.synthesize[row.images].regularise.method
-                if not images.optimise.iterations or regulariser == "none":
-                    raise EdcError(
-                        f"{where}: {here}.images = {row.images!r}: expected images synthesised with a regulariser; "
-                        f"theirs is {regulariser!r}, after {images.optimise.iterations} iterations"
-                    )
-                whole = plan.datasets[row.dataset].classes * row.ipc
-                if max(row.gradients.batches) > whole:
-                    raise EdcError(
-                        f"{where}: {here}.gradients.batches = {row.gradients.batches}: expected at most {whole} each, "
-                        "the number of condensed images"
-                    )
-            for network in filter(None, (getattr(row, "network", None), getattr(row, "student", None))):
-                try:
-                    check_name(network)
-                except EdcError as error:
-                    raise EdcError(f"{where}: {here}: {error}") from None
+    for stage in STAGES:
+        for key, row in getattr(plan, stage, {}).items():
+            here = f"{where}: {stage}.{key}"
+            _check_names(plan, row, here)
+            if isinstance(row, StudentRow):
+                _check_student(plan, row, here)
     for study, runs in plan.studies.items():
         for stage in StudyRuns.model_fields:
             for name in getattr(runs, stage):
-                need(stage, name, f"studies.{study}.{stage}")
+                _need(plan, stage, name, f"{where}: studies.{study}.{stage}")
+
+
+def _need(plan: Plan, section: str, name: str, here: str) -> None:
+    if name not in getattr(plan, section):
+        raise unknown_name(f"{section} row", name, getattr(plan, section), here)
+
+
+def _check_names(plan: Plan, row: Any, here: str) -> None:
+    """Upstream rows and networks."""
+    for value, section in UPSTREAM.items():
+        if (name := getattr(row, value, None)) is not None:
+            _need(plan, section, name, here)
+    observers = getattr(row, "observers", [])
+    for observer in [*observers, *getattr(row, "scorers", [])]:
+        _need(plan, "pretrain", observer, here)
+    if (statistics := getattr(row, "statistics", None)) is not None:
+        for observer in observers:
+            if observer not in plan.statistics[statistics].observers:
+                raise EdcError(f"{here}.observers: {statistics!r} has no statistics of {observer!r}")
+    for network in filter(None, (getattr(row, "network", None), getattr(row, "student", None))):
+        try:
+            check_name(network)
+        except EdcError as error:
+            raise EdcError(f"{here}: {error}") from None
+
+
+def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
+    """Values of a row with a student against those of its dataset, its images and its labels."""
+    dataset = plan.datasets[row.dataset]
+    if row.images is not None and row.labels is not None:
+        labels, images = plan.relabel[row.labels], plan.synthesize[row.images]
+        for name in ("dataset", "ipc"):
+            own, theirs = getattr(row, name), getattr(images, name)
+            if own != theirs:
+                raise EdcError(f"{here}.{name} = {own!r}: the images {row.images!r} have {theirs!r}")
+        if labels.images != row.images:
+            raise EdcError(f"{here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
+        for name in ("epochs", "finetune") if not isinstance(row, ContinualRow) else ():
+            if labels.epochs < (epochs := getattr(row, name, 0)):
+                raise EdcError(f"{here}.{name} = {epochs}: {row.labels!r} has labels for {labels.epochs} epochs")
+    if getattr(row, "split", "test") == "val" and not dataset.val_fraction:
+        raise EdcError(
+            f"{here}.split = 'val': dataset {row.dataset!r} holds no training image out (val_fraction is 0.0); "
+            "expected a val_fraction above 0"
+        )
+    if isinstance(row, SlimmingRow) and row.student not in PRUNABLE:
+        raise unknown_name("prunable network", row.student, PRUNABLE, f"{here}.student")
+    if isinstance(row, ContinualRow) and row.steps > dataset.classes:
+        raise EdcError(f"{here}.steps = {row.steps}: expected at most {dataset.classes}, the number of classes")
+    if isinstance(row, AnalysisRow) and row.images is not None:
+        images, whole = plan.synthesize[row.images], dataset.classes * row.ipc
+        if not images.optimise.iterations or images.regularise.method == "none":
+            raise EdcError(
+                f"{here}.images = {row.images!r}: expected images synthesised with a regulariser; "
+                f"theirs is {images.regularise.method!r}, after {images.optimise.iterations} iterations"
+            )
+        if max(row.gradients.batches) > whole:
+            raise EdcError(
+                f"{here}.gradients.batches = {row.gradients.batches}: expected at most {whole} each, the number of "
+                "condensed images"
+            )

@@ -46,7 +46,7 @@ class Dataset(Model):
     class_names: list[str] | None = Field(
         default=None, description="class folders in label order, others are left out; null: all, sorted by name"
     )
-    streamed: bool = Field(default=False, description="decode anew in every epoch instead of holding all in memory")
+    streamed: bool = Field(default=False, description="decode in every epoch instead of holding all in memory")
     mean: list[float]
     std: list[Positive]
     pad: int = Field(default=4, ge=0, description="random-crop padding for real images, pixels")
@@ -70,7 +70,9 @@ class Dataset(Model):
     @model_validator(mode="after")
     def _channels(self) -> Dataset:
         if self.class_names is not None and len(self.class_names) != self.classes:
-            raise ValueError(f"class_names has {len(self.class_names)} names; expected {self.classes}, as classes says")
+            raise ValueError(
+                f"class_names has {len(self.class_names)} names; expected {self.classes}, the value of classes"
+            )
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"resize = {self.resize}: expected at least image_size, {self.image_size}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
@@ -146,7 +148,7 @@ class RelabelRow(LabelChoices, Row):
 
 
 def twice_chance(classes: int) -> float:
-    """The accuracy every observer must reach unless its row says otherwise: twice chance, or with few classes
+    """The accuracy every observer must reach unless its row has another: twice chance, or with few classes
     a quarter of the way from chance to certainty."""
     return min(2 / classes, 0.25 + 0.75 / classes)
 
@@ -166,19 +168,19 @@ class StudentRow(StudentChoices, Row):
     @model_validator(mode="after")
     def _upstream(self) -> StudentRow:
         if (self.images is None) != (self.ipc == 0) or (self.images is None) != (self.labels is None):
-            raise ValueError("images and labels must be given, or both be null and ipc be 0")
+            raise ValueError("expected images and labels, or null for both and ipc 0")
         if self.images is None and self.regime != "hard":
             raise ValueError(f"regime = {self.regime!r}: the dataset itself has hard labels only")
         return self
 
 
 Split = Literal["test", "val"]
-"""Splits of a dataset that students are judged on."""
+"""Splits of a dataset that students are evaluated on."""
 SPLIT = "the images students are evaluated on; val: held-out training images, for choosing settings"
 
 
 class EvaluateRow(StudentRow):
-    """A student judged on the whole test set, or on the training images that nobody trains on."""
+    """A student evaluated on the whole test set, or on held-out training images."""
 
     variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
     changed: bool = Field(
@@ -190,11 +192,11 @@ class EvaluateRow(StudentRow):
 class ContinualRow(StudentRow):
     """Class-incremental learning: in each step a fresh student learns from the condensed images of all classes so far.
 
-    The memory is labelled anew in every step, with the choices and observers of ``labels``: no image of a class that is
+    The memory is labelled in every step, with the choices and observers of ``labels``: no image of a class that is
     still to come may be mixed in.
     """
 
-    steps: int = Field(ge=2, description="the classes come in so many portions of equal size, give or take one")
+    steps: int = Field(ge=2, description="of equal size, give or take one class")
     orders: Seeds = Field(description="of the classes: 0 is the label order, others are seeds of a permutation")
 
 
@@ -214,7 +216,7 @@ class AnalysisRow(StudentRow, AnalysisChoices):
     @model_validator(mode="after")
     def _comparable(self) -> AnalysisRow:
         if self.images is None:
-            raise ValueError(f"recipe {self.recipe!r} has no condensed images to look into")
+            raise ValueError(f"recipe {self.recipe!r} has no condensed images to analyse")
         if self.schedule.name == "smoothing" and self.schedule.zeta == 1:
             raise ValueError("schedule: expected another than the cosine to 0 it is compared with (zeta 1)")
         return self

@@ -17,6 +17,7 @@ from support import REPOSITORY, golden
 from torch import Tensor, nn
 
 from edc import nets
+from edc.condense.class_sums import ClassSums
 from edc.condense.composites import best_crops, best_images, padded, scores, tile
 from edc.condense.densify import spectrum_divergence
 from edc.condense.engine import Observer, Progress, synthesize
@@ -592,8 +593,6 @@ def test_running_statistics_of_batch_norm(case: dict[str, Any]) -> None:
 @checks("gvbsm.conv_stats_patch4_8x8", "gvbsm.conv_stats_patch16_upsampled_8x8", "gvbsm.conv_stats_patch4_6x6")
 def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     """Statistics over two batches of data, and two visits of a matching that starts from zero."""
-    from edc.stages.statistics import ClassSums
-
     side = 6 if "6x6" in case.get("note", "") else 8
     patch = 16 if "16x16" in case.get("note", "") else 4
     numbers = torch.arange(2 * side * side)

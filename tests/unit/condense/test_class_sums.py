@@ -95,15 +95,6 @@ def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
     assert torch.equal(sums.result("within")[1], within)
 
 
-def test_order_of_batches_does_not_matter() -> None:
-    watch = collector()
-    batches = random_batches([5, 4, 6], 3, 4)
-    one = collected(watch, batches, 3).result("within")
-    other = collected(watch, batches[::-1], 3).result("within")
-    for a, b in zip(one, other, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_sums_go_on_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
     watch = collector()

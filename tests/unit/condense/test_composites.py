@@ -103,10 +103,6 @@ def test_every_crop_fills_its_cell(factor: int, n: int, size: int, source: int) 
             assert torch.equal(found, crop[:, down][:, :, across])
 
 
-def test_tiling_keeps_the_type_of_pixels() -> None:
-    assert tile(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), 2, 5).dtype == torch.uint8
-
-
 # -------------------------------------------------------------------------------------------- whole sets
 
 

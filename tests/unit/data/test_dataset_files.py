@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from edc.config.files import DatasetFile, names, read
-from edc.config.registry import READERS
 from edc.config.rows import Dataset
-from edc.nets import check_name
 from edc.training.schedules import multiplier
 
 ROOT = Path(__file__).parents[3]
@@ -24,14 +22,6 @@ def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
 def file(name: str) -> tuple[DatasetFile, Dataset]:
     found: DatasetFile = read("datasets", name)
     return found, Dataset.model_validate({"name": name, "family": name} | found.data)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_values_are_allowed_and_networks_known(name: str) -> None:
-    found, dataset = file(name)
-    assert dataset.kind in READERS
-    for network in [*found.observers, *found.networks]:
-        check_name(network)
 
 
 @pytest.mark.parametrize(

@@ -173,23 +173,19 @@ def test_draws_are_uniform_replayable_and_prefix_stable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "count", "magnitude", "text"),
+    ("shape", "dtype", "draws", "magnitude", "text"),
     [
-        (torch.zeros(2, 3, 8, 8), 2, 9, "uint8"),
-        (torch.zeros(2, 4, 8, 8, dtype=torch.uint8), 2, 9, "1 or 3"),
-        (torch.zeros(3, 8, 8, dtype=torch.uint8), 3, 9, "1 or 3"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 3, 9, "do not fit 2 images"),
-        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), 2, 31, "magnitude 31"),
+        ((2, 3, 8, 8), torch.float32, constant(0, False, 2), 9, "uint8"),
+        ((2, 4, 8, 8), torch.uint8, constant(0, False, 2), 9, "1 or 3"),
+        ((3, 8, 8), torch.uint8, constant(0, False, 3), 9, "1 or 3"),
+        ((2, 3, 8, 8), torch.uint8, constant(0, False, 3), 9, "do not fit 2 images"),
+        ((2, 3, 8, 8), torch.uint8, constant(0, False, 2), 31, "magnitude 31"),
+        ((1, 3, 8, 8), torch.uint8, constant(len(OPS), False, 1), 9, "operations"),
     ],
 )
-def test_misuse_is_refused(images: Tensor, count: int, magnitude: int, text: str) -> None:
+def test_misuse_is_refused(shape: tuple[int, ...], dtype: torch.dtype, draws: Draws, magnitude: int, text: str) -> None:
     with pytest.raises(ValueError, match=text):
-        apply(images, draw(np.random.default_rng(0), count), magnitude)
-
-
-def test_unknown_operation_is_refused() -> None:
-    with pytest.raises(ValueError, match="operations"):
-        apply(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), constant(len(OPS), False, 1))
+        apply(torch.zeros(shape, dtype=dtype), draws, magnitude)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

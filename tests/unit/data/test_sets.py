@@ -197,8 +197,10 @@ def test_a_class_without_a_readable_image_is_told(config, monkeypatch):
         load_split(config, "test")
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    code = "import sys, edc.data, edc.data.roots; print(*{'torch', 'sklearn', 'torchvision'} & set(sys.modules))"
+def test_names_and_roots_are_available_without_heavy_libraries():
+    code = "import sys, edc.data, edc.data.roots, edc.nets, edc.nets.titles; edc.nets.check_name('resnet18')"
+    code += "; edc.nets.titles.paper_name('timm:resnet18'); edc.nets.networks()"
+    code += "; print(*{'torch', 'sklearn', 'torchvision', 'timm'} & set(sys.modules))"
     code += "; import edc.data.sets; print(*{'sklearn', 'torchvision', 'pyarrow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

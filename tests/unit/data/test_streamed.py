@@ -146,12 +146,8 @@ def test_the_digest_needs_no_decoding_and_no_place(root: Path, tmp_path: Path, m
     for path in (tmp_path / "elsewhere").rglob("*.png"):
         os.utime(path, (0, 0))
     assert digest(tmp_path / "elsewhere") == first
-    others = [
-        digest(image_size=9),
-        digest(resize=10),
-        digest(train_per_class=5),
-        digest(class_names=["bee", "ant", "cat"]),
-    ]
+    changes = ({"image_size": 9}, {"resize": 10}, {"train_per_class": 5}, {"class_names": ["bee", "ant", "cat"]})
+    others = [digest(**change) for change in changes]
     path = root / "train" / "bee" / "2.png"
     path.write_bytes(path.read_bytes() + b"1")
     others.append(digest())
@@ -180,8 +176,8 @@ def test_an_unreadable_image_is_named_and_counted(root: Path) -> None:
     streamed.read([7])  # counted once
     with pytest.raises(EdcError) as error:
         streamed.select([12]).read([0])  # a selection counts with the split it comes from
-    told = f"{root / 'train'}: 2 of 18 images unreadable so far: {broken[0]} {reason}; {broken[1]} {reason}"
-    assert str(error.value) == f"{told}; expected at most 1 (unreadable_limit)"
+    line = f"{root / 'train'}: 2 of 18 images unreadable so far: {broken[0]} {reason}; {broken[1]} {reason}"
+    assert str(error.value) == f"{line}; expected at most 1 (unreadable_limit)"
 
 
 @pytest.mark.filterwarnings("ignore:.*unreadable so far")

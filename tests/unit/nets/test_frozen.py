@@ -56,20 +56,6 @@ def test_the_same_bits(memory: torch.memory_format) -> None:
         assert torch.equal(found, expected)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2_half", "wrn_16_2", "shufflenet_v2_05"])
-def test_networks_give_the_same_gradient(name: str) -> None:
-    plain = nets.build(name, classes=10, image_size=16, seed=0)
-    x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        plain(x)  # moves the running values
-    plain.eval().requires_grad_(False)
-    mine = frozen(copy.deepcopy(plain))
-    assert {type(m) for m in mine.modules() if isinstance(m, nn.BatchNorm2d)} == {FrozenBatchNorm2d}
-    for found, expected in zip(answer(mine, x), answer(plain, x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
-    assert mine.state_dict().keys() == plain.state_dict().keys()
-
-
 @pytest.mark.parametrize("groups", [None, 2])
 @pytest.mark.parametrize("skip", [None, {1, 2, 5}])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

@@ -121,12 +121,12 @@ def describe(run: Finished) -> Tracked:
         end=end,
         pictures=pictures,
     )
-    if run.stage not in HISTORIES or not (folder / "history.csv").exists():
-        return tracked
-    history = pd.read_csv(folder / "history.csv")
+    path, axis = folder / "history.csv", HISTORIES.get(run.stage, "epoch")
+    known = run.stage in HISTORIES and path.exists()
+    history = pd.read_csv(path) if known else pd.DataFrame(columns=["seed", axis, "lr", "train_loss"])
     children = [_seed(run, tracked, seed, history[history["seed"] == seed]) for seed in run.seeds]
     own = history.drop(columns="train_loss") if children else history
-    return replace(tracked, metrics=[*tracked.metrics, *_series(own, HISTORIES[run.stage])], children=children)
+    return replace(tracked, metrics=[*tracked.metrics, *_series(own, axis)], children=children)
 
 
 def _seed(run: Finished, parent: Tracked, seed: int, history: Any) -> Tracked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -32,13 +33,15 @@ def shown(uri: str) -> str:
 
 
 def one_line(error: BaseException, uri: str) -> str:
-    """An error's text as one line; its type alone where the text repeats something secret of the URI."""
-    text = " ".join(str(error).replace(uri, shown(uri)).split())
+    """An error's text as one line, without what is secret of the URI."""
+    text = " ".join((str(error) or type(error).__name__).replace(uri, shown(uri)).split())
     rest = uri.partition("://")[2]
     user, _, password = rest.rpartition("@")[0].partition(":")
-    secrets = {user, password, *rest.partition("?")[2].split("&")} - {""}
-    if not text or any(secret in text or unquote(secret) in text for secret in secrets):
-        return type(error).__name__
+    # A password with such a character is taken apart by whoever reads the URI.
+    secrets = {*re.split("[/@?#]", password or user), *rest.partition("?")[2].split("&")} - {""}
+    text = re.sub(r"//\S*@", "//", text)
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "...").replace(unquote(secret), "...")
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 

@@ -75,9 +75,10 @@ class Store:
         whole = [other for other in self.runs[run.path] if other.info.status == "FINISHED"]
         good = [other for other in whole if other.data.tags.get(DIGEST) == run.digest]
         for parent in good:
-            children = [other for other in good if other.data.tags.get(PARENT) == parent.info.run_id]
+            own = [other for other in good if other.data.tags.get(PARENT) == parent.info.run_id]
+            children = {other.data.tags[RUN]: other for other in own}  # without doubles
             if PARENT not in parent.data.tags and len(children) == len(run.seeds):
-                return [parent, *children]
+                return [parent, *children.values()]
         return []
 
     def create(self, run: Tracked, parent: str | None = None) -> None:

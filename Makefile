@@ -1,18 +1,15 @@
-# make demo: set up and run the main job. make test: set up and run the tests. Needs Python 3.11 to 3.13 and git.
+# make demo: set up and run the digits study. make test: set up and run the tests. Needs Python 3.11 to 3.13 and git.
 PYTHON ?= python3
 VENV ?= .venv
-# More for Snakemake; FLAGS=--forceall makes the demo's results anew.
-FLAGS ?=
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 # Nothing phones home.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
-# Installed without bytecode, packages keep it from their first import on: a hundred runs that compile PyTorch's sources
-# anew each time take a minute longer.
+# Installed without bytecode, packages keep it from their first import on.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-fast lint ui report setup lock
+.PHONY: demo test test-all lint ui report setup lock
 
 setup: $(VENV)/.ready
 
@@ -23,26 +20,26 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: setup ## the digits study: finished tables, pictures, tracked runs and a page with all of them
+demo: setup ## the digits study: tables, figures, tracked runs and a page with all of them
 	edc plan digits
-	snakemake --quiet rules --cores all --resources gpu=4 $(FLAGS)
-	edc track
-	cat results/tables/table1.md
-	@echo 'Tables: results/tables. Pictures: results/synthesize/*/contact_sheet.png. Runs: make ui'
+	dvc repro
 	edc report
+	@echo 'Tables: results/tables. Page: results/report.html. Tracked runs: make ui'
 
-test: setup ## all tests
-	python -m pytest -n auto --dist loadgroup
-
-test-fast: setup ## without those that run whole stages
+test: setup ## all tests but the long ones
 	python -m pytest -n auto -m 'not slow'
 
-lint: setup ## style and types
+test-all: setup ## the long ones too
+	python -m pytest -n auto
+
+lint: setup ## style, types, import order, schemas
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
+	edc schema --check
 
-report: setup ## everything in results/ as one page
+report: setup ## results/ as one page
 	edc report
 
 ui: setup ## compare the tracked runs in the browser

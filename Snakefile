@@ -38,7 +38,7 @@ if workflow.is_main_process:  # not the jobs, which parse this file while others
 
 rule all:
     default_target: True
-    input: TABLES if STALE or not tables_up_to_date(PLAN) else []
+    input: TABLES if STALE or not tables_up_to_date(PLAN) else "params.yaml"
 
 
 rule pretrain:
@@ -47,56 +47,65 @@ rule pretrain:
     log: "logs/pretrain/{key}.log"
     threads: PLAN.machine.threads
     resources: gpu=GPUS, mem_mb=6000, runtime=1440
-    shell: "edc {rule} --run {wildcards.key} 2> {log}"
+    params: stage="pretrain"
+    shell: "edc {params.stage} --run {wildcards.key} 2> {log}"
 
 
 use rule pretrain as statistics with:
     input: upstream("statistics")
     output: touch("runs/statistics/{key}/done")
     log: "logs/statistics/{key}.log"
+    params: stage="statistics"
 
 
 use rule pretrain as synthesize with:
     input: upstream("synthesize")
     output: touch("runs/synthesize/{key}/done")
     log: "logs/synthesize/{key}.log"
+    params: stage="synthesize"
 
 
 use rule pretrain as relabel with:
     input: upstream("relabel")
     output: touch("runs/relabel/{key}/done")
     log: "logs/relabel/{key}.log"
+    params: stage="relabel"
 
 
 use rule pretrain as evaluate with:
     input: upstream("evaluate")
     output: touch("runs/evaluate/{key}/done")
     log: "logs/evaluate/{key}.log"
+    params: stage="evaluate"
 
 
 use rule pretrain as continual with:
     input: upstream("continual")
     output: touch("runs/continual/{key}/done")
     log: "logs/continual/{key}.log"
+    params: stage="continual"
 
 
 use rule pretrain as slimming with:
     input: upstream("slimming")
     output: touch("runs/slimming/{key}/done")
     log: "logs/slimming/{key}.log"
+    params: stage="slimming"
 
 
 use rule pretrain as analysis with:
     input: upstream("analysis")
     output: touch("runs/analysis/{key}/done")
     log: "logs/analysis/{key}.log"
+    params: stage="analysis"
 
 
 rule tables:
     localrule: True
     input: map(flag, STALE)
     output: touch(TABLES)
-    shell: "edc tables"
+    log: "logs/tables.log"
+    shell: "edc tables 2> {log}"
 
 
 onsuccess:

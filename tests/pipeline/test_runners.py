@@ -72,3 +72,11 @@ def test_dvc_shows_nine_stages(planned):
     dot = planned.ok("dvc", "dag", "--dot")
     assert {f'"{stage}"' for stage in ("pretrain", "tables")} <= set(dot.split())
     assert len(planned.ok("dvc", "stage", "list", "--name-only").split()) == 9
+
+
+def test_the_snakefile_has_no_lints_but_that_its_rules_name_no_conda_environment(planned):
+    result = planned.run("snakemake", "--lint")
+    text = result.stdout + result.stderr
+    assert "Traceback" not in text
+    lints = {line.strip().removeprefix("* ") for line in text.splitlines() if line.startswith("    * ")}
+    assert lints <= {"Specify a conda environment or container for each rule.:"}

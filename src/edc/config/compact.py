@@ -121,7 +121,8 @@ def compact(plan: Plan) -> Values:
         study: {stage: keys for stage, keys in runs.items() if keys} for study, runs in head["studies"].items()
     }
     shared = {section: entries.values for section, entries in sections.items()}
-    return {name: rows for name, rows in (head | shared | plain).items() if rows}
+    # Empty sections too: DVC refuses a stage whose section is missing.
+    return head | shared | plain
 
 
 class Shared:

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from edc.errors import EdcError
 
 if TYPE_CHECKING:
@@ -38,13 +40,13 @@ def runs_per_gpu() -> int:
     Raises:
         EdcError: ``EDC_RUNS_PER_GPU`` is no whole number from 1 on.
     """
-    said = os.environ.get("EDC_RUNS_PER_GPU", "1")
+    text = os.environ.get("EDC_RUNS_PER_GPU", "1")
     try:
-        number = int(said)
+        number = int(text)
     except ValueError:
         number = 0
     if number < 1:
-        raise EdcError(f"EDC_RUNS_PER_GPU={said}: expected a whole number, at least 1")
+        raise EdcError(f"EDC_RUNS_PER_GPU={text}: expected a whole number, at least 1")
     return number
 
 
@@ -59,85 +61,83 @@ def slots(device: str, threads: int) -> int:
     return len(gpus) * runs_per_gpu() if gpus else max(1, (os.cpu_count() or 1) // threads)
 
 
-def share_of_memory(wanted: float | None, device: torch.device) -> float | None:
+def share_of_memory(planned: float | None, device: torch.device) -> float | None:
     """GB of a device that one run may plan with.
 
-    ``EDC_GPU_MEMORY`` goes before what the plan says: it changes no result, so no plan, and no run is stale for it.
+    ``EDC_GPU_MEMORY`` goes before the plan's value: it changes no result.
 
     Args:
-        wanted: what the plan says; None: half of what a run may have, so that the rest holds what is not planned.
-        device: of a CPU nothing is planned; None where nobody said a number.
+        planned: the plan's value; None: half of what a run may have, so that the rest holds what is not planned.
+        device: where the run computes; None is returned for a CPU without a value.
 
     Raises:
         EdcError: ``EDC_GPU_MEMORY`` is no number above zero.
     """
     import torch
 
-    if said := os.environ.get("EDC_GPU_MEMORY"):
+    if text := os.environ.get("EDC_GPU_MEMORY"):
         try:
-            wanted = float(said)
+            planned = float(text)
         except ValueError:
-            wanted = 0.0
-        if not 0 < wanted < math.inf:
-            raise EdcError(f"EDC_GPU_MEMORY={said}: expected a number of GB above 0")
-    if wanted is not None or device.type == "cpu":
-        return wanted
+            planned = 0.0
+        if not 0 < planned < math.inf:
+            raise EdcError(f"EDC_GPU_MEMORY={text}: expected a number of GB above 0")
+    if planned is not None or device.type == "cpu":
+        return planned
     return torch.cuda.get_device_properties(device).total_memory / 2e9 / runs_per_gpu()
 
 
 @contextlib.contextmanager
-def claim(wanted: str) -> Iterator[str]:
+def claim(device: str) -> Iterator[str]:
     """Hold a device while the block runs.
 
-    A GPU takes one run at a time, or as many as ``EDC_RUNS_PER_GPU`` says: small networks leave most of it idle.
-    The lock lies outside the project, so runs of several checkouts on one machine don't meet on one GPU; it falls with
-    the process, however that ends.
+    A GPU takes one run at a time, or as many as ``EDC_RUNS_PER_GPU`` says: small networks leave most of it idle. The
+    lock lies outside the project, so that runs of several checkouts on one machine don't share a GPU by accident; it
+    falls with the process, however that ends.
 
     Args:
-        wanted: "cpu", "cuda", or "auto" (a GPU where there is one).
+        device: "cpu", "cuda", or "auto" (a GPU where there is one).
 
     Yields:
         "cpu" or "cuda".
 
     Raises:
-        EdcError: a GPU was asked for and there is none, or ``EDC_RUNS_PER_GPU`` is no number of runs.
+        EdcError: "cuda" where there is no GPU, or ``EDC_RUNS_PER_GPU`` is no number of runs.
     """
-    gpus = [] if wanted == "cpu" else visible_gpus()
+    gpus = [] if device == "cpu" else visible_gpus()
     if gpus and "SLURM_JOB_ID" in os.environ:
         yield "cuda"  # the scheduler has given this job devices of its own
         return
     if not gpus:
-        if wanted == "cuda":
+        if device == "cuda":
             raise EdcError("machine.device = 'cuda': no GPU is visible here; use 'auto' or 'cpu'")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         yield "cpu"
         return
-    from filelock import FileLock, Timeout
+    gpu, lock = _free_gpu(gpus)
+    try:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+        yield "cuda"
+    finally:
+        lock.release()
 
+
+def _free_gpu(gpus: list[str]) -> tuple[str, FileLock]:
+    """The first free GPU and its lock; waits for one."""
     folder = Path(tempfile.gettempdir()) / f"edc-gpus-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    # Slot by slot, so that every GPU has one run before any has two.
-    slots = [(gpu, slot) for slot in range(runs_per_gpu()) for gpu in gpus]
-    told = False
+    waiting = False
     while True:
-        for gpu, slot in slots:
-            lock = FileLock(folder / f"{gpu.replace('/', '_')}{f'.{slot}' if slot else ''}.lock")
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-                yield "cuda"
-            finally:
-                lock.release()
-            return
-        if not told:
-            print(
-                f"edc: all GPUs ({', '.join(gpus)}) are claimed by other runs; waiting for one",
-                file=sys.stderr,
-            )
-            told = True
+        # Every GPU has one run before any has two.
+        for place in range(runs_per_gpu()):
+            for gpu in gpus:
+                lock = FileLock(folder / f"{gpu.replace('/', '_')}{f'.{place}' if place else ''}.lock")
+                with contextlib.suppress(Timeout):
+                    lock.acquire(timeout=0)
+                    return gpu, lock
+        if not waiting:
+            print(f"edc: other runs hold all GPUs ({', '.join(gpus)}); waiting for one", file=sys.stderr, flush=True)
+            waiting = True
         time.sleep(1)
 
 
@@ -208,3 +208,13 @@ def peak_memory() -> int:
 
         found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return found if sys.platform == "darwin" else found * 1024
+
+
+def reset_peak_memory(device: str) -> None:
+    """Count :func:`peak_memory` and the GPU's from here on: a worker makes many runs."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # of the kernel: reset VmHWM
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()

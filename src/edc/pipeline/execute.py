@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import platform
@@ -13,7 +14,14 @@ from filelock import FileLock, Timeout
 from edc import __version__
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.pipeline.devices import device_name, keep_freed_memory, peak_memory, same_every_time, share_of_memory
+from edc.pipeline.devices import (
+    device_name,
+    keep_freed_memory,
+    peak_memory,
+    reset_peak_memory,
+    same_every_time,
+    share_of_memory,
+)
 from edc.pipeline.status import Run, up_to_date
 from edc.storage import STATE
 from edc.storage.provenance import provenance
@@ -78,6 +86,7 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
             return False
         on = torch.device(device)
         memory = share_of_memory(plan.machine.memory, on)
+        reset_peak_memory(device)
         context = Context(plan, stage, key, on, memory, lambda: environment(plan, device))
         try:
             importlib.import_module(f"edc.stages.{stage}").run(context)
@@ -85,6 +94,8 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
             if not out_of_memory(error):
                 raise
             raise EdcError(f"{stage}.{key}: out of memory on {device}; {remedy(run, device, memory)}") from None
+        finally:
+            gc.collect()  # hooks make cycles, which would hold this run's tensors through the next
         return True
 
 

@@ -1,78 +1,156 @@
-"""A plan of a few digits with one observer, and its first stages: what the tests of both applications start from."""
+"""A plan of a few digits with one observer, and its first stages: what the tests of the stages start from."""
 
 from __future__ import annotations
 
+import csv
 import importlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from edc.config.rows import Plan
-from edc.stages.context import Job
+from edc.stages.context import Context
+from edc.storage import Checkpoint, run_folder
 
 DATA: dict[str, Any] = {
     "name": "tiny", "family": "digits", "kind": "digits", "image_size": 8, "channels": 1, "classes": 10,
     "mean": [0.306], "std": [0.342], "pad": 1, "flip": False, "val_fraction": 0.25, "train_per_class": 20,
-    "test_per_class": 5,
+    "test_per_class": 20,
 }  # fmt: skip
 OPTIMISER = {"name": "adamw", "lr": 0.02, "weight_decay": 0.01}
 SCHEDULE = {"name": "smoothing", "zeta": 2.0}
+OBSERVER: dict[str, Any] = {
+    "dataset": "tiny", "network": "convnet_d1", "epochs": 4, "batch": 20, "seed": 0,
+    "optimiser": {"name": "sgd", "lr": 0.05}, "schedule": SCHEDULE,
+}  # fmt: skip
+STATISTICS = {"dataset": "tiny", "observers": ["observer"], "patch": 4, "batch": 20, "seed": 0}
+RANDOM: dict[str, Any] = {
+    "dataset": "tiny", "recipe": "random", "ipc": 2, "seed": 0, "initialise": {"method": "real"},
+    "optimise": {"iterations": 0},
+}  # fmt: skip
+EDC: dict[str, Any] = RANDOM | {
+    "recipe": "edc", "statistics": "statistics", "observers": ["observer"], "augment": {"flip": False},
+    "optimise": {"iterations": 4, "group": 10}, "regularise": {"method": "logits"},
+}  # fmt: skip
+LABELS: dict[str, Any] = {
+    "dataset": "tiny", "images": "images", "observers": ["observer"], "flip": False, "epochs": 3, "batch": 5,
+    "crop_scale": [0.5, 1.0], "mix": "cutmix", "min_accuracy": 0.0,
+}  # fmt: skip
 STUDENT: dict[str, Any] = {
-    "dataset": "tiny", "recipe": "random", "ipc": 2, "student": "convnet_w32", "protocol": "edc", "regime": "soft",
+    "dataset": "tiny", "recipe": "random", "ipc": 2, "student": "convnet_d1", "protocol": "edc", "regime": "soft",
     "images": "images", "labels": "labels", "seeds": [0, 1], "epochs": 3, "batch": 5, "loss": {"name": "mse_ce"},
     "optimiser": OPTIMISER, "schedule": SCHEDULE, "ema": 0.5,
 }  # fmt: skip
 FULL = {"recipe": "full", "ipc": 0, "images": None, "labels": None, "regime": "hard", "batch": 50, "epochs": 2}
-PLAN: dict[str, Any] = {
-    "study": "s",
-    "machine": {"device": "cpu", "threads": 1},
-    "datasets": {"tiny": DATA},
-    "pretrain": {
-        "observer": {
-            "dataset": "tiny", "network": "convnet_w32", "epochs": 3, "batch": 20, "seed": 0,
-            "optimiser": {"name": "sgd", "lr": 0.05}, "schedule": SCHEDULE,
-        }
-    },
-    "synthesize": {
-        "images": {
-            "dataset": "tiny", "recipe": "random", "ipc": 2, "seed": 0, "initialise": {"method": "real"},
-            "optimise": {"iterations": 0},
-        }
-    },
-    "relabel": {
-        "labels": {
-            "dataset": "tiny", "images": "images", "observers": ["observer"], "flip": False, "epochs": 3, "batch": 5,
-            "crop_scale": [0.5, 1.0], "mix": "cutmix", "min_accuracy": 0.0,
-        }
-    },
+SLIM: dict[str, Any] = {
+    "student": "vgg11_bn", "sparsity": 0.01, "ratios": [0.2, 0.4], "finetune": 2, "ema": None,
+    "optimiser": OPTIMISER | {"lr": 0.005},
 }  # fmt: skip
+ROWS: dict[str, dict[str, Any]] = {
+    "pretrain": OBSERVER,
+    "statistics": STATISTICS,
+    "synthesize": EDC,
+    "relabel": LABELS,
+    "evaluate": STUDENT,
+    "continual": STUDENT | {"steps": 2, "orders": [0, 1]},
+    "slimming": STUDENT | SLIM,
+    "analysis": STUDENT,
+}
+"""Values of the run ``row`` of each stage; tests change some of them."""
+PREPARED = [
+    ("pretrain", "observer"), ("statistics", "statistics"), ("synthesize", "images"), ("relabel", "labels"),
+]  # fmt: skip
 
 
-def plan(stage: str, **row: Any) -> Plan:
-    """The plan with one row of an application, called ``row``."""
-    return Plan.model_validate({**PLAN, stage: {"row": STUDENT | row}})
+def plan(stage: str = "evaluate", upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Plan:
+    """The plan with one run, called ``row``, of a stage.
+
+    Args:
+        stage: which.
+        upstream: values changed in sections ``dataset``, ``observer``, ``images`` or ``labels``.
+        changes: values of the run.
+    """
+    other = {name: (upstream or {}).get(name, {}) for name in ("dataset", "observer", "images", "labels")}
+    values: dict[str, Any] = {
+        "studies": {"s": {}},
+        "machine": {"device": "cpu", "threads": 1},
+        "datasets": {"tiny": DATA | other["dataset"]},
+        "pretrain": {"observer": OBSERVER | other["observer"]},
+        "statistics": {"statistics": STATISTICS},
+        "synthesize": {"images": RANDOM | other["images"]},
+        "relabel": {"labels": LABELS | other["labels"]},
+    }
+    values[stage] = values.get(stage, {}) | {"row": ROWS[stage] | changes}
+    return Plan.model_validate(values)
+
+
+def context(stage: str, upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Context:
+    """The run ``row`` of a stage, yet to be executed."""
+    return Context(plan(stage, upstream, **changes), stage, "row", torch.device("cpu"))
+
+
+def execute(plan: Plan, stage: str, key: str) -> None:
+    """Execute a run in this process."""
+    importlib.import_module(f"edc.stages.{stage}").run(Context(plan, stage, key, torch.device("cpu")))
 
 
 def prepare() -> None:
-    """Run what comes before, in the current directory."""
-    values = Plan.model_validate(PLAN)
-    for stage, key in (("pretrain", "observer"), ("synthesize", "images"), ("relabel", "labels")):
-        importlib.import_module(f"edc.{stage}").run(Job(stage, key, values, "cpu"))
+    """Run what the applications build on, in the current directory."""
+    for stage, key in PREPARED:
+        execute(plan(), stage, key)
 
 
-def job(stage: str, **row: Any) -> Job:
-    """A run of an application that is yet to begin."""
-    return Job(stage, "row", plan(stage, **row), "cpu")
+def run(stage: str, upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> dict[str, bytes]:
+    """Execute the run ``row`` of a stage; the files it left, without ``run.json``."""
+    execute(plan(stage, upstream, **changes), stage, "row")
+    return files(stage)
 
 
-def run(stage: str, **row: Any) -> dict[str, bytes]:
-    """Run an application; what it left but for its times."""
-    importlib.import_module(f"edc.{stage}").run(job(stage, **row))
-    folder = Path("results", stage, "row")
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "run.json"}
+def files(stage: str) -> dict[str, bytes]:
+    """Content of the files of the run ``row`` of a stage."""
+    return {path.name: path.read_bytes() for path in run_folder(stage, "row").glob("*") if path.name != "run.json"}
 
 
-def scores(files: dict[str, bytes]) -> dict[str, Any]:
-    """The scores in a manifest."""
-    found: dict[str, Any] = json.loads(files["manifest.json"])["scores"]
-    return found
+def manifest(stage: str, key: str = "row") -> dict[str, Any]:
+    """The manifest of a run."""
+    values: dict[str, Any] = json.loads((run_folder(stage, key) / "manifest.json").read_text())
+    return values
+
+
+def history(stage: str) -> list[dict[str, str]]:
+    """The history of the run ``row`` of a stage."""
+    return list(csv.DictReader((run_folder(stage, "row") / "history.csv").read_text().splitlines()))
+
+
+class KilledError(Exception):
+    """Stands for whatever ends a process in the middle of a run."""
+
+
+def interrupt(stage: str, saves: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Save a checkpoint at every opportunity, and raise :class:`KilledError` after so many of them."""
+    save: Callable[..., None] = Checkpoint.save
+    left = [saves]
+
+    def save_and_raise(self: Checkpoint, state: Any) -> None:
+        save(self, state)
+        left[0] -= 1
+        if not left[0]:
+            raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setenv("EDC_CHECKPOINT_SECONDS", "0")
+        patch.setattr(Checkpoint, "save", save_and_raise)
+        with pytest.raises(KilledError):
+            run(stage, **changes)
+
+
+def make_project(folder: Path) -> Path:
+    """A folder where what the applications build on is finished; only to be copied."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        prepare()
+    return folder

@@ -1,0 +1,41 @@
+"""A folder with an observer, statistics, images and labels of a few digits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support import laboratory
+from torch import nn
+
+from edc.nets.vgg import VGG
+from edc.stages import slimming
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once; only to be copied."""
+    return laboratory.make_project(tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture
+def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to work in, the current directory; VGG-11 is a small one."""
+    folder = tmp_path / "project"
+    shutil.copytree(prepared, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(slimming, "build", small_vgg)
+    return folder
+
+
+def small_vgg(name: str, classes: int, image_size: int, channels: int, seed: int) -> VGG:
+    """VGG-11 with few channels; scales spread so that pruning removes no layer."""
+    torch.manual_seed(seed)
+    model = VGG(classes, image_size, channels, widths=(8, 8, 10, 10, 12, 12, 12, 12))
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.2, 1.5)
+            layer.momentum = 0.5  # statistics follow within a few steps
+    return model

@@ -1,0 +1,165 @@
+"""Continual learning and slimming: what is trained and tested, which labels are used, what a run leaves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support import laboratory as lab
+
+from edc.errors import EdcError
+from edc.nets.slim import scales
+from edc.nets.vgg import VGG
+from edc.stages import continual, slimming
+from edc.storage import run_folder
+from edc.training.sources import Condensed
+from edc.training.students import Student
+
+# Continual learning
+
+
+def test_history_and_scores_of_class_incremental_learning(project: Path) -> None:
+    lab.run("continual", steps=3, orders=[0, 4])
+    rows = lab.history("continual")
+    # Two orders, two seeds; after the three steps the classes of one, two and three steps are tested, and all.
+    assert len(rows) == 2 * 2 * (2 + 3 + 4)
+    assert {(row["step"], row["classes"]) for row in rows} == {("0", "4"), ("1", "7"), ("2", "10")}
+    scores = lab.manifest("continual")["scores"]
+    final = [float(row["accuracy"]) for row in rows if (row["step"], row["classes_of_step"]) == ("2", "all")]
+    assert scores["accuracy_mean"][-1] == pytest.approx(np.mean(final), rel=1e-5)
+    assert scores["accuracy_std"][-1] == pytest.approx(np.std(final, ddof=1), rel=1e-4, abs=1e-6)
+    assert len(set(final)) > 1
+
+
+def test_seeds_and_orders_are_independent_of_each_other(project: Path) -> None:
+    lab.run("continual", orders=[0, 3])
+    together = [row for row in lab.history("continual") if (row["order"], row["seed"]) == ("3", "1")]
+    lab.run("continual", orders=[3], seeds=[1])
+    assert lab.history("continual") == together
+
+
+def test_every_step_trains_fresh_students_with_an_output_for_each_class_seen(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[int, int]] = []
+    fresh = continual.fresh
+
+    def recorded(context: Any, seed: int, classes: int) -> Student:
+        made.append((seed, classes))
+        return fresh(context, seed, classes)
+
+    monkeypatch.setattr(continual, "fresh", recorded)
+    lab.run("continual", steps=3, orders=[0])
+    assert made == [(0, 4), (1, 4), (0, 7), (1, 7), (0, 10), (1, 10)]
+
+
+def test_bytes_of_images_and_labels(project: Path) -> None:
+    sizes = {}
+    for regime in ("soft", "static", "hard"):
+        lab.run("continual", orders=[0], seeds=[0], regime=regime)
+        manifest = lab.manifest("continual")
+        sizes[regime] = (manifest["image_bytes"], manifest["label_bytes"])
+    # 20 images of 64 bytes; fp16 logits of 10 classes, for 3 epochs or once; a byte for a class
+    assert sizes == {"soft": (1280, 1200), "static": (1280, 400), "hard": (1280, 20)}
+
+
+def test_static_labels_are_those_of_the_relabel_stage(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, stored = lab.context("continual", regime="static"), np.load("runs/relabel/labels/static.npy")
+    memory, _ = continual.class_memory(context, continual.Normaliser((0.306,), (0.342,)))
+    assert torch.equal(memory.static, torch.from_numpy(stored).float())  # type: ignore[attr-defined]
+
+
+def test_hard_labels_use_no_teacher(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edc.stages.memory.load_observers", lambda *_: pytest.fail("a teacher was loaded"))
+    lab.run("continual", regime="hard", orders=[0])
+
+
+def test_labels_that_came_with_an_imported_set_are_refused(project: Path) -> None:
+    with pytest.raises(EdcError, match="those labels are imported; only observers can label the images again") as error:
+        lab.run("continual", {"labels": {"source": "imported"}})
+    assert str(error.value).startswith("continual.row.labels = 'labels': ")
+    assert "\n" not in str(error.value)
+
+
+# Slimming
+
+
+def test_units_of_a_slimming_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each seed trains the whole network with the penalty, then every smaller one without; labels from epoch 0 on."""
+    trained: list[tuple[int, float, int, int]] = []
+    epochs: list[int] = []
+    epoch = Condensed.epoch
+
+    class RecordedStudent(Student):
+        def __init__(self, seed: int, row: Any, *others: Any, **more: Any) -> None:
+            super().__init__(seed, row, *others, **more)
+            trained.append((seed, self.sparsity, row.epochs, sum(map(len, scales(self.model)))))  # type: ignore[arg-type]
+
+    def recorded(self: Any, number: int) -> Any:
+        epochs.append(number)
+        return epoch(self, number)
+
+    monkeypatch.setattr(slimming, "Student", RecordedStudent)
+    monkeypatch.setattr(Condensed, "epoch", recorded)
+    lab.run("slimming", ratios=[0.4, 0.0, 0.2, 0.4])
+    assert trained == [(s, *unit) for s in (0, 1) for unit in ((0.01, 3, 84), (0.0, 2, 68), (0.0, 2, 51))]
+    assert epochs == [0, 1, 2, 0, 1, 0, 1] * 2
+    assert [(row["seed"], row["ratio"], row["channels"]) for row in lab.history("slimming")] == [
+        (s, *unit) for s in "01" for unit in (("0", "84"), ("0.2", "68"), ("0.4", "51"))
+    ]
+    scores = lab.manifest("slimming")["scores"]
+    assert scores["ratios"] == [0.0, 0.2, 0.4]
+    for name in ("parameters_mean", "macs_mean"):
+        assert scores[name] == sorted(set(scores[name]), reverse=True)
+
+
+def test_without_fine_tuning_accuracy_is_that_before_it(project: Path) -> None:
+    lab.run("slimming", finetune=0)
+    for row in lab.history("slimming"):
+        assert row["accuracy_before"] == ("" if row["ratio"] == "0" else row["accuracy_after"])
+
+
+def test_averaged_weights_are_pruned_where_the_protocol_averages(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    averaged: list[torch.Tensor] = []
+    pruned: list[list[torch.Tensor]] = []
+    slimmed = slimming.slimmed
+
+    def recorded(model: VGG, channels: Any) -> VGG:
+        pruned.append([p.detach().clone() for p in model.parameters()])
+        return slimmed(model, channels)
+
+    class RecordedStudent(Student):
+        def test(self, feed: Any) -> float:
+            if self.sparsity and self.average is not None:
+                averaged[:] = [shadow.clone() for shadow in self.average.shadow]
+            return super().test(feed)
+
+    monkeypatch.setattr(slimming, "slimmed", recorded)
+    monkeypatch.setattr(slimming, "Student", RecordedStudent)
+    lab.run("slimming", ema=0.5, seeds=[0], ratios=[0.2])
+    assert averaged
+    assert all(map(torch.equal, averaged, pruned[0]))
+
+
+@pytest.mark.parametrize("stage", ["continual", "slimming", "evaluate"])
+def test_a_student_may_train_on_the_whole_dataset(project: Path, stage: str) -> None:
+    shutil.rmtree("runs")
+    changes = {"student": "vgg11_bn", "finetune": 1} if stage == "slimming" else {}
+    lab.run(stage, **lab.FULL | {"epochs": 1, "seeds": [0]} | changes)
+    assert lab.manifest(stage)["inputs"] == {}
+
+
+def test_a_ratio_that_would_remove_a_layer_is_refused_before_any_network_is_pruned(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slimming, "slimmed", lambda *_: pytest.fail("a network was pruned"))
+    with pytest.raises(EdcError, match=r"ratio 0.97 would remove every channel of convolution \d; at most 0") as error:
+        lab.run("slimming", ratios=[0.1, 0.97, 0.2])
+    assert str(error.value).startswith("slimming.row.ratios: ")
+    assert not run_folder("slimming", "row").exists()

@@ -1,0 +1,106 @@
+"""Every stage gives the same bytes again, and an interrupted run resumes and ends with them too."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import laboratory as lab
+
+from edc.stages import relabel
+from edc.storage import run_folder
+
+HARD = {"regime": "hard"}
+CASES: list[tuple[str, dict[str, Any], list[int]]] = [
+    ("pretrain", {}, [1, 3, 4]),
+    ("statistics", {"batch": 40}, [1, 3, 4]),
+    ("synthesize", {}, [1, 3, 6, 8]),
+    ("synthesize", {"regularise": {"method": "none"}, "match": {"carry": True}}, [5]),
+    ("relabel", {"epochs": 30}, [1, 2]),
+    ("evaluate", {}, [1, 2, 3]),
+    ("evaluate", lab.FULL | {"schedule": {"name": "alrs"}, "epochs": 3}, [2]),
+    # Two orders of two steps of three epochs: 16 checkpoints, the last when only the files are left to be written.
+    ("continual", {}, [1, 4, 7, 16]),
+    ("continual", lab.FULL | {"epochs": 3}, [6]),
+    # Two seeds of 3 + 2 + 2 epochs in three units: 20 checkpoints.
+    ("slimming", {}, [1, 9, 20]),
+    ("slimming", {"ema": 0.5}, [4, 6]),
+]
+
+
+@pytest.mark.parametrize(("stage", "changes", "saves"), CASES, ids=[case[0] for case in CASES])
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stage: str,
+    changes: dict[str, Any],
+    saves: list[int],
+) -> None:
+    expected = lab.run(stage, **changes)
+    for count in saves:
+        shutil.rmtree(run_folder(stage, "row"))
+        lab.interrupt(stage, count, monkeypatch, **changes)
+        assert not (run_folder(stage, "row") / "manifest.json").exists()
+        capsys.readouterr()
+        assert lab.run(stage, **changes) == expected
+        assert f"edc: {stage} row resumes from its checkpoint" in capsys.readouterr().err
+        assert not list(Path(".edc/checkpoints", stage).iterdir())
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "continual", "slimming"])
+@pytest.mark.parametrize("regime", ["soft", "static", "hard"])
+def test_a_second_run_gives_the_same_bytes(project: Path, stage: str, regime: str) -> None:
+    first = lab.run(stage, regime=regime)
+    assert set(first) == {"history.csv", "curves.png", "manifest.json"}
+    shutil.rmtree(run_folder(stage, "row"))
+    assert lab.run(stage, regime=regime) == first
+
+
+@pytest.mark.parametrize(
+    ("upstream", "changes"),
+    [
+        ({}, {"class_variance": "mixture"}),
+        ({"dataset": {"split_seed": 1}}, {}),
+        ({"observer": {"seed": 1}}, {}),
+    ],
+    ids=["values", "images", "observer"],
+)
+def test_a_checkpoint_of_other_values_or_inputs_is_ignored(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    upstream: dict[str, dict[str, Any]],
+    changes: dict[str, Any],
+) -> None:
+    lab.interrupt("statistics", 2, monkeypatch)
+    if upstream:
+        lab.execute(lab.plan("statistics", upstream), "pretrain", "observer")
+    capsys.readouterr()
+    found = lab.run("statistics", upstream, **changes)
+    assert "resumes" not in capsys.readouterr().err
+    shutil.rmtree(run_folder("statistics", "row"))
+    assert lab.run("statistics", upstream, **changes) == found
+
+
+@pytest.mark.parametrize("name", ["row.pt", "row.npy"])
+def test_a_truncated_file_of_a_checkpoint_costs_time_but_no_byte(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = lab.run("relabel", epochs=40)
+    shutil.rmtree(run_folder("relabel", "row"))
+    lab.interrupt("relabel", 2, monkeypatch, epochs=40)
+    path = Path(".edc/checkpoints/relabel", name)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    labelled: list[int] = []
+    label_epochs = relabel.label_epochs
+
+    def recorded(logits: Any, replay: Any, epochs: range, *others: Any) -> None:
+        labelled.extend(epochs)
+        label_epochs(logits, replay, epochs, *others)
+
+    monkeypatch.setattr(relabel, "label_epochs", recorded)
+    assert lab.run("relabel", epochs=40) == expected
+    assert labelled == list(range(40))

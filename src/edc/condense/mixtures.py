@@ -66,31 +66,11 @@ class Mixture:
         return np.linspace(low, high, count), (high - low) / (count - 1)
 
 
-def moments(mixture: Mixture) -> tuple[float, float]:
-    """Mean and variance by numerical integration; the tests compare the closed forms of :class:`Mixture` with them."""
-    x, spacing = mixture.points()
-    density = np.exp(mixture.log_density(x))
-    mean = float((density * x).sum() * spacing)
-    return mean, float((density * (x - mean) ** 2).sum() * spacing)
-
-
 def entropy(mixture: Mixture) -> float:
     """H = -E[log p] in nats, by numerical integration; a mixture has no closed form."""
     x, spacing = mixture.points()
     logs = mixture.log_density(x)
     return -float((np.exp(logs) * logs).sum() * spacing)
-
-
-def divergence(p: Mixture, q: Mixture) -> float:
-    """KL(p || q) in nats, by numerical integration."""
-    x, spacing = p.points()
-    logs = p.log_density(x)
-    return float((np.exp(logs) * (logs - q.log_density(x))).sum() * spacing)
-
-
-def gaussian(mixture: Mixture) -> Mixture:
-    """The Gaussian with the mixture's mean and variance, the result of matching whole moments (Form 1)."""
-    return Mixture(np.ones(1), np.array([mixture.mean]), np.array([mixture.variance]))
 
 
 def gaussian_entropy(variance: float) -> float:

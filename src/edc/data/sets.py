@@ -121,8 +121,7 @@ def _decoded(source: Source, rows: Rows, config: DataConfig, split: Split) -> Im
     images = np.empty(shape, np.uint8)
     bad = source.decode(rows, images, CentreCrop(config.channels, config.image_size, config.resize))
     if bad:
-        examples = [f"{source.name(int(rows[i]))} ({bad[i]})" for i in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
-        message = f"{source.where}: {len(bad)} of {len(rows)} images unreadable: {'; '.join(examples)}"
+        message = source.unreadable({int(rows[i]): reason for i, reason in bad.items()}, len(rows))
         if len(bad) > config.unreadable_limit:
             raise EdcError(f"{message}; expected at most {config.unreadable_limit} (unreadable_limit)")
         warnings.warn(f"{message}; left out", stacklevel=3)

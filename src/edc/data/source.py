@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from itertools import zip_longest
@@ -41,6 +41,11 @@ class Source:
     name: Callable[[int], str]
     decode: Callable[[Rows, Pixels, View], dict[int, str]]
     stamp: Callable[[int], str]
+
+    def unreadable(self, reasons: Mapping[int, str], total: int, when: str = "") -> str:
+        """The beginning of a message on unreadable rows, with the reason of the first three."""
+        examples = [f"{self.name(row)} ({reasons[row]})" for row in sorted(reasons)[:3]] + ["..."] * (len(reasons) > 3)
+        return f"{self.where}: {len(reasons)} of {total} images unreadable{when}: {'; '.join(examples)}"
 
 
 def class_hash(classes: Iterable[str]) -> str:

@@ -127,8 +127,7 @@ class StreamedSet(Images):
             new = row not in pool.bad
             pool.bad[row] = reason
             bad = dict(pool.bad)
-        examples = [f"{source.name(r)} ({bad[r]})" for r in sorted(bad)[:3]] + ["..."] * (len(bad) > 3)
-        message = f"{source.where}: {len(bad)} of {len(pool.rows)} images unreadable so far: {'; '.join(examples)}"
+        message = source.unreadable(bad, len(pool.rows), " so far")
         if len(bad) > pool.limit:
             raise EdcError(f"{message}; expected at most {pool.limit} (unreadable_limit)")
         if new:

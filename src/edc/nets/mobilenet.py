@@ -15,6 +15,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.nets.blocks import conv_norm, initialise_convolutions
+
 # Expansion, output channels at full width, number of blocks, stride of the first of them.
 STAGES = (
     (1, 16, 1, 1),
@@ -25,11 +27,6 @@ STAGES = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
 
 
 class InvertedResidual(nn.Module):
@@ -43,11 +40,11 @@ class InvertedResidual(nn.Module):
         hidden = inputs * expansion
         self.residual = stride == 1 and inputs == outputs
         self.conv = nn.Sequential(
-            *_conv_norm(inputs, hidden, 1),
+            *conv_norm(inputs, hidden, 1),
             nn.ReLU(),
-            *_conv_norm(hidden, hidden, 3, stride=stride, groups=hidden),
+            *conv_norm(hidden, hidden, 3, stride=stride, groups=hidden),
             nn.ReLU(),
-            *_conv_norm(hidden, outputs, 1),
+            *conv_norm(hidden, outputs, 1),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -67,7 +64,7 @@ class MobileNetV2(nn.Module):
         super().__init__()
         inputs = int(32 * width)
         head = int(1280 * max(1.0, width))
-        self.stem = nn.Sequential(*_conv_norm(channels, inputs, 3, stride=2), nn.ReLU())
+        self.stem = nn.Sequential(*conv_norm(channels, inputs, 3, stride=2), nn.ReLU())
         blocks: list[nn.Module] = []
         for expansion, outputs, depth, first_stride in STAGES:
             for index in range(depth):
@@ -75,11 +72,9 @@ class MobileNetV2(nn.Module):
                 blocks.append(InvertedResidual(inputs, int(outputs * width), stride, expansion))
                 inputs = int(outputs * width)
         self.blocks = nn.Sequential(*blocks)
-        self.head = nn.Sequential(*_conv_norm(inputs, head, 1), nn.ReLU())
+        self.head = nn.Sequential(*conv_norm(inputs, head, 1), nn.ReLU())
         self.classifier = nn.Linear(head, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
         nn.init.zeros_(self.classifier.bias)
 

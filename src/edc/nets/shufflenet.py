@@ -13,25 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
-    return [conv, nn.BatchNorm2d(outputs)]
+from edc.nets.blocks import conv_norm
 
 
 def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """1x1, 3x3 depthwise, 1x1: no ReLU after the depthwise convolution."""
     return nn.Sequential(
-        *_conv_norm(inputs, outputs, 1),
+        *conv_norm(inputs, outputs, 1),
         nn.ReLU(),
-        *_conv_norm(outputs, outputs, 3, stride=stride, groups=outputs),
-        *_conv_norm(outputs, outputs, 1),
+        *conv_norm(outputs, outputs, 3, stride=stride, groups=outputs),
+        *conv_norm(outputs, outputs, 1),
         nn.ReLU(),
     )
 
 
 def _shuffle(x: Tensor) -> Tensor:
-    """Interleave the two halves of the channels, so that the next unit splits them anew: (B, C, H, W)."""
+    """Interleave the two halves of the channels for the split of the next unit: (B, C, H, W)."""
     return F.channel_shuffle(x, 2)
 
 
@@ -53,8 +50,8 @@ class DownUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.left = nn.Sequential(
-            *_conv_norm(inputs, inputs, 3, stride=2, groups=inputs),
-            *_conv_norm(inputs, outputs // 2, 1),
+            *conv_norm(inputs, inputs, 3, stride=2, groups=inputs),
+            *conv_norm(inputs, outputs // 2, 1),
             nn.ReLU(),
         )
         self.right = _branch(inputs, outputs // 2, stride=2)
@@ -82,13 +79,13 @@ class ShuffleNetV2(nn.Module):
     ) -> None:
         super().__init__()
         inputs, head = 24, 1024
-        self.stem = nn.Sequential(*_conv_norm(channels, inputs, 1), nn.ReLU())
+        self.stem = nn.Sequential(*conv_norm(channels, inputs, 1), nn.ReLU())
         stages: list[nn.Module] = []
         for width, depth in zip(widths, depths, strict=True):
             stages.append(nn.Sequential(DownUnit(inputs, width), *(BasicUnit(width) for _ in range(depth))))
             inputs = width
         self.stages = nn.Sequential(*stages)
-        self.head = nn.Sequential(*_conv_norm(inputs, head, 1), nn.ReLU())
+        self.head = nn.Sequential(*conv_norm(inputs, head, 1), nn.ReLU())
         self.fc = nn.Linear(head, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ Liu et al., Learning Efficient Convolutional Networks through Network Slimming, 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 
@@ -49,18 +48,6 @@ def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
     gone = torch.zeros(len(flat), dtype=torch.bool)
     gone[order[:remove]] = True
     return [(~part).nonzero().flatten() for part in gone.split([len(s) for s in of_layers])]
-
-
-def masked(model: VGG, channels: Sequence[Tensor]) -> VGG:
-    """A copy whose other channels have BN scale and shift zero, a reference for :func:`slimmed`."""
-    other = copy.deepcopy(model)
-    for layer, stay in zip(_norms(other), channels, strict=True):
-        removed = torch.ones(layer.num_features, dtype=torch.bool)
-        removed[stay] = False
-        with torch.no_grad():
-            layer.weight[removed] = 0
-            layer.bias[removed] = 0
-    return other
 
 
 def slimmed(model: VGG, channels: Sequence[Tensor]) -> VGG:

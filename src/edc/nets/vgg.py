@@ -18,6 +18,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.nets.blocks import initialise_convolutions
+
 # Channels of the eight convolutions, and after which of them the map is halved.
 WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 POOLED = (0, 1, 3, 5, 7)
@@ -46,9 +48,7 @@ class VGG(nn.Module):
             inputs = width
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(inputs, classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions(self)
         nn.init.normal_(self.classifier.weight, 0.0, 0.01)
         nn.init.zeros_(self.classifier.bias)
 

@@ -14,47 +14,6 @@ if TYPE_CHECKING:
     from edc.config.choices import Curriculum, Schedule
 
 
-def smoothing(epoch: int, epochs: int, zeta: float) -> float:
-    """Cosine stretched by zeta (EDC section 3.2): zeta 1 ends at 0, zeta 2 at one half."""
-    return 0.5 * (1 + math.cos(math.pi * epoch / (zeta * epochs)))
-
-
-def ssrs(epoch: int, epochs: int, zeta: float) -> float:
-    """Smoothing for five sixths of the run, then a steep linear fall (EDC appendix, Eq. 33); it jumps at 5/6."""
-    if epoch <= 5 * epochs / 6:
-        return smoothing(epoch, epochs, zeta)
-    return 0.5 * (1 + math.cos(5 * math.pi / (6 * zeta))) * (1 - epoch / epochs)
-
-
-def multistep(epoch: int, epochs: int, milestones: list[float], factor: float) -> float:
-    """Times ``factor`` at each milestone, given as a share of the epochs."""
-    # A tiny slack keeps 0.8 * 1000 at 800 whatever the binary fraction says.
-    return factor ** sum(epoch >= share * epochs - 1e-9 for share in milestones)
-
-
-def linear_zeta(epoch: int, epochs: int, zeta: float) -> float:
-    """Linear fall to 1 - 1/zeta: the schedule of EDC's published ImageNet-1k code, which is named cosine there."""
-    return 1 - epoch / (zeta * epochs)
-
-
-def alrs(losses: Sequence[float], decay: float = 0.9975, threshold: float = 0.02) -> float:
-    """Adaptive schedule of the paper's ablation: one decay for every epoch whose loss hardly changed.
-
-    Args:
-        losses: training loss of every epoch so far.
-        decay: factor per epoch whose absolute and relative change are both below ``threshold``.
-        threshold: see ``decay``.
-    """
-    pairs = itertools.pairwise(losses)
-    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in pairs)
-    return decay**flat
-
-
-def cosine_iteration(iteration: int, iterations: int) -> float:
-    """Cosine to zero over a synthesis run (EDC section 3.1, after SRe2L)."""
-    return smoothing(iteration, iterations, 1.0)
-
-
 @dataclass(frozen=True)
 class Moment:
     """The inputs of a learning-rate schedule.
@@ -77,24 +36,51 @@ def constant(now: Moment) -> float:
     return 1.0
 
 
+def smoothing(epoch: int, epochs: int, zeta: float) -> float:
+    """Cosine stretched by zeta (EDC section 3.2): zeta 1 ends at 0, zeta 2 at one half."""
+    return 0.5 * (1 + math.cos(math.pi * epoch / (zeta * epochs)))
+
+
 def smoothing_of(now: Moment) -> float:
     """See :func:`smoothing`."""
     return smoothing(now.epoch, now.epochs, now.settings.zeta)
 
 
+def cosine_iteration(iteration: int, iterations: int) -> float:
+    """Cosine to zero over a synthesis run (EDC section 3.1, after SRe2L)."""
+    return smoothing(iteration, iterations, 1.0)
+
+
 def ssrs_of(now: Moment) -> float:
-    """See :func:`ssrs`."""
-    return ssrs(now.epoch, now.epochs, now.settings.zeta)
+    """Smoothing for five sixths of the run, then a steep linear fall (EDC appendix, Eq. 33); it jumps at 5/6."""
+    epoch, epochs, zeta = now.epoch, now.epochs, now.settings.zeta
+    if epoch <= 5 * epochs / 6:
+        return smoothing(epoch, epochs, zeta)
+    return 0.5 * (1 + math.cos(5 * math.pi / (6 * zeta))) * (1 - epoch / epochs)
 
 
 def multistep_of(now: Moment) -> float:
-    """See :func:`multistep`."""
-    return multistep(now.epoch, now.epochs, now.settings.milestones, now.settings.factor)
+    """Times ``factor`` at each milestone, a share of the epochs."""
+    # With a small slack, so that 0.8 * 1000 is 800 in spite of binary rounding.
+    return now.settings.factor ** sum(now.epoch >= share * now.epochs - 1e-9 for share in now.settings.milestones)
 
 
 def linear_zeta_of(now: Moment) -> float:
-    """See :func:`linear_zeta`."""
-    return linear_zeta(now.epoch, now.epochs, now.settings.zeta)
+    """Linear fall to 1 - 1/zeta: the schedule of EDC's published ImageNet-1k code, which is named cosine there."""
+    return 1 - now.epoch / (now.settings.zeta * now.epochs)
+
+
+def alrs(losses: Sequence[float], decay: float = 0.9975, threshold: float = 0.02) -> float:
+    """Adaptive schedule of the paper's ablation.
+
+    Args:
+        losses: training loss of every epoch so far.
+        decay: factor per epoch whose absolute and relative change of the loss are both below ``threshold``.
+        threshold: see ``decay``.
+    """
+    pairs = itertools.pairwise(losses)
+    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in pairs)
+    return decay**flat
 
 
 def alrs_of(now: Moment) -> float:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 from edc.errors import EdcError
 from edc.nets import build
 from edc.nets.flops import multiply_accumulates
-from edc.nets.slim import kept_channels, masked, scales, slimmed
+from edc.nets.slim import kept_channels, scales, slimmed
 from edc.nets.vgg import POOLED, VGG
 
 
@@ -29,6 +32,19 @@ def vgg(widths: tuple[int, ...] = (6, 4, 8, 8, 5, 8, 8, 7), seed: int = 0, side:
             layer.num_batches_tracked = torch.tensor(7)
     nn.init.normal_(model.classifier.weight, generator=draws)
     return model
+
+
+def masked(model: VGG, channels: Sequence[Tensor]) -> VGG:
+    """A copy whose other channels have BN scale and shift zero."""
+    other = copy.deepcopy(model)
+    norms = [layer for layer in other.features if isinstance(layer, nn.BatchNorm2d)]
+    for layer, stay in zip(norms, channels, strict=True):
+        removed = torch.ones(layer.num_features, dtype=torch.bool)
+        removed[stay] = False
+        with torch.no_grad():
+            layer.weight[removed] = 0
+            layer.bias[removed] = 0
+    return other
 
 
 def images(side: int = 8, channels: int = 3, n: int = 5) -> Tensor:

@@ -43,6 +43,7 @@ report: setup ## results/ as one page
 	edc report
 
 ui: setup ## compare the tracked runs in the browser
+	@echo 'Runs: http://127.0.0.1:5000/#/experiments?workflowType=machine_learning'
 	mlflow ui --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}
 
 lock: ## renew requirements.lock (needs uv)

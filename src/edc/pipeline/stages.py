@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edc import STAGES
+from edc import STAGES, tracking
 from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
@@ -36,6 +36,7 @@ def run_stage(
         EdcError: the plan has no such run, or runs failed.
     """
     plan, begun = load_plan(), time.monotonic()
+    tracking.enabled()  # refuses a bad EDC_TRACKING before hours of work, not after
     (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
     for run in todo:
@@ -52,6 +53,7 @@ def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool 
         EdcError: runs failed.
     """
     plan = load_plan()
+    tracking.enabled()
     run_all(plan, runs(plan), jobs, force, minutes, durations())
     run_tables(tracked=False)
     finish(plan)
@@ -94,7 +96,5 @@ def finish(plan: Plan | None = None) -> None:
 
 def track(plan: Plan) -> None:
     """Synchronise the finished runs with MLflow; a store that is down costs one line, nothing else."""
-    from edc import tracking
-
     if message := tracking.sync(plan):
         print(f"edc: {message}", file=sys.stderr)

@@ -45,7 +45,7 @@ def run(context: Context) -> None:
             for x, targets, labels in data.source.epoch(epoch):
                 cohort.step(x, targets, labels)
             losses = [context.finite(student.end_epoch(), f"epoch {epoch}") for student in students]
-            rights = accuracies(students, feed) if epoch in evaluated else [None] * len(students)
+            rights: list[float | None] = [*accuracies(students, feed)] if epoch in evaluated else [None] * len(students)
             for student, loss, right in zip(students, losses, rights, strict=True):
                 student.history.append([epoch, student.rate, loss, right])
             bar.set_postfix(shown(losses, rights))

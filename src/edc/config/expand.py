@@ -336,7 +336,7 @@ def _dump(model: Model) -> Values:
 
 
 def _changes(laid: Values) -> bool:
-    """Whether values laid over a recipe or protocol make another of it; which observers it uses depends on the dataset."""
+    """Whether values laid over a recipe or protocol make another of it; its observers depend on the dataset."""
     return any(
         _changes(value) if isinstance(value, dict) else True for key, value in laid.items() if key != "observers"
     )

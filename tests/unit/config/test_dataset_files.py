@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from edc.config.files import DatasetFile, names, read
 from edc.config.rows import Dataset
 from edc.training.schedules import multiplier
-
-ROOT = Path(__file__).parents[3]
-NAMES = [path.stem for path in sorted((ROOT / "workflow" / "datasets").glob("*.yaml"))]
-
-
-@pytest.fixture(autouse=True)
-def checkout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
 
 
 def file(name: str) -> tuple[DatasetFile, Dataset]:

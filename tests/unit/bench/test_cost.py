@@ -1,29 +1,28 @@
-"""What a study takes, told before anything starts."""
+"""What a plan takes, before anything starts."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from support import golden
 
 from edc import STAGES
+from edc.bench.cost import REGULARISERS, Cost, Estimate, report, statistics_size
+from edc.bench.dataset_sizes import KNOWN, Images, count_images
 from edc.config import choices
-from edc.config.cost import REGULARISERS, Cost, Study, report, statistics_size
+from edc.config.rows import Dataset, Plan
+from edc.data.sets import load_split
 from edc.errors import EdcError
 from edc.nets.flops import arithmetic
-from edc.config.rows import Dataset, Plan
-from edc.config.sizes import KNOWN, Images, count_images
 
 # Images, batch, epochs -> optimiser steps, image passes: what the published protocols amount to.
-GOLDEN = Path(__file__).parent / "golden" / "baselines.json"
 BUDGETS = {
     name: tuple(case[k] for k in ("images", "batch", "epochs", "optimizer_steps", "image_passes"))
-    for name, case in json.loads(GOLDEN.read_text(encoding="utf-8"))["evaluation_budget"].items()
+    for name, case in golden("baselines")["evaluation_budget"].items()
 }
 SGD = {"name": "sgd", "lr": 0.1}
 CONSTANT = {"name": "constant"}
@@ -47,7 +46,7 @@ def plan(images: dict[str, Any] | None = None, **sections: Any) -> Plan:
     """A study on CIFAR-10 with two observers, as far as its sections are given."""
     training = {"dataset": "c", "epochs": 0, "batch": 64, "optimiser": SGD, "schedule": CONSTANT, "seed": 0}
     pretrain = {key: training | {"network": f"convnet_{key}"} for key in ("d1", "d2")}
-    values = {"study": "s", "datasets": {"c": dataset(**(images or {}))}, "pretrain": pretrain, **sections}
+    values = {"studies": {}, "datasets": {"c": dataset(**(images or {}))}, "pretrain": pretrain, **sections}
     return Plan.model_validate(values)
 
 
@@ -66,8 +65,8 @@ def student(**values: Any) -> dict[str, Any]:
 def test_published_budgets(name: str) -> None:
     images, batch, epochs, steps, passes = BUDGETS[name]
     row = student(ipc=images // 10, batch=batch, epochs=epochs)
-    study = Study(plan(synthesize={"x": condensed(ipc=images // 10)}, evaluate={"e": row}))
-    cost = study.stage("evaluate")
+    estimate = Estimate(plan(synthesize={"x": condensed(ipc=images // 10)}, evaluate={"e": row}))
+    cost = estimate.stage("evaluate")
     assert cost.steps == steps
     assert cost.macs == D1 * (3 * passes + 10_000)
 
@@ -78,12 +77,12 @@ def test_a_lonely_last_image_is_no_step(monkeypatch: pytest.MonkeyPatch) -> None
     made = plan(
         {"family": "three", "classes": 3}, synthesize={"x": condensed(ipc=7)}, evaluate={"e": student(batch=10)}
     )
-    assert Study(made).stage("evaluate").steps == 10 * 2
+    assert Estimate(made).stage("evaluate").steps == 10 * 2
 
 
-def test_seeds_and_looks_at_the_test_set_count() -> None:
+def test_seeds_and_evaluations_count() -> None:
     rows = {"e": student(seeds=[0, 1, 2], validations=4), "f": student(seeds=[5], epochs=3, validations=10)}
-    cost = Study(plan(synthesize={"x": condensed()}, evaluate=rows)).stage("evaluate")
+    cost = Estimate(plan(synthesize={"x": condensed()}, evaluate=rows)).stage("evaluate")
     assert cost == Cost(
         runs=2,
         steps=3 * 20 + 6,
@@ -93,7 +92,7 @@ def test_seeds_and_looks_at_the_test_set_count() -> None:
 
 def test_the_dataset_itself() -> None:
     row = student(images=None, labels=None, ipc=0, regime="hard", batch=128)
-    cost = Study(plan({"val_fraction": 0.0}, evaluate={"e": row})).stage("evaluate")
+    cost = Estimate(plan({"val_fraction": 0.0}, evaluate={"e": row})).stage("evaluate")
     assert cost.steps == 10 * 391
     assert cost.macs == D1 * (3 * 10 * 50_000 + 10_000)
 
@@ -101,17 +100,17 @@ def test_the_dataset_itself() -> None:
 def test_pretrain() -> None:
     made = plan()
     row = made.pretrain["d1"].model_copy(update={"epochs": 2})
-    cost = Study(made).pretrain(row)
+    cost = Estimate(made).pretrain(row)
     assert cost.steps == 2 * 704  # 45,000 images in batches of 64, the last one of 8
     assert cost.macs == D1 * 2 * (3 * 45_000 + 5_000)
-    assert cost.kept == 4 * 331_530
-    assert Study(made).stage("pretrain").runs == 2
+    assert cost.stored == 4 * 331_530
+    assert Estimate(made).stage("pretrain").runs == 2
 
 
 def test_statistics() -> None:
     row = {"dataset": "c", "observers": ["d1", "d2"], "patch": 4, "batch": 64, "seed": 0}
-    cost = Study(plan(statistics={"s": row})).stage("statistics")
-    assert cost == Cost(runs=1, macs=45_000 * (D1 + D2), kept=4 * 11 * (134 + 422))
+    cost = Estimate(plan(statistics={"s": row})).stage("statistics")
+    assert cost == Cost(runs=1, macs=45_000 * (D1 + D2), stored=4 * 11 * (134 + 422))
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_statistics_have_their_published_size(network: str, image_size: int, pat
     assert statistics_size(network, 10, image_size, 3, patch) == size
 
 
-def test_every_regulariser_has_its_price() -> None:
+def test_every_regulariser_has_its_cost() -> None:
     assert set(REGULARISERS) == set(choices.REGULARISE)
 
 
@@ -137,15 +136,15 @@ def test_every_regulariser_has_its_price() -> None:
 )
 def test_synthesis(method: str, visit: int) -> None:
     row = condensed(optimise={"iterations": 50, "group": 30}, regularise={"method": method})
-    cost = Study(plan(synthesize={"x": row})).stage("synthesize")
+    cost = Estimate(plan(synthesize={"x": row})).stage("synthesize")
     assert cost.steps == 4 * 50  # groups of 30, 30, 30 and 10 images
     assert cost.macs == visit * 100 * 50 * ((D1 + D2) // 2)
-    assert cost.kept == 100 * (3 * 32 * 32 + 8)
+    assert cost.stored == 100 * (3 * 32 * 32 + 8)
 
 
 def test_synthesis_in_rounds() -> None:
     row = condensed(optimise={"iterations": 50, "rounds": 0})
-    assert Study(plan(synthesize={"x": row})).stage("synthesize").steps == 10 * 50
+    assert Estimate(plan(synthesize={"x": row})).stage("synthesize").steps == 10 * 50
 
 
 @pytest.mark.parametrize(
@@ -159,14 +158,14 @@ def test_synthesis_in_rounds() -> None:
 )
 def test_scored_images(initialise: dict[str, Any], passes: int) -> None:
     row = condensed(initialise=initialise, scorers=["d2"], observers=[])
-    assert Study(plan(synthesize={"x": row})).stage("synthesize").macs == passes * D2
+    assert Estimate(plan(synthesize={"x": row})).stage("synthesize").macs == passes * D2
 
 
 def test_relabel() -> None:
     row = {"dataset": "c", "images": "x", "observers": ["d1", "d2"], "flip": True, "epochs": 300, "batch": 50}
-    cost = Study(plan(synthesize={"x": condensed()}, relabel={"y": row})).stage("relabel")
+    cost = Estimate(plan(synthesize={"x": condensed()}, relabel={"y": row})).stage("relabel")
     assert cost.macs == (D1 + D2) * (300 * 100 + 100 + 2_000)
-    assert cost.kept == 2 * 10 * 100 * (300 + 1)
+    assert cost.stored == 2 * 10 * 100 * (300 + 1)
 
 
 @pytest.mark.parametrize(
@@ -186,16 +185,14 @@ def test_known_sizes(values: dict[str, Any], expected: Images) -> None:
 def test_known_families_lose_no_image(family: str) -> None:
     classes, train, test = KNOWN[family]
     found = count_images(dataset(family=family, classes=classes))
-    assert (found.train + found.holdout, found.test, found.counted) == (train, test, False)
+    assert (found.train + found.val, found.test, found.counted) == (train, test, False)
 
 
 def test_digits_are_counted() -> None:
-    from edc.data.sets import load_split
-
     digits = dataset(family="digits", kind="digits", channels=1, image_size=8, mean=[0.3], std=[0.3])
     found = count_images(digits)
     assert found == Images(*(len(load_split(digits, split)) for split in ("train", "val", "test")), counted=True)
-    assert found.train + found.holdout + found.test == 1_797
+    assert found.train + found.val + found.test == 1_797
 
 
 def test_a_folder_of_ones_own_is_counted(tmp_path: Path) -> None:
@@ -223,7 +220,7 @@ def test_the_published_bill_of_imagenet() -> None:
     training = {"dataset": "i", "epochs": 0, "batch": 64, "optimiser": SGD, "schedule": CONSTANT, "seed": 0}
     row = {"dataset": "i", "images": "x", "observers": observers, "flip": True, "epochs": 300, "batch": 100}
     made = Plan(
-        study="s",
+        studies={},
         datasets={"i": dataset(family="imagenet1k", classes=1000, image_size=224)},
         pretrain={key: training | {"network": f"torchvision:{key}"} for key in [*observers, "efficientnet_b0"]},
         synthesize={
@@ -232,12 +229,20 @@ def test_the_published_bill_of_imagenet() -> None:
         relabel={"y": row},
         evaluate={"e": student(dataset="i", student="torchvision:resnet18", epochs=300, batch=100)},
     )
-    study = Study(made)
-    looks = 2 * 50_000 * 1.8141e9
-    assert 2 * study.stage("evaluate").macs - looks == pytest.approx(33e15, rel=0.02)
-    assert 2 * study.stage("relabel").macs == pytest.approx(17e15, rel=0.02)
-    assert 2 * study.stage("synthesize").macs == pytest.approx(52e15, rel=0.02)
-    assert study.stage("relabel").kept == 2 * 10_000 * 1_000 * 301
+    estimate = Estimate(made)
+    evaluations = 2 * 50_000 * 1.8141e9
+    assert 2 * estimate.stage("evaluate").macs - evaluations == pytest.approx(33e15, rel=0.02)
+    assert 2 * estimate.stage("relabel").macs == pytest.approx(17e15, rel=0.02)
+    assert 2 * estimate.stage("synthesize").macs == pytest.approx(52e15, rel=0.02)
+    assert estimate.stage("relabel").stored == 2 * 10_000 * 1_000 * 301
+
+
+def test_evaluations_on_held_out_images() -> None:
+    tested, held = (
+        Estimate(plan(synthesize={"x": condensed()}, evaluate={"e": student(validations=10, split=split)}))
+        for split in ("test", "val")
+    )
+    assert tested.stage("evaluate").macs - held.stage("evaluate").macs == 10 * (10_000 - 5_000) * D1
 
 
 def test_continual_learning_counts_what_is_remembered() -> None:
@@ -245,19 +250,19 @@ def test_continual_learning_counts_what_is_remembered() -> None:
     row = student(steps=2, orders=[0, 1], seeds=[0, 1, 2], epochs=5)
     labels = {"dataset": "c", "images": "x", "observers": ["d1", "d2"], "flip": True, "epochs": 5, "batch": 50}
     made = plan(synthesize={"x": condensed()}, relabel={"y": labels}, continual={"k": row})
-    cost = Study(made).stage("continual")
+    cost = Estimate(made).stage("continual")
     assert cost.steps == 2 * 3 * 5 * (1 + 2)
     training = 3 * (3 * 5 * (50 + 100) + (5_000 + 10_000)) * D1
     assert cost.macs == 2 * (training + 5 * (50 + 100) * (D1 + D2))
 
 
-def test_slimming_counts_the_training_and_every_mending() -> None:
+def test_slimming_counts_the_training_and_every_fine_tuning() -> None:
     row = student(student="vgg11_bn", sparsity=0.01, ratios=[0, 0.3, 0.7], finetune=4, seeds=[0, 1], epochs=10)
     labels = {"dataset": "c", "images": "x", "observers": ["d1"], "flip": True, "epochs": 10, "batch": 50}
-    cost = Study(plan(synthesize={"x": condensed()}, relabel={"y": labels}, slimming={"k": row})).stage("slimming")
-    epochs, looks = 2 * (10 + 2 * 4), 2 * 5 * 10_000
+    cost = Estimate(plan(synthesize={"x": condensed()}, relabel={"y": labels}, slimming={"k": row})).stage("slimming")
+    epochs, evaluated = 2 * (10 + 2 * 4), 2 * 5 * 10_000
     assert cost.steps == epochs * 2
-    assert cost.macs == (3 * epochs * 100 + looks) * arithmetic("vgg11_bn", 10, 32).macs
+    assert cost.macs == (3 * epochs * 100 + evaluated) * arithmetic("vgg11_bn", 10, 32).macs
 
 
 def test_report() -> None:
@@ -265,10 +270,10 @@ def test_report() -> None:
     made = plan(synthesize={"x": condensed(optimise={"iterations": 5})}, evaluate=rows)
     text = report(made, 40, "one good GPU")
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[: len(STAGES) + 2]] == ["stage", *STAGES, "total"]
+    assert [line.split()[0] for line in lines[: len(STAGES) + 1]] == ["stage", *STAGES][:-1] + ["total"]
     assert re.fullmatch(r"evaluate +400 +8,000 +[\d.]+ TFLOP +- +\S+( \S+)?", lines[5])
     known = "c: 45,000 images to train on, 5,000 held out, 10,000 to test (known sizes, no data were read)"
-    assert lines[len(STAGES) + 2] == known
+    assert lines[len(STAGES) + 1] == known
     assert "one good GPU at an assumed 40 TFLOP/s" in lines[-1]
     assert max(map(len, lines)) <= 120
 
@@ -277,15 +282,3 @@ def test_hours() -> None:
     assert Cost(macs=18 * 10**15).hours(rate=10.0) == 1.0
     with pytest.raises(EdcError, match="--rate 0: expected TFLOP/s above 0"):
         report(plan(), 0, "")
-
-
-def test_command_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edc.cli import app
-
-    (tmp_path / "workflow").symlink_to(Path(__file__).parents[1] / "workflow")
-    result = CliRunner().invoke(app, ["plan", "digits", "--cost", "--rate", "2.5", "--device-name", "a laptop"])
-    assert result.exit_code == 0, result.output
-    assert "a laptop at an assumed 2.5 TFLOP/s" in result.output
-    assert [path.name for path in tmp_path.iterdir()] == ["workflow"]
-    refused = CliRunner().invoke(app, ["plan", "--cost"])
-    assert isinstance(refused.exception, EdcError)

@@ -1,0 +1,11 @@
+"""Every test of the configuration runs in the root of the repository, whose workflow files it only reads."""
+
+from __future__ import annotations
+
+import pytest
+from support import REPOSITORY
+
+
+@pytest.fixture(autouse=True)
+def repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)

@@ -1,0 +1,172 @@
+"""A study spelled out: rows that differ only downstream share what is upstream, and what it names must exist."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.study import APPLICATION, STUDY, plan, study
+
+from edc import STAGES
+from edc.config.expand import Builder
+from edc.config.rows import Plan
+from edc.errors import EdcError
+
+GRIDS = STUDY["grids"]
+MIX = {"recipes": ["edc"], "protocols": ["edc"], "variants": ["mix=no"]}
+
+
+def counts(made: Plan) -> dict[str, int]:
+    return {stage: len(getattr(made, stage)) for stage in STAGES if getattr(made, stage, None)}
+
+
+def test_every_stage_has_its_runs() -> None:
+    made = plan()
+    expected = {"pretrain": 3, "statistics": 1, "synthesize": 3, "relabel": 3, "evaluate": 7}
+    assert counts(made) == expected | {"continual": 1, "slimming": 1, "analysis": 1}
+    runs = made.studies["small"]
+    for stage in ("evaluate", "continual", "slimming", "analysis"):
+        assert getattr(runs, stage) == list(getattr(made, stage))
+    assert plan() == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "grows"),
+    [
+        ({"students": ["convnet_d2", "convnet_d1"]}, {"evaluate": 14}),
+        ({"protocols": ["edc", "static_soft", "hard_label"]}, {"evaluate": 9}),
+        ({"ipc": [1, 2]}, {"synthesize": 6, "relabel": 6, "evaluate": 13}),
+        ({"seeds": [0, 1, 2]}, {}),
+        (
+            {"variants": {"ema=no": {}, "mix=no": {"protocol": {"relabel": {"mix": "none"}}}}, "grids": [*GRIDS, MIX]},
+            {"relabel": 4, "evaluate": 8},
+        ),
+        ({"grids": [*GRIDS, *GRIDS]}, {}),
+    ],
+    ids=["students", "protocols", "ipc", "seeds", "variants", "grids twice"],
+)
+def test_rows_that_differ_only_downstream_share_what_is_upstream(
+    changes: dict[str, Any], grows: dict[str, int]
+) -> None:
+    before, after = plan(), plan(**changes)
+    assert counts(after) == counts(before) | grows
+    for stage in ("pretrain", "statistics", "synthesize", "relabel"):
+        assert getattr(after, stage).items() >= getattr(before, stage).items()
+
+
+def test_a_hard_label_student_replays_the_views_of_the_soft_labels() -> None:
+    rows = plan().evaluate.values()
+    assert sorted({(row.images, row.labels) for row in rows if row.images and row.labels}) == [
+        ("digits-edc-ipc1", "digits-edc-ipc1-edc"),
+        ("digits-random-ipc1", "digits-random-ipc1-edc"),
+        ("digits-rded-ipc1", "digits-rded-ipc1-rded"),
+    ]
+
+
+def test_the_whole_dataset_is_trained_on_once_whatever_the_images_per_class() -> None:
+    full = [row for row in plan(ipc=[1, 2]).evaluate.values() if row.recipe == "full"]
+    assert [(row.ipc, row.images, row.labels, row.protocol) for row in full] == [(0, None, None, "real_data")]
+
+
+def test_a_variant_can_draw_other_images() -> None:
+    drawn = {"recipes": ["random"], "protocols": ["edc"], "variants": ["", "draw=5"]}
+    rows = plan(variants={"ema=no": {}, "draw=5": {"seed": 5}}, grids=[*GRIDS, drawn]).synthesize
+    (name,) = [name for name in rows if name.endswith("draw_5")]
+    assert rows[name] == rows[name.removesuffix("-draw_5")].model_copy(update={"seed": 5})
+    assert {row.seed for key, row in rows.items() if key != name} == {0}
+
+
+def test_layers_and_overrides_change_what_they_name() -> None:
+    """Weakest first: the file, its family, its images per class, both; an override of a layer is as strong as that."""
+    values = {"edc": {"student": {"epochs": 11}, "families": {"digits": {"ipc": {1: {"student": {"batch": 4}}}}}}}
+    made = plan(overrides={"protocols": values})
+    row = made.evaluate["digits-edc-ipc1-convnet_d2-edc"]
+    assert (row.epochs, row.batch, row.changed) == (200, 4, True)
+    assert made.relabel["digits-edc-ipc1-edc"].batch == 4
+    assert not made.evaluate["digits-rded-ipc1-convnet_d2-rded"].changed
+
+
+def test_observers_laid_over_a_recipe_are_no_change_of_it() -> None:
+    made = plan(overrides={"recipes": {"edc": {"families": {"digits": {"observers": {"match": "first"}}}}}})
+    assert made.synthesize["digits-edc-ipc1"].observers == ["digits-convnet_d1"]
+    assert not any(row.changed for row in made.evaluate.values())
+    # The pass that serves some observers only bears their names.
+    assert list(made.statistics) == ["digits-p4-convnet_d1"]
+
+
+def test_precision_becomes_part_of_every_row() -> None:
+    made = plan(machine={"device": "cpu", "precision": "bfloat16"})
+    rows = [row for stage in counts(made) for row in getattr(made, stage).values()]
+    assert {row.precision for row in rows} == {"bfloat16"}
+    assert "precision" not in made.machine.model_dump()
+
+
+def test_students_on_held_out_images_have_keys_of_their_own() -> None:
+    none: dict[str, Any] = dict.fromkeys(("continual", "slimming", "analysis"), [])
+    tested, held = plan(**none), plan(split="val", **none)
+    assert list(held.evaluate) == [f"{key}-val" for key in tested.evaluate]
+    for key, row in tested.evaluate.items():
+        assert held.evaluate[f"{key}-val"] == row.model_copy(update={"split": "val"})
+    assert held.synthesize == tested.synthesize
+
+
+CIFAR = {"recipes": {"gvbsm": {"families": {"digits": {"observers": {"match": ["convnet_d3"]}}}}}}
+# What is changed, and the words of the line that refuses it.
+MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "recipe": ({"recipes": ["edcc"]}, ["workflow/studies/small.yaml: unknown recipe 'edcc'", "'edc'"]),
+    "protocol": ({"protocols": ["hard_labels"]}, ["unknown protocol 'hard_labels'", "'hard_label'"]),
+    "dataset": ({"datasets": ["digitz"]}, ["workflow/studies/small.yaml: unknown dataset 'digitz'", "'digits'"]),
+    "student": ({"students": ["convnet_w23"]}, ["unknown network 'convnet_w23'", "'convnet_w32'"]),
+    "variant": ({"variants": {"ema=on": {}}}, ["grids: unknown variant 'ema=no'", "'ema=on'"]),
+    "unused override": ({"overrides": {"recipes": {"gvbsm": {}}}}, ["overrides.recipes: unknown recipe 'gvbsm'"]),
+    "observer": (
+        {"recipes": ["gvbsm"], "grids": [{}], "overrides": CIFAR},
+        ["workflow/recipes/gvbsm.yaml: observers.match: unknown observer of digits 'convnet_d3'", "'convnet_d"],
+    ),
+    "observer of a dataset": (
+        {"overrides": {"datasets": {"digits": {"observers": ["convnet_d0", "wrn_16_2"]}}}},
+        ["unknown network 'convnet_d0'", "'convnet_d"],
+    ),
+    "network": (
+        {"overrides": {"datasets": {"digits": {"networks": {"convnet_d0": {}}}}}},
+        ["workflow/datasets/digits.yaml: networks: unknown network 'convnet_d0'"],
+    ),
+    "dataset kind": (
+        {"overrides": {"datasets": {"digits": {"data": {"kind": "digit"}}}}},
+        ["datasets.digits: unknown dataset kind 'digit'", "'digits'"],
+    ),
+    "channels": (
+        {"overrides": {"datasets": {"digits": {"data": {"channels": 3}}}}},
+        ["workflow/datasets/digits.yaml: data", "mean and std need 3 values"],
+    ),
+    "warm-up": (
+        {"overrides": {"protocols": {"edc": {"student": {"schedule": {"warmup": 300}}}}}},
+        ["workflow/protocols/edc.yaml: student", "schedule.warmup = 300: expected fewer than the 200 epochs"],
+    ),
+    "steps": ({"continual": [APPLICATION | {"steps": 11}]}, ["steps = 11: expected at most 10"]),
+    "prunable": (
+        {"slimming": [APPLICATION | {"ratios": [0.1], "finetune": 1}]},
+        ["unknown prunable network 'convnet_d2'"],
+    ),
+    "analysis": (
+        {"analysis": [APPLICATION | {"recipes": ["random"]}]},
+        ["images = 'digits-random-ipc1': expected images synthesised with a regulariser"],
+    ),
+    "held-out": (
+        {
+            "split": "val",
+            "overrides": {"datasets": {"digits": {"data": {"val_fraction": 0.0}}}},
+            **dict.fromkeys(("continual", "slimming", "analysis"), []),
+        },
+        ["split = 'val': dataset 'digits' holds no training image out"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_study_that_cannot_be_spelled_out(name: str) -> None:
+    changes, words = MISTAKES[name]
+    with pytest.raises(EdcError) as caught:
+        Builder("small", study(**changes)).build()
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)

@@ -1,0 +1,212 @@
+"""The models of the files a person writes: mistakes are named by file and key, and files inherit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.study import STUDY
+
+from edc.config.files import KINDS, names, read, root, written
+from edc.config.partial import Part, merge, partial
+from edc.config.rows import Dataset
+from edc.config.schema import schema
+from edc.config.validation import keys_at, read_yaml, validate
+from edc.errors import EdcError, unknown_name
+
+# Kind of file, what is written in it, and the words of the line that refuses it.
+MISTAKES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
+    "key": ("studies", {"student": ["convnet_w32"]}, ["unknown key 'student'", "'students'"]),
+    "recipe key": (
+        "recipes",
+        {"synthesize": {"optimise": {"iteration": 5}}},
+        ["synthesize.optimise: unknown key 'iteration'", "did you mean 'iterations'?"],
+    ),
+    "section of the other kind": ("recipes", {"families": {"digits": {"student": {}}}}, ["unknown key 'student'"]),
+    "protocol key": ("protocols", {"student": {"epoch": 5}}, ["student: unknown key 'epoch'", "'epochs'"]),
+    "layer key": (
+        "protocols",
+        {"ipc": {10: {"student": {"optimiser": {"rate": 1}}}}},
+        ["ipc.10.student.optimiser: unknown key 'rate'"],
+    ),
+    "dataset key": ("datasets", {"data": {"image_sise": 8}}, ["data: unknown key 'image_sise'", "'image_size'"]),
+    "name of a dataset": ("datasets", {"data": {"name": "x"}}, ["data: unknown key 'name'"]),
+    "network key": ("datasets", {"networks": {"convnet_d1": {"epoch": 1}}}, ["networks.convnet_d1", "'epochs'"]),
+    "grid key": ("studies", {"grids": [{"recipe": ["edc"]}]}, ["grids.0: unknown key 'recipe'", "'recipes'"]),
+    "variant key": (
+        "studies",
+        {"variants": {"v": {"protocol": {"student": {"emma": 0}}}}},
+        ["variants.v.protocol.student: unknown key 'emma'", "'ema'"],
+    ),
+    "override key": (
+        "studies",
+        {"overrides": {"recipes": {"edc": {"families": {"digits": {"synthesize": {"mach": {}}}}}}}},
+        ["overrides.recipes.edc.families.digits.synthesize: unknown key 'mach'", "'match'"],
+    ),
+    "range": ("recipes", {"synthesize": {"match": {"alpha": 1.5}}}, ["synthesize.match.alpha = 1.5", "less than"]),
+    "choice": ("recipes", {"synthesize": {"match": {"method": "norm"}}}, ["match.method = 'norm'", "'category'"]),
+    "registry": ("recipes", {"synthesize": {"initialise": {"method": "reel"}}}, ["unknown name 'reel'", "'real'"]),
+    "type": ("recipes", {"synthesize": {"optimise": {"lr": "fast"}}}, ["optimise.lr = 'fast'", "number"]),
+    "family range": (
+        "recipes",
+        {"families": {"digits": {"synthesize": {"optimise": {"lr": -1}}}}},
+        ["families.digits.synthesize.optimise.lr = -1", "greater than 0"],
+    ),
+    "override range": (
+        "studies",
+        {"overrides": {"protocols": {"edc": {"student": {"epochs": 0}}}}},
+        ["overrides.protocols.edc.student.epochs = 0"],
+    ),
+    "role": ("recipes", {"observers": {"label": "first"}}, ["observers: unknown key 'label'", "match, score"]),
+    "networks": ("recipes", {"observers": {"match": "frist"}}, ["expected 'first', 'all' or a list", "'frist'"]),
+    "empty section": ("protocols", {"student": None}, ["student = None: expected a mapping"]),
+    "no recipes": ("studies", {"recipes": []}, ["recipes = []"]),
+    "repeated seed": ("studies", {"seeds": [0, 0]}, ["seeds: expected every seed once"]),
+    "limits": ("protocols", {"relabel": {"crop_scale": [1.0, 0.5]}}, ["crop_scale: expected the smaller limit first"]),
+    "parent": ("recipes", {"inherits": 3}, ["inherits = 3"]),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_refused_when_its_file_is_read(name: str) -> None:
+    kind, values, words = MISTAKES[name]
+    with pytest.raises(EdcError) as caught:
+        validate(written(kind), values, "file.yaml")
+    line = str(caught.value)
+    assert line.startswith("file.yaml: ")
+    assert "\n" not in line
+    assert all(word in line for word in words), line
+
+
+def test_values_of_a_part_are_those_written() -> None:
+    values = {"synthesize": {"optimise": {"lr": 1, "betas": [0.1, 0.2]}, "jpeg": None}}
+    assert validate(written("recipes"), values, "").synthesize == {
+        "optimise": {"lr": 1.0, "betas": (0.1, 0.2)},
+        "jpeg": None,
+    }
+    assert validate(written("recipes"), {}, "").synthesize in (None, {})
+    assert "name" not in Part(Dataset, without=("name",)).model.model_fields
+
+
+def test_a_part_of_a_part_is_optional_at_every_depth() -> None:
+    model = partial(KINDS["datasets"])
+    assert validate(model, {"pretrain": {"optimiser": {"lr": 0.1}}}, "").pretrain.optimiser.lr == 0.1
+    assert not any(field.is_required() for field in model.model_fields.values())
+
+
+def test_only_mappings_are_merged() -> None:
+    base = {"a": {"b": 1, "c": [1, 2]}, "d": {"e": 1}}
+    assert merge(base, {"a": {"c": [3]}, "d": None}) == {"a": {"b": 1, "c": [3]}, "d": None}
+    assert merge({"d": None}, {"d": {"e": 2}}) == {"d": {"e": 2}}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("convnet_w23", ["convnet_w32", "resnet18"], "did you mean 'convnet_w32'?"),
+        ("xyz", ["edc", "random"], "expected one of: edc, random"),
+        ("xyz", [f"name{i:02}" for i in range(40)], " and 32 others"),
+        ("xyz", [], "there is none"),
+    ],
+)
+def test_unknown_names(name: str, known: list[str], hint: str) -> None:
+    line = str(unknown_name("recipe", name, known, "file"))
+    assert line.startswith(f"file: unknown recipe {name!r}; ")
+    assert line.endswith(hint)
+
+
+# Files
+
+
+def store(folder: Path, **files: str) -> None:
+    for name, text in files.items():
+        path = folder / "workflow" / "recipes" / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a": "inherits: c\n", "cc": ""}, "workflow/recipes/a.yaml: unknown recipe 'c'"),
+        ({"a": "inherits: a\n"}, "workflow/recipes/a.yaml: inherits from itself through a -> a"),
+        ({"a": "inherits: b\n", "b": "inherits: a\n"}, "inherits from itself through a -> b -> a"),
+        ({"a": "inherits: b\n", "b": "jpeg: 75\n"}, "workflow/recipes/b.yaml: unknown key 'jpeg'"),
+        ({"a": "source: s\n"}, "workflow/recipes/a.yaml: missing key 'description'"),
+        ({"a": "description: [open"}, "workflow/recipes/a.yaml: line 2 is not valid YAML"),
+        ({"a": "- b\n"}, "workflow/recipes/a.yaml: expected a mapping"),
+        ({"a": ""}, "workflow/recipes/a.yaml: expected a mapping"),
+    ],
+)
+def test_files_that_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store(tmp_path, **files)
+    with pytest.raises(EdcError) as caught:
+        read("recipes", "a")
+    assert words in str(caught.value)
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"description: caf\xe9\n")
+    with pytest.raises(EdcError, match=r"a\.yaml: cannot be read"):
+        read_yaml(tmp_path / "a.yaml")
+
+
+def test_a_name_is_no_path() -> None:
+    with pytest.raises(EdcError, match="unknown study '../studies/digits'"):
+        read("studies", "../studies/digits")
+
+
+def test_values_of_a_file_are_laid_over_those_it_inherits() -> None:
+    child, parent = read("recipes", "config_g"), read("recipes", "gvbsm")
+    assert child.synthesize["match"]["method"] == "category"
+    assert child.synthesize["match"]["first_hook"] == parent.synthesize["match"]["first_hook"]
+    assert (child.protocol, root("recipes", "config_g"), root("recipes", "nothing")) == ("config_g", "gvbsm", "nothing")
+
+
+def test_overrides_are_laid_over_the_whole_file() -> None:
+    file = read("recipes", "edc", {"synthesize": {"jpeg": 9}, "families": {"digits": {"protocol": "rded"}}})
+    assert (file.synthesize["jpeg"], file.families["digits"].protocol) == (9, "rded")
+    assert file.families["digits"].synthesize["optimise"]["iterations"] == 200
+
+
+# Schemas
+
+
+def keys(values: Any, above: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], str]]:
+    """Every key of nested values, with the keys it stands under."""
+    if isinstance(values, list):
+        return [pair for i, value in enumerate(values) for pair in keys(value, (*above, str(i)))]
+    if not isinstance(values, dict):
+        return []
+    own = [(above, str(key)) for key in values]
+    return own + [pair for key, value in values.items() for pair in keys(value, (*above, str(key)))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_key_of_every_shipped_file_is_in_its_schema(kind: str) -> None:
+    listed = schema(kind)
+    # Sections whose keys are names.
+    sections = ("families", "ipc", "students", "networks", "variants", "datasets", "recipes", "protocols")
+    free = {(section,) for section in sections}
+    for name in names(kind):
+        path = Path("workflow", kind, f"{name}.yaml")
+        text = path.read_text()
+        assert text.startswith(f"# yaml-language-server: $schema=../schema/{kind}.json\n"), path
+        for above, key in keys(read_yaml(path)):
+            assert above[-1:] in free or key in keys_at(listed, above), f"{path}: {'.'.join(above)}.{key}"
+
+
+def test_a_study_s_schema_knows_the_values_of_recipes() -> None:
+    above = ("overrides", "recipes", "edc", "families", "digits", "synthesize", "match")
+    assert {"alpha", "ema"} <= set(keys_at(schema("studies"), above))
+    assert "threads" in keys_at(schema("params"), ("machine",))
+    assert {"optimiser", "training_values"} <= set(keys_at(schema("params"), ("evaluate", "some-run")))
+
+
+def test_applications_stand_beside_the_test_set_alone() -> None:
+    with pytest.raises(EdcError, match=r"continual: expected none beside split = 'val'"):
+        validate(KINDS["studies"], STUDY | {"split": "val"}, "study")

@@ -184,7 +184,7 @@ def bench(
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads.")] = 2,
     seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long each case is measured.")] = 10.0,
     recipe: Annotated[str, typer.Option("--recipe", help="The recipe of synthesis.")] = "edc_code",
-    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages' passes.")] = "float32",
+    precision: Annotated[str, typer.Option("--precision", help="Of the stages: float32 or bfloat16.")] = "float32",
     to: Annotated[Path | None, typer.Option("--to", help="The CSV file; by default below results/bench.")] = None,
 ) -> None:
     """Measure each stage beside the bare passes of its networks, on random images."""

@@ -1,4 +1,4 @@
-"""One measurement: what is asked for, and random images and networks to take it on."""
+"""One measurement: a case, its random images and networks, and the work that is timed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edc.bench.timing import Work
+from edc.condense.budget import activation_bytes
 from edc.config.expand import Builder
+from edc.config.files import DatasetFile, StudyFile, read
+from edc.config.rows import Dataset, Plan
 from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.nets import build
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
-from edc.config.rows import Dataset, Plan
-from edc.config.files import DatasetFile, StudyFile, read
 
 ALL = "all"
-"""Stands for every observer of a dataset."""
+"""In place of a network: every observer of the dataset."""
+
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,8 @@ class Case:
 
     Attributes:
         stage: whose code.
-        dataset: whose images, observers and values: a file below workflow/datasets.
-        network: observer or student; `ALL`: all of the dataset's observers on one decoding of the data, as the
-            statistics pass takes them.
+        dataset: whose image size, observers and values: a file below workflow/datasets.
+        network: observer or student; `ALL`: all observers on the same batches, as in the statistics pass.
         images: of a batch or a group.
         seeds: of a student.
     """
@@ -43,36 +44,40 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Pieces:
+class Workload:
     """What is timed.
 
     Attributes:
         stage: the stage's own code.
-        bare: makes ready the network's passes alone, as it was built; called once the stage's memory is known.
-        reference: makes ready the same as the stage, layer by layer or student by student; None where there is none.
+        bare: prepares the passes of the network as it was built, and nothing else.
         units: how many of `unit` one call does.
         unit: what a time is given for.
-        passes: forward passes of one image in a call of `bare`, a backward pass counted as one or two.
         floor: bytes of weights, activations and data.
+        reference: prepares the same as the stage, layer by layer or student by student; None where there is none.
     """
 
     stage: Work
     bare: Callable[[], Work]
-    reference: Callable[[], Work] | None
     units: int
     unit: str
-    passes: int
     floor: int
+    reference: Callable[[], Work] | None = None
 
 
-class Bench:
-    """Everything the pieces share.
+class BenchInputs:
+    """Rows, networks and random images of a case.
 
     Args:
         case: what is measured.
         device: where.
         recipe: whose synthesis.
         precision: of the stage's passes; the bare ones have float32.
+
+    Attributes:
+        plan: of a study with this dataset, recipe and student.
+        names: of the networks.
+        shape: (C, H, W) of an image.
+        patch: side of the statistics' cells.
     """
 
     def __init__(self, case: Case, device: torch.device, recipe: str, precision: torch.dtype = torch.float32) -> None:
@@ -83,34 +88,47 @@ class Bench:
         )
         self.plan: Plan = Builder("bench", study).build()
         file: DatasetFile = read("datasets", case.dataset)
-        # The networks of the case, by name.
         self.names = list(file.observers) if case.network == ALL else [case.network]
         self.dataset: Dataset = self.plan.datasets[case.dataset]
         self.shape = (self.dataset.channels, self.dataset.image_size, self.dataset.image_size)
         self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, device)
         self.patch = file.statistics.patch
 
-    def network(self, name: str | None = None, bare: bool = False) -> nn.Module:
-        """With random weights, in eval mode, frozen: as the stages have their observers, or, bare, as it was built."""
-        dataset = self.dataset
-        size, channels = dataset.image_size, dataset.channels
-        model = build(name or self.case.network, classes=dataset.classes, image_size=size, channels=channels, seed=0)
-        if bare:
-            return model.eval().requires_grad_(False).to(self.device)
-        return placed(frozen(model), self.device, self.precision)
+    def built(self, name: str | None = None) -> nn.Module:
+        """A network with random weights as it was built, in eval mode, without gradients of its weights."""
+        name, dataset = name or self.case.network, self.dataset
+        model = build(name, classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0)
+        return model.eval().requires_grad_(False).to(self.device)
+
+    def observer(self, name: str | None = None) -> nn.Module:
+        """The same network as stages prepare observers."""
+        return placed(frozen(self.built(name)), self.device, self.precision)
+
+    def trained(self) -> nn.Module:
+        """A network in training mode."""
+        return self.built().train().requires_grad_(True)
 
     def pixels(self, n: int) -> Tensor:
-        """Random pictures, uint8 (n, C, S, S)."""
+        """Random images, uint8 (n, C, S, S)."""
         return torch.randint(0, 256, (n, *self.shape), dtype=torch.uint8).to(self.device)
+
+    def encoded(self, n: int) -> Tensor:
+        """Random images, normalised."""
+        return self.normaliser.encode(self.pixels(n))
 
     def labels(self, n: int) -> Tensor:
         """Classes in turn, (n,)."""
         return (torch.arange(n) % self.dataset.classes).to(self.device)
 
     def image_set(self, n: int) -> ImageSet:
-        """Random pictures as a dataset."""
+        """Random images as a dataset."""
         return ImageSet(self.pixels(n), self.labels(n), tuple(f"c{i}" for i in range(self.dataset.classes)))
 
-    def weights(self, model: nn.Module) -> int:
-        """Bytes of a network."""
-        return sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    def training_bytes(self, images: int) -> int:
+        """Bytes a training step keeps for its backward pass."""
+        return activation_bytes(self.built().requires_grad_(True), self.shape, images)
+
+
+def weight_bytes(*models: nn.Module) -> int:
+    """Bytes of weights and buffers."""
+    return sum(t.numel() * t.element_size() for model in models for t in model.state_dict().values())

@@ -95,9 +95,9 @@ def checks(*paths: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [pytest.param(find(path), id=path) for path in paths])
 
 
-def close(found: Tensor | float, expected: Any, **tolerance: float) -> None:
-    found = torch.as_tensor(found)
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **(tolerance or NEAR))
+def close(result: Tensor | float, expected: Any, **tolerance: float) -> None:
+    result = torch.as_tensor(result)
+    torch.testing.assert_close(result, torch.as_tensor(expected, dtype=result.dtype), **(tolerance or NEAR))
 
 
 def counted(*shape: int) -> Tensor:
@@ -173,8 +173,8 @@ def test_rate_of_synthesis(case: dict[str, dict[str, float]]) -> None:
     for name, rates in case.items():
         base, iterations = (float(part[start:]) for part, start in zip(name.split("_")[-2:], (2, 1), strict=True))
         for iteration, rate in rates.items():
-            found = base * cosine_iteration(int(iteration), int(iterations))
-            assert found == pytest.approx(rate, abs=6e-11, rel=0), (name, iteration)
+            result = base * cosine_iteration(int(iteration), int(iterations))
+            assert result == pytest.approx(rate, abs=6e-11, rel=0), (name, iteration)
 
 
 @checks("sre2l.clip_bounds")
@@ -225,8 +225,8 @@ def test_one_image_of_every_class_in_a_batch(case: dict[str, Any]) -> None:
         ("cifar100_ipc50_B100_T1000", 100, 50, 1000),
         ("in21k_ipc20_B100_T2000", 10_450, 20, 2000),
     ):
-        found = groups_of(classes, ipc, 100, rounds=0)
-        assert len(found) * iterations == case[f"iterations_total_{name}"], name
+        result = groups_of(classes, ipc, 100, rounds=0)
+        assert len(result) * iterations == case[f"iterations_total_{name}"], name
 
 
 # --------------------------------------------------------------------------------------------------- CDA
@@ -239,8 +239,8 @@ def test_curriculum(case: dict[str, dict[str, float]]) -> None:
         iterations, milestone, name = key.removeprefix("T").replace("milestone", "").split("_")
         curriculum = Curriculum(name=name, milestone=float(milestone))
         for iteration, lowest in curve.items():
-            found = smallest_crop(curriculum, 0.08, int(iteration), int(iterations))
-            assert found == pytest.approx(lowest, abs=1e-9, rel=0), (key, iteration)
+            result = smallest_crop(curriculum, 0.08, int(iteration), int(iterations))
+            assert result == pytest.approx(lowest, abs=1e-9, rel=0), (key, iteration)
 
 
 @checks("cda.mean_min_crop_over_run")
@@ -257,7 +257,7 @@ def test_a_curriculum_that_is_over_at_once(case: int | str) -> None:
         for name in ("none", "step", "linear", "cosine"):
             assert smallest_crop(Curriculum(name=name, milestone=case), 0.08, 0, 4000) == 0.08
     else:
-        # Their program has no curriculum unless told; neither has a recipe that does not name one.
+        # Their program has no curriculum by default; neither has a recipe that does not name one.
         assert "never activates" in case
         assert {smallest_crop(Curriculum(), 0.08, t, 4000) for t in range(0, 4000, 99)} == {0.08}
 
@@ -306,8 +306,8 @@ def test_crops_of_the_whole_area_are_the_whole_image(case: dict[str, Any]) -> No
 @checks("fkd_and_mixing.augmentation_shared_by_whole_batch")
 def test_synthesis_crops_the_whole_batch_alike(case: bool) -> None:
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = shared_crop(image.expand(4, -1, -1, -1), (2, 3, 9, 11), True)
-    assert bool((found == found[:1]).all()) is case
+    result = shared_crop(image.expand(4, -1, -1, -1), (2, 3, 9, 11), True)
+    assert bool((result == result[:1]).all()) is case
 
 
 @checks("fkd_and_mixing.cutmix_bbox")
@@ -354,8 +354,8 @@ def test_distillation(case: dict[str, Any]) -> None:
     assert squared == pytest.approx(case["tiny_variant_log_target_T20_times_T2"], abs=1e-6)
     assert loss(name="mse_ce", ce_weight=0) == pytest.approx(case["mse"], abs=1e-6)
     for weight in ("0_1", "0_15", "0_025"):
-        found = loss(name="mse_ce", ce_weight=float(weight.replace("_", ".")))
-        assert found == pytest.approx(case[f"mse_gt_w{weight}"], abs=1e-6)
+        result = loss(name="mse_ce", ce_weight=float(weight.replace("_", ".")))
+        assert result == pytest.approx(case[f"mse_gt_w{weight}"], abs=1e-6)
     assert float(student_loss(student, None, labels, Loss())) == pytest.approx(case["ce"], abs=1e-6)
 
 
@@ -482,7 +482,7 @@ def test_grey_levels_lost_to_truncation(case: list[int]) -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 1, 256).expand(1, 3, 1, 256)
     lost = levels.int() - normaliser.decode(normaliser.encode(levels)).int()
     assert set(lost.unique().tolist()) == {0, 1}
-    # Which of the levels fall hangs on the last bit of every operation, and so on their order.
+    # Which of the levels fall depends on the last bit of every operation, and so on their order.
     assert lost.sum(dim=(0, 2, 3)).tolist() == pytest.approx(case, abs=5)
 
 
@@ -541,10 +541,10 @@ def test_rates_of_students_under_rded(case: dict[str, float]) -> None:
         name = STUDENTS.get(theirs, theirs)
         for network in (name, f"torchvision:{name}", f"timm:{name}"):
             own = protocol.students.get(network, {}).get("optimiser", {})
-            found = own.get("lr", protocol.student["optimiser"]["lr"])
-            assert found > 0, network
+            result = own.get("lr", protocol.student["optimiser"]["lr"])
+            assert result > 0, network
             if network in protocol.students and rate:
-                assert found == rate, network
+                assert result == rate, network
     named = {network.split(":")[-1] for network in protocol.students}
     apart = {
         STUDENTS.get(name, name) for name, rate in case.items() if rate not in (0, protocol.student["optimiser"]["lr"])

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from edc.condense.layer_statistics import StatisticsCollector
 
 
-def close(found: Tensor, expected: Any, **tolerance: float) -> None:
-    torch.testing.assert_close(found, torch.as_tensor(expected, dtype=found.dtype), **tolerance)
+def close(result: Tensor, expected: Any, **tolerance: float) -> None:
+    torch.testing.assert_close(result, torch.as_tensor(expected, dtype=result.dtype), **tolerance)
 
 
 def random_normal(*shape: int, seed: int = 0) -> Tensor:
@@ -43,5 +43,5 @@ def random_targets(collector: StatisticsCollector, classes: int, seed: int = 7) 
     return random_normal(collector.size, seed=seed).abs(), random_normal(classes, collector.size, seed=seed + 1).abs()
 
 
-def relative_difference(found: Tensor, expected: Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm())
+def relative_difference(result: Tensor, expected: Tensor) -> float:
+    return float((result.double() - expected).norm() / expected.norm())

@@ -41,7 +41,7 @@ def network(seed: int) -> nn.Module:
 def make_observers(
     settings: SynthesizeRow, precision: torch.dtype = torch.float32, device: str = "cpu"
 ) -> list[Observer]:
-    found = []
+    result = []
     for i, name in enumerate(settings.observers):
         model = placed(network(i), torch.device(device), precision)
         size = StatisticsCollector(model, 4, SHAPE).size
@@ -50,8 +50,8 @@ def make_observers(
             "global": torch.rand(size, generator=draws).to(device),
             "classes": torch.rand(CLASSES, size, generator=draws).to(device),
         }
-        found.append(Observer.make(name, model, settings, 4, SHAPE, targets))
-    return found
+        result.append(Observer.make(name, model, settings, 4, SHAPE, targets))
+    return result
 
 
 def start(seed: int = 0, ipc: int = 2) -> tuple[Tensor, Tensor]:

@@ -27,38 +27,38 @@ def collector(side: int = 6) -> StatisticsCollector:
 
 def parts(hook: Hook) -> list[tuple[slice, slice]]:
     """Where a layer's means and the variances that belong to them lie."""
-    found, start = [], hook.start
+    result, start = [], hook.start
     for length in hook.lengths[::2]:
-        found.append((slice(start, start + length), slice(start + length, start + 2 * length)))
+        result.append((slice(start, start + length), slice(start + length, start + 2 * length)))
         start += 2 * length
-    return found
+    return result
 
 
-def collected(watch: StatisticsCollector, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
-    sums = ClassSums(watch.layout, classes, CPU)
+def collected(collector_: StatisticsCollector, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
+    sums = ClassSums(collector_.layout, classes, CPU)
     for x, labels in batches:
-        sums.add(*watch.moments(x), labels)
+        sums.add(*collector_.moments(x), labels)
     return sums
 
 
 def random_batches(sizes: list[int], classes: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    result = []
     for size in sizes:
         x = torch.randn(size, 2, 6, 6, generator=generator) + 0.5
-        found.append((x, torch.randint(0, classes, (size,), generator=generator)))
-    found[0][1][:classes] = torch.arange(classes)  # every class occurs
-    return found
+        result.append((x, torch.randint(0, classes, (size,), generator=generator)))
+    result[0][1][:classes] = torch.arange(classes)  # every class occurs
+    return result
 
 
 @given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
 def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> None:
-    watch = collector()
+    collector_ = collector()
     batches = random_batches([3, *sizes], 3, seed)
-    _, table = collected(watch, batches, 3).result("within")
+    _, table = collected(collector_, batches, 3).result("within")
     for c in range(3):
-        rows = [watch(x[i : i + 1])[1] for x, labels in batches for i in range(len(x)) if int(labels[i]) == c]
+        rows = [collector_(x[i : i + 1])[1] for x, labels in batches for i in range(len(x)) if int(labels[i]) == c]
         expected = torch.stack(rows).double().mean(0)
         torch.testing.assert_close(table[c].double(), expected, rtol=1e-4, atol=1e-5)
 
@@ -67,28 +67,28 @@ def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> No
 @settings(max_examples=20, deadline=None)
 def test_global_vector_is_the_weighted_mean_over_batches(sizes: list[int], seed: int) -> None:
     """The batches' own statistics, measured on whole batches, weighted by their size."""
-    watch = collector()
+    collector_ = collector()
     batches = random_batches([3, *sizes], 3, seed)
-    everything, _ = collected(watch, batches, 3).result("within")
-    of_batches = StatisticsCollector(watch.observer, 4, (2, 6, 6))
+    everything, _ = collected(collector_, batches, 3).result("within")
+    of_batches = StatisticsCollector(collector_.observer, 4, (2, 6, 6))
     with torch.no_grad():
         expected = sum(of_batches(x)[1].double() * len(x) for x, _ in batches) / sum(len(x) for x, _ in batches)
     torch.testing.assert_close(everything.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
-    watch = collector()
+    collector_ = collector()
     batches = random_batches([5, 4, 6], 3, 3)
-    sums = collected(watch, batches, 3)
+    sums = collected(collector_, batches, 3)
     _, within = sums.result("within")
     _, mixture = sums.result("mixture")
-    whole = StatisticsCollector(watch.observer, 4, (2, 6, 6))
+    whole = StatisticsCollector(collector_.observer, 4, (2, 6, 6))
     for c in range(3):
         members = torch.cat([x[labels == c] for x, labels in batches])
         with torch.no_grad():
             expected = whole(members)[1]
         torch.testing.assert_close(mixture[c], expected, rtol=1e-4, atol=1e-5)
-    for hook in watch.hooks:
+    for hook in collector_.hooks:
         for means, variances in parts(hook):
             assert torch.equal(mixture[:, means], within[:, means])
             assert (mixture[:, variances] >= within[:, variances]).all()
@@ -96,16 +96,16 @@ def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
-def test_sums_go_on_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
-    watch = collector()
+def test_sums_resume_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
+    collector_ = collector()
     batches = random_batches([5, 4, 6], 3, 5)
-    expected = collected(watch, batches, 3).result("mixture")
-    before = collected(watch, batches[:stop], 3)
+    expected = collected(collector_, batches, 3).result("mixture")
+    before = collected(collector_, batches[:stop], 3)
     torch.save(before.state(), tmp_path / "sums.pt")
-    after = collected(watch, batches[1:], 3)  # whatever they hold, what is loaded replaces it
+    after = collected(collector_, batches[1:], 3)  # whatever they hold, what is loaded replaces it
     after.load(torch.load(tmp_path / "sums.pt", weights_only=True))
     for x, labels in batches[stop:]:
-        after.add(*watch.moments(x), labels)
+        after.add(*collector_.moments(x), labels)
     for a, b in zip(after.result("mixture"), expected, strict=True):
         assert torch.equal(a, b)
 
@@ -116,13 +116,13 @@ def test_a_second_pass_does_not_add_to_the_first(tmp_path: Path, golden: dict[st
     path = tmp_path / "observer.safetensors"
     write_tensors(path, {"global": torch.tensor([case["preexisting"]["dd_mean"], case["preexisting"]["dd_var"]])})
     layer = nn.BatchNorm2d(1).eval()  # one hook whose vector is [mean | variance]
-    watch = StatisticsCollector(layer, 4, (1, 1, 2))
+    collector_ = StatisticsCollector(layer, 4, (1, 1, 2))
     for _ in range(2):
-        sums = ClassSums(watch.layout, 1, CPU)
+        sums = ClassSums(collector_.layout, 1, CPU)
         with torch.no_grad():
-            sums.add(*watch.moments(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)), torch.tensor([0]))
+            sums.add(*collector_.moments(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)), torch.tensor([0]))
         everything, _ = sums.result("within")
         write_tensors(path, {"global": everything})
-        found = read_tensors(path)["global"]
-        assert found.tolist() == pytest.approx([case["true_pass_mean"], case["true_pass_var"]], abs=1e-6)
-        assert found.tolist() != case["resulting_mean"] + case["resulting_var"]
+        actual = read_tensors(path)["global"]
+        assert actual.tolist() == pytest.approx([case["true_pass_mean"], case["true_pass_var"]], abs=1e-6)
+        assert actual.tolist() != case["resulting_mean"] + case["resulting_var"]

@@ -96,23 +96,23 @@ def test_every_crop_fills_its_cell(factor: int, n: int, size: int, source: int) 
     for i, image in enumerate(images):
         rows = [list(strip.split(sides, dim=-1)) for strip in image.split(sides, dim=-2)]
         for cell in range(factor**2):
-            found = rows[cell // factor][cell % factor]
+            result = rows[cell // factor][cell % factor]
             crop = crops[i + cell * n]
             # Exact arithmetic: the library's float32 scale may be off by one pixel.
-            down, across = (torch.arange(length) * source // length for length in found.shape[-2:])
-            assert torch.equal(found, crop[:, down][:, :, across])
+            down, across = (torch.arange(length) * source // length for length in result.shape[-2:])
+            assert torch.equal(result, crop[:, down][:, :, across])
 
 
 # -------------------------------------------------------------------------------------------- whole sets
 
 
 @pytest.mark.parametrize("factor", [1, 2])
-def test_the_surest_crops_are_kept(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_crops_with_the_lowest_losses_are_used(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step written plainly, one image and one crop at a time; forward passes are cut at odd places."""
     monkeypatch.setattr("edc.nets.passes.IMAGES", 13)
     given = start(factor=factor, crops=4, crop_scale=[0.2, 0.9])
-    found, labels = composites(given)
-    assert found.dtype == torch.uint8
+    result, labels = composites(given)
+    assert result.dtype == torch.uint8
     assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     train, network = given.train, Brightness()
     for c in range(3):
@@ -130,7 +130,7 @@ def test_the_surest_crops_are_kept(factor: int, monkeypatch: pytest.MonkeyPatch)
             ranked.append(min(options, key=lambda option: option[0]))
         ranked.sort(key=lambda option: option[0])
         best = torch.cat([crop for _, crop in ranked[: 3 * factor**2]])
-        assert torch.equal(found[3 * c : 3 * c + 3], tile(best, factor, SIZE))
+        assert torch.equal(result[3 * c : 3 * c + 3], tile(best, factor, SIZE))
 
 
 def test_a_composite_is_a_function_of_seed_and_class() -> None:
@@ -142,7 +142,7 @@ def test_a_composite_is_a_function_of_seed_and_class() -> None:
     keep = torch.ones(len(fewer), dtype=torch.bool)
     keep[others] = False
     smaller = composites(start(fewer.select(keep.nonzero().flatten())))[0]
-    assert torch.equal(first[3:], smaller[3:])  # what a class gets does not hang on the others
+    assert torch.equal(first[3:], smaller[3:])  # a class is independent of the others
 
 
 def test_only_candidates_are_scored() -> None:
@@ -154,24 +154,24 @@ def test_only_candidates_are_scored() -> None:
 def test_drawn_from_a_pool() -> None:
     pool = composites(start(ipc=4, factor=2))[0].view(3, 4, 3, SIZE, SIZE)
     for draw in ("independent", "softmin", "distinct"):
-        found = composites(start(ipc=3, factor=2, pool=4, draw=draw))[0].view(3, 3, 3, SIZE, SIZE)
+        result = composites(start(ipc=3, factor=2, pool=4, draw=draw))[0].view(3, 3, 3, SIZE, SIZE)
         for c in range(3):
             picks = pick(generator(0, "initialise", c), 4, 3, draw)
-            assert torch.equal(found[c], pool[c, torch.from_numpy(picks)])
+            assert torch.equal(result[c], pool[c, torch.from_numpy(picks)])
 
 
 def test_a_pool_may_be_smaller_than_the_set() -> None:
-    found = composites(start(ipc=10, pool=2))[0].view(3, 10, -1)
-    assert all(1 <= len(images.unique(dim=0)) <= 2 for images in found)
+    result = composites(start(ipc=10, pool=2))[0].view(3, 10, -1)
+    assert all(1 <= len(images.unique(dim=0)) <= 2 for images in result)
 
 
 @pytest.mark.parametrize(("iterations", "flip", "mirrored"), [(5, True, True), (5, False, False), (0, True, False)])
 def test_what_is_optimised_starts_mirrored_by_chance(iterations: int, flip: bool, mirrored: bool) -> None:
     plain = composites(start(ipc=10, pool=10, draw="distinct"))[0]
-    found = composites(start(ipc=10, pool=10, draw="distinct", iterations=iterations, flip=flip))[0]
-    same = (found == plain).flatten(1).all(dim=1)
+    result = composites(start(ipc=10, pool=10, draw="distinct", iterations=iterations, flip=flip))[0]
+    same = (result == plain).flatten(1).all(dim=1)
     assert bool(same.all()) is not mirrored
-    assert torch.equal(torch.where(same[:, None, None, None], found, found.flip(-1)), plain)
+    assert torch.equal(torch.where(same[:, None, None, None], result, result.flip(-1)), plain)
 
 
 @pytest.mark.parametrize(

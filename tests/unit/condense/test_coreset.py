@@ -50,9 +50,9 @@ def points(n: int, d: int, seed: int) -> np.ndarray:
 def test_features_of_the_zoo_give_the_logits(name: str) -> None:
     network = nets.build(name, classes=3, image_size=16, seed=0).eval()
     x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    found = features(network, x)
+    result = features(network, x)
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
-    torch.testing.assert_close(head(found), network(x))
+    torch.testing.assert_close(head(result), network(x))
 
 
 def test_features_of_a_convolutional_classifier_are_averaged() -> None:
@@ -86,15 +86,15 @@ def test_features_of_observers_are_of_unit_length_each(monkeypatch: pytest.Monke
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
-    found = points(n, d, seed)
-    picks = herd(found, n)
+    result = points(n, d, seed)
+    picks = herd(result, n)
     assert sorted(picks.tolist()) == list(range(n))
-    mean = found.mean(axis=0)
+    mean = result.mean(axis=0)
     for k in range(n):
         free = [i for i in range(n) if i not in picks[:k]]
-        distance = {i: np.linalg.norm(mean - found[[*picks[:k], i]].mean(axis=0)) for i in free}
+        distance = {i: np.linalg.norm(mean - result[[*picks[:k], i]].mean(axis=0)) for i in free}
         assert distance[picks[k]] <= min(distance.values()) + 1e-9
-    assert herd(found, max(1, n // 2)).tolist() == picks[: max(1, n // 2)].tolist()
+    assert herd(result, max(1, n // 2)).tolist() == picks[: max(1, n // 2)].tolist()
 
 
 # ---------------------------------------------------------------------------------------------- centres
@@ -103,22 +103,22 @@ def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
 def test_one_image_of_every_cluster() -> None:
     rng = np.random.default_rng(0)
     middles = 100 * np.eye(5)
-    found = np.repeat(middles, 8, axis=0) + rng.normal(size=(40, 5))
-    picks = nearest_to_centres(found, 5, 0)
+    result = np.repeat(middles, 8, axis=0) + rng.normal(size=(40, 5))
+    picks = nearest_to_centres(result, 5, 0)
     assert sorted(picks // 8) == [0, 1, 2, 3, 4]
     for i in picks:
-        cluster = found[i // 8 * 8 : i // 8 * 8 + 8]
+        cluster = result[i // 8 * 8 : i // 8 * 8 + 8]
         distances = np.linalg.norm(cluster - cluster.mean(axis=0), axis=1)
         assert i % 8 == distances.argmin()
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
-@pytest.mark.parametrize("found", [points(7, 3, 0), np.zeros((7, 3)), np.repeat(points(2, 3, 0), [1, 6], axis=0)])
-def test_images_near_centres_are_distinct(found: np.ndarray) -> None:
+@pytest.mark.parametrize("candidates", [points(7, 3, 0), np.zeros((7, 3)), np.repeat(points(2, 3, 0), [1, 6], axis=0)])
+def test_images_near_centres_are_distinct(candidates: np.ndarray) -> None:
     for count in (1, 5, 7):
-        picks = nearest_to_centres(found, count, 0)
+        picks = nearest_to_centres(candidates, count, 0)
         assert len(set(picks.tolist())) == count
-        assert picks.tolist() == nearest_to_centres(found, count, 0).tolist()
+        assert picks.tolist() == nearest_to_centres(candidates, count, 0).tolist()
 
 
 # ------------------------------------------------------------------------------------------- whole sets

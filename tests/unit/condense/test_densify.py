@@ -40,8 +40,8 @@ def test_sum_over_classes_of_any_size(labels: list[int], normalise: bool, seed: 
     expected = plain(x, classes, 4.0, normalise)
     torch.testing.assert_close(loss.double(), expected, rtol=1e-4, atol=1e-6)
     if loss.requires_grad:
-        found, wanted = (torch.autograd.grad(term, x)[0] for term in (loss, expected))
-        torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-5)
+        result, wanted = (torch.autograd.grad(term, x)[0] for term in (loss, expected))
+        torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (16, 16), (32, 32), (33, 47), (64, 64), (224, 224)])

@@ -156,8 +156,8 @@ def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
             logits, statistics = observer.collector(view(x, box, flip), skip)
             loss = F.cross_entropy(logits, targets) + settings.match.weight * observer.matcher(statistics, skip)
             if settings.regularise.method == "logits":
-                quiet = observer.collector.logits(view(averaged, box, flip))
-                loss = loss + settings.regularise.weight * flatness(logits, quiet, 4.0, "batch_mean")
+                averaged_logits = observer.collector.logits(view(averaged, box, flip))
+                loss = loss + settings.regularise.weight * flatness(logits, averaged_logits, 4.0, "batch_mean")
             (gradient,) = torch.autograd.grad(loss, x)
             x = x.detach()
             averaged = settings.regularise.beta * averaged + (1 - settings.regularise.beta) * x
@@ -167,9 +167,9 @@ def test_whole_run_against_a_plain_loop(choices: dict[str, Any]) -> None:
             x = x - rate * (momentum / (1 - 0.5 ** (k + 1))) / ((square / (1 - 0.9 ** (k + 1))).sqrt() + 1e-8)
             x = x.maximum(NORMALISER.low).minimum(NORMALISER.high)
         expected[group] = x
-    found, _ = made(settings, group=4)
+    result, _ = made(settings, group=4)
     # Adam's first steps divide by |gradient|: where that is rounding noise, so is the direction.
-    difference = (found - expected).abs()
+    difference = (result - expected).abs()
     assert float(difference.median()) < 1e-6
     assert float((difference > 1e-4).float().mean()) < 0.01
 
@@ -258,8 +258,8 @@ def test_interrupted_runs_end_with_the_same_pixels(choices: str, tmp_path: Path)
         with pytest.raises(KilledError):
             made(settings, group=4, after=after)
         state = Progress(**torch.load(path, weights_only=True))
-        found, state = made(settings, group=4, state=state)
-        assert torch.equal(found, expected), stop
+        result, state = made(settings, group=4, state=state)
+        assert torch.equal(result, expected), stop
         assert state.history == whole.history
 
 
@@ -287,7 +287,7 @@ def test_kept_pixels_are_plain_data(tmp_path: Path) -> None:
     assert not any(tensor.requires_grad for tensor in tensors)
 
 
-def test_an_interrupted_run_goes_on_where_fewer_groups_fit(tmp_path: Path) -> None:
+def test_an_interrupted_run_resumes_where_fewer_groups_fit(tmp_path: Path) -> None:
     """The groups that were in work begin anew, one by one, and come out as they would have."""
     settings = row(iterations=4)
 
@@ -299,8 +299,8 @@ def test_an_interrupted_run_goes_on_where_fewer_groups_fit(tmp_path: Path) -> No
     expected, whole = made(settings, group=2)
     kept = Progress(**torch.load(tmp_path / "state.pt", weights_only=True))
     assert kept.together == 3
-    found, state = made(settings, group=2, state=kept)
-    assert torch.equal(found, expected)
+    result, state = made(settings, group=2, state=kept)
+    assert torch.equal(result, expected)
     assert state.history == whole.history
 
 
@@ -333,7 +333,7 @@ def test_a_set_that_waits_on_the_host_comes_out_as_one_on_the_gpu(tmp_path: Path
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_interrupted_run_goes_on_on_a_gpu(tmp_path: Path) -> None:
+def test_interrupted_run_resumes_on_a_gpu(tmp_path: Path) -> None:
     settings = row(iterations=4)
     images, labels = start()
     device = torch.device("cuda")
@@ -369,14 +369,14 @@ def test_what_is_kept_of_a_group_is_all_that_is_left_of_it(at_once: int) -> None
 
     groups = groups_of(CLASSES, 2, 3, 1)
     asked = (labels, groups, make_observers(settings), settings, NORMALISER, Progress(), after, at_once)
-    found = synthesize(pixels, *asked, keep)
+    result = synthesize(pixels, *asked, keep)
     whole, _ = made(settings, group=3, images=NORMALISER.encode(pixels), at_once=at_once)
-    assert torch.equal(found, NORMALISER.decode(whole))
+    assert torch.equal(result, NORMALISER.decode(whole))
     everything = pixels.numel()
     assert sizes == ([0] * 4 + [3] + [everything] * 4 + [3] if at_once == 1 else [0] * 4 + [6])
 
 
-def test_groups_do_not_know_of_each_other() -> None:
+def test_groups_are_independent() -> None:
     settings = row(iterations=4, regularise={"method": "logits", "beta": 0.5})
     images, _ = start()
     changed = images.clone()

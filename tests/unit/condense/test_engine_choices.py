@@ -54,8 +54,8 @@ def test_bn_matches_running_statistics_of_bn_layers_alone() -> None:
     expected = 0.5 * (10 * terms[0] + terms[1])
     torch.testing.assert_close(losses["matching"][0], expected, rtol=1e-4, atol=1e-5)
     (wanted,) = torch.autograd.grad(expected, images)
-    (found,) = torch.autograd.grad(losses["matching"], images)
-    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-6)
+    (result,) = torch.autograd.grad(losses["matching"], images)
+    torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-6)
 
 
 def test_bn_needs_a_bn_layer() -> None:
@@ -131,9 +131,9 @@ def test_sharpness_is_the_rise_of_the_loss_up_its_gradient() -> None:
 def test_roll_and_padding_move_pixels_and_make_none_up(pad: int, roll: int, seed: int) -> None:
     choices = SynthesisAugment(pad=pad, crop_scale=(1.0, 1.0), flip=True, roll=(-roll, roll))
     images = 1 + torch.arange(2 * 64, dtype=torch.float32).view(2, 1, 8, 8)
-    found = augmentation(np.random.default_rng(seed), choices, 0, 1, 8)(images)
-    assert found.shape == images.shape
-    kept = found[found > 0]
+    result = augmentation(np.random.default_rng(seed), choices, 0, 1, 8)(images)
+    assert result.shape == images.shape
+    kept = result[result > 0]
     assert len(set(kept.tolist())) == len(kept)
     assert set(kept.tolist()) <= set(images.flatten().tolist())
     assert len(kept) >= 2 * (8 - pad) ** 2

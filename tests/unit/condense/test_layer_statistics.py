@@ -54,15 +54,15 @@ def image_statistics(x: Tensor, patch: int) -> Tensor:
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int, order: torch.memory_format) -> None:
     x = (1.5 * random_normal(*shape) + 0.7).contiguous(memory_format=order).requires_grad_()
-    found = batch_statistics(x, patch)
-    cotangent = random_normal(len(found), seed=1)
-    found.backward(cotangent)
+    result = batch_statistics(x, patch)
+    cotangent = random_normal(len(result), seed=1)
+    result.backward(cotangent)
 
     y = x.detach().double().requires_grad_()
     expected = torch.cat(plain_statistics(y, patch))
     expected.backward(cotangent.double())
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
     assert relative_difference(x.grad, y.grad) < 1e-5
 
 
@@ -81,11 +81,11 @@ def test_groups_and_memory_order_change_nothing(
     order = torch.channels_last if last else torch.contiguous_format
     together = x.detach().clone(memory_format=order).requires_grad_()
     alone = x.clone().requires_grad_()
-    _, found = watched(x, patch)(together, groups=groups)
+    _, result = watched(x, patch)(together, groups=groups)
     expected = torch.stack([batch_statistics(part, patch) for part in alone.split(n)])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    cotangent = random_normal(*found.shape, seed=1)
-    found.backward(cotangent)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+    cotangent = random_normal(*result.shape, seed=1)
+    result.backward(cotangent)
     expected.backward(cotangent)
     torch.testing.assert_close(together.grad, alone.grad, rtol=1e-4, atol=1e-5)
 
@@ -95,10 +95,10 @@ def test_statistics_of_some_of_a_maps_channels(order: torch.memory_format) -> No
     """What ShuffleNet hands on: a slice, which lies in neither order by itself."""
     whole = random_normal(3, 6, 5, 7).contiguous(memory_format=order)
     x, y = whole.clone(memory_format=order).requires_grad_(), whole.clone().requires_grad_()
-    found, expected = batch_statistics(x[:, 2:5], 4), batch_statistics(y[:, 2:5].contiguous(), 4)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    cotangent = random_normal(len(found), seed=1)
-    found.backward(cotangent)
+    result, expected = batch_statistics(x[:, 2:5], 4), batch_statistics(y[:, 2:5].contiguous(), 4)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    cotangent = random_normal(len(result), seed=1)
+    result.backward(cotangent)
     expected.backward(cotangent)
     torch.testing.assert_close(x.grad, y.grad, rtol=1e-4, atol=1e-6)
 
@@ -106,23 +106,23 @@ def test_statistics_of_some_of_a_maps_channels(order: torch.memory_format) -> No
 def test_statistics_of_channels_far_from_zero() -> None:
     """Sums of squares lose digits as the square of mean / deviation: at 10 they must still be good."""
     x = (random_normal(8, 3, 8, 8) + torch.tensor([10.0, -10.0, 3.0])[:, None, None]).requires_grad_()
-    found = batch_statistics(x, 4)
-    cotangent = random_normal(len(found), seed=1)
-    found.backward(cotangent)
+    result = batch_statistics(x, 4)
+    cotangent = random_normal(len(result), seed=1)
+    result.backward(cotangent)
     y = x.detach().double().requires_grad_()
     expected = torch.cat(plain_statistics(y, 4))
     expected.backward(cotangent.double())
-    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=0)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=0)
     assert relative_difference(x.grad, y.grad) < 1e-4
 
 
 def test_variance_of_a_constant_map_is_zero() -> None:
     x = torch.full((3, 2, 8, 8), 1 / 3, requires_grad=True)
-    found = batch_statistics(x, 4)
-    assert (found[2:4] >= 0).all()
-    assert (found[8:] >= 0).all()
-    close(found, [1 / 3] * 2 + [0] * 2 + [1 / 3] * 4 + [0] * 4, rtol=0, atol=1e-6)
-    found.sum().backward()
+    result = batch_statistics(x, 4)
+    assert (result[2:4] >= 0).all()
+    assert (result[8:] >= 0).all()
+    close(result, [1 / 3] * 2 + [0] * 2 + [1 / 3] * 4 + [0] * 4, rtol=0, atol=1e-6)
+    result.sum().backward()
     assert x.grad.isfinite().all()
 
 
@@ -138,12 +138,12 @@ def test_images_means_and_their_spread_make_the_batch(
     x = random_normal(n, channels, height, width, seed=seed) + 0.5
     single = image_statistics(x, patch)
     expected = batch_statistics(x, patch)
-    found = single.mean(0)
+    result = single.mean(0)
     start = 0
-    for length in [channels, (found.numel() - 2 * channels) // 2] if patch else [channels]:
-        found[start + length : start + 2 * length] += single[:, start : start + length].var(0, correction=0)
+    for length in [channels, (result.numel() - 2 * channels) // 2] if patch else [channels]:
+        result[start + length : start + 2 * length] += single[:, start : start + length].var(0, correction=0)
         start += 2 * length
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_patch_geometry(golden: dict[str, Any]) -> None:
@@ -195,14 +195,14 @@ def test_measured_layers(patch: int, side: int, name: str) -> None:
     assert collector.hooks[-1].start + collector.hooks[-1].size == size
 
 
-def test_watcher_collects_every_layer() -> None:
+def test_the_collector_measures_every_layer() -> None:
     network = small_network()
     collector = StatisticsCollector(network, 4, (3, 8, 8))
     x = random_normal(3, 3, 8, 8)
     logits, statistics = collector(x)
     oracle = Oracle(copy.deepcopy(network).double(), 4, Match(), statistics, statistics[None])
     torch.testing.assert_close(logits.double(), oracle.network(x.double()), rtol=1e-5, atol=1e-6)
-    expected = torch.cat([s for found in oracle.statistics(x.double())[1] for s in found])
+    expected = torch.cat([s for result in oracle.statistics(x.double())[1] for s in result])
     torch.testing.assert_close(statistics.double(), expected, rtol=1e-5, atol=1e-5)
 
     skip = {0, 4}
@@ -226,20 +226,20 @@ def test_statistics_of_a_network_in_half_precision_are_those_of_its_maps() -> No
         if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
             cell = 4 if isinstance(layer, nn.Conv2d) else 0
             layer.register_forward_pre_hook(lambda _, given, cell=cell: seen.append((given[0].double(), cell)))
-    _, found = collector(x)
+    _, result = collector(x)
     expected = torch.cat([part for maps, cell in seen for part in plain_statistics(maps, cell)])
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_quiet_passes_collect_nothing() -> None:
+def test_passes_for_logits_collect_nothing() -> None:
     network = small_network()
     collector = StatisticsCollector(network, 4, (3, 8, 8))
     x = random_normal(2, 3, 8, 8).requires_grad_()
     logits, _ = collector(x)
-    quiet = collector.logits(x)
-    assert not quiet.requires_grad
-    assert torch.equal(quiet, logits)
+    averaged_logits = collector.logits(x)
+    assert not averaged_logits.requires_grad
+    assert torch.equal(averaged_logits, logits)
     assert collector._measured == {}
     collector.close()
     network(x)
@@ -250,10 +250,10 @@ def test_running_statistics_replace_those_of_batch_norms() -> None:
     network = small_network()
     collector = StatisticsCollector(network, 4, (3, 8, 8))
     vector = random_normal(collector.size)
-    found = running_statistics(network, collector.hooks, vector)
+    result = running_statistics(network, collector.hooks, vector)
     modules = dict(network.named_modules())
     for hook in collector.hooks:
         part = slice(hook.start, hook.start + hook.size)
         layer = modules[hook.name]
         expected = torch.cat([layer.running_mean, layer.running_var]) if hook.kind == "bn" else vector[part]
-        assert torch.equal(found[part], expected)
+        assert torch.equal(result[part], expected)

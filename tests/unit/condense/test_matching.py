@@ -145,10 +145,10 @@ def test_gradient_is_that_of_the_formula(choices: Match, skips: list[set[int]]) 
     for visit, skip in enumerate(skips):
         x = random_normal(4, 3, 8, 8, seed=visit).requires_grad_()
         y = x.detach().double().requires_grad_()
-        found, expected = matcher(collector(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))[1]
-        found.backward()
+        result, expected = matcher(collector(x, skip)[1], skip), oracle.visit(y, labels, frozenset(skip))[1]
+        result.backward()
         expected.backward()
-        torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
         assert relative_difference(x.grad, y.grad) < 1e-4
 
 
@@ -181,10 +181,10 @@ def test_gradient_through_the_zoo(name: str, place: Callable[[nn.Module], nn.Mod
     matcher.start_group(labels)
     x = random_normal(2, 3, 16, 16).requires_grad_()
     y = x.detach().clone().requires_grad_()
-    found, expected = matcher(collector(x)[1]), oracle.visit(y, labels)[1]
-    found.backward()
+    result, expected = matcher(collector(x)[1]), oracle.visit(y, labels)[1]
+    result.backward()
     expected.backward()
-    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
     assert relative_difference(x.grad, y.grad) < 1e-5
 
 

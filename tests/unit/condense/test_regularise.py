@@ -27,8 +27,8 @@ def test_direction_is_averaged_to_present(golden: dict[str, Any]) -> None:
     p, q = (torch.softmax(x.double() / case["tau"], 1) for x in (averaged, present))
     expected = float((p * (p / q).log()).sum() / len(p))
     other_way = float((q * (q / p).log()).sum() / len(p))
-    found = float(flatness(present, averaged, case["tau"], "batch_mean"))
-    assert found == pytest.approx(expected, abs=1e-7)
+    result = float(flatness(present, averaged, case["tau"], "batch_mean"))
+    assert result == pytest.approx(expected, abs=1e-7)
     assert abs(other_way - expected) > 1e-5
 
 
@@ -46,7 +46,7 @@ def test_golden_averaged_images(golden: dict[str, Any]) -> None:
     case = golden["image_ema"]
     averaged = torch.tensor(case["init"])
     for images, expected in zip(case["updates"], case["values_after_each"], strict=True):
-        found = average_images(averaged, torch.tensor(images, requires_grad=True), case["beta"])
-        assert found is averaged
-        assert not found.requires_grad
-        torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-6)
+        result = average_images(averaged, torch.tensor(images, requires_grad=True), case["beta"])
+        assert result is averaged
+        assert not result.requires_grad
+        torch.testing.assert_close(result, torch.tensor(expected), rtol=0, atol=1e-6)

@@ -76,7 +76,7 @@ def test_where_nothing_fits_the_largest_centred_box_is_taken(height: int, width:
 
 def test_square_boxes_keep_the_bits_they_always_had() -> None:
     """Stored labels replay these boxes: another bit would silently set every label beside its view."""
-    found = hashlib.sha256()
+    result = hashlib.sha256()
     for seed in range(50):
         rng = np.random.default_rng(seed)
         for scale, ratio in (
@@ -85,8 +85,8 @@ def test_square_boxes_keep_the_bits_they_always_had() -> None:
             ((0.9, 1), (0.25, 0.5)),
             ((0.5, 1), (0.75, 4 / 3)),
         ):
-            found.update(crop_boxes(rng, 40, 7 + seed * 5, scale, ratio).tobytes())
-    assert found.hexdigest() == "684db45f33f69bd4a3debc94ade415d51350345862843dfa64b2f8c5b3d548a9"
+            result.update(crop_boxes(rng, 40, 7 + seed * 5, scale, ratio).tobytes())
+    assert result.hexdigest() == "684db45f33f69bd4a3debc94ade415d51350345862843dfa64b2f8c5b3d548a9"
 
 
 @given(st.integers(0, 10**6), st.sampled_from([1, 3]), st.integers(4, 40), st.integers(4, 40), st.integers(1, 48))
@@ -95,9 +95,9 @@ def test_cut_out_is_within_a_grey_level_of_pillow(seed, channels, height, width,
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (3, channels, height, width), dtype=np.uint8)
     boxes = draw_crops(rng, 3, (0.05, 1.0)).boxes(height, width)
-    found = crop_and_resize(torch.from_numpy(images), torch.from_numpy(boxes), size)
-    assert (found.shape, found.dtype) == ((3, channels, size, size), torch.uint8)
-    for image, (top, left, h, w), result in zip(images, boxes, found.numpy(), strict=True):
+    actual = crop_and_resize(torch.from_numpy(images), torch.from_numpy(boxes), size)
+    assert (actual.shape, actual.dtype) == ((3, channels, size, size), torch.uint8)
+    for image, (top, left, h, w), result in zip(images, boxes, actual.numpy(), strict=True):
         for plane, pixels in zip(image, result, strict=True):
             part = Image.fromarray(plane[top : top + h, left : left + w])
             expected = np.asarray(part.resize((size, size), Image.Resampling.BILINEAR))

@@ -15,9 +15,9 @@ config = partial(source_config, "digits", channels=1, classes=10, val_fraction=0
 def test_the_parts_are_the_1797_images():
     parts = [load_split(config(), split) for split in ("train", "val", "test")]
     raw = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
-    found = np.concatenate([part.images[:, 0].numpy() for part in parts])
+    result = np.concatenate([part.images[:, 0].numpy() for part in parts])
     assert [len(part) for part in parts] == [1293, 145, 359]
-    assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in raw)
+    assert sorted(image.tobytes() for image in result) == sorted(image.tobytes() for image in raw)
     assert parts[0].classes == tuple("0123456789")
     for part in parts:
         share = part.labels.bincount().numpy() / np.bincount(load_digits().target) * 1797 / len(part)

@@ -43,9 +43,9 @@ def made(images: Images, given: Dataset) -> Feed:
     return Feed(images, given, Normaliser(given.mean, given.std), "cpu")
 
 
-def same(found: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor, Tensor]]) -> None:
-    assert len(found) == len(expected)
-    for (x, labels), (wanted, truth) in zip(found, expected, strict=True):
+def same(result: list[tuple[Tensor, Tensor]], expected: list[tuple[Tensor, Tensor]]) -> None:
+    assert len(result) == len(expected)
+    for (x, labels), (wanted, truth) in zip(result, expected, strict=True):
         assert torch.equal(x, wanted)
         assert torch.equal(labels, truth)
 
@@ -65,11 +65,11 @@ def test_padded_crops_have_the_bits_of_the_formula(batch: int, join: bool, flip:
         x = normaliser.encode(pad_crop(images.images[index], offsets[index], 2, flips[index]))
         expected.append((x, images.labels[index]))
 
-    mine = generator(3, "pretrain", 5)
-    found = made(images, given).epoch(mine, batch, join)
+    same_rng = generator(3, "pretrain", 5)
+    result = made(images, given).epoch(same_rng, batch, join)
     # What is drawn next, a dropout seed, must not depend on when the batches are made.
-    assert mine.integers(2**31) == rng.integers(2**31)
-    same(list(found), expected)
+    assert same_rng.integers(2**31) == rng.integers(2**31)
+    same(list(result), expected)
     if join and batch == 20:
         assert [len(labels) for _, labels in expected] == [20, 21]
 
@@ -91,14 +91,14 @@ def test_random_areas_take_the_place_of_padding() -> None:
     flips = rng.random(N) < 0.5
     assert 0 < flips.sum() < N
     normaliser = Normaliser(given.mean, given.std)
-    found = list(made(images, given).epoch(generator(2), 10))
-    shown = torch.cat([x for x, _ in found])
+    result = list(made(images, given).epoch(generator(2), 10))
+    shown = torch.cat([x for x, _ in result])
     for position, row in enumerate(order):
         pixels = images.read([row], crops[row : row + 1])
         expected = normaliser.encode(pixels.flip(-1) if flips[row] else pixels)
         assert torch.equal(shown[position : position + 1], expected)
         assert not torch.equal(expected, normaliser.encode(images.read([row])))
-    assert torch.equal(torch.cat([labels for _, labels in found]), images.labels[torch.from_numpy(order)])
+    assert torch.equal(torch.cat([labels for _, labels in result]), images.labels[torch.from_numpy(order)])
 
 
 @pytest.mark.parametrize("batch", [1, 10, 41, 500])

@@ -1,4 +1,4 @@
-"""Image folders: order, formats, resizing, and what is told about broken ones."""
+"""Image folders: order, formats, resizing, and refusals of broken ones."""
 
 from functools import partial
 
@@ -32,11 +32,11 @@ def root(tmp_path):
 
 
 def test_classes_and_images_come_in_sorted_order(root):
-    found = load_split(config(root), "test")
-    assert found.classes == ("ant", "bee", "cat")
-    assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    result = load_split(config(root), "test")
+    assert result.classes == ("ant", "bee", "cat")
+    assert result.labels.tolist() == [0, 0, 1, 1, 2, 2]
     expected = [fit(picture(seed), 3, 8) for seed in (10, 11, 20, 21, 0, 1)]
-    assert torch.equal(found.images, torch.from_numpy(np.stack(expected)))
+    assert torch.equal(result.images, torch.from_numpy(np.stack(expected)))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPEG", "png", "bmp", "webp", "ppm", "tif"])
@@ -74,10 +74,10 @@ def test_fit_converts_every_mode(mode, channels, recwarn):
     if mode == "P":
         given.info["transparency"] = bytes(256)
     expected = np.asarray(given.convert("RGBA").convert("RGB") if mode == "P" else given.convert("RGB"))
-    found = fit(given, channels, 8)
-    assert (found.shape, found.dtype) == ((channels, 8, 8), np.uint8)
+    result = fit(given, channels, 8)
+    assert (result.shape, result.dtype) == ((channels, 8, 8), np.uint8)
     if channels == 3:
-        np.testing.assert_array_equal(found.transpose(1, 2, 0), expected)
+        np.testing.assert_array_equal(result.transpose(1, 2, 0), expected)
     assert not recwarn
 
 
@@ -132,7 +132,7 @@ def test_only_the_rows_that_are_kept_are_decoded(root):
     assert len(load_split(config(root), "test")) == 6
 
 
-def test_missing_parts_and_classes_are_told(root, tmp_path):
+def test_missing_parts_and_classes_are_refused(root, tmp_path):
     assert refusal(config(tmp_path / "no")) == f"dataset pets: root: {tmp_path / 'no'} does not exist"
     assert refusal(config(root, classes=4)) == f"{root / 'train'}: 3 classes; expected 4, the dataset's `classes`"
 
@@ -156,19 +156,19 @@ def test_missing_parts_and_classes_are_told(root, tmp_path):
 
 def test_named_classes_alone_in_their_order(root):
     given = config(root, classes=2, class_names=["cat", "ant"])
-    found = load_split(given, "test")
-    assert found.classes == ("cat", "ant")
-    assert found.labels.tolist() == [0, 0, 1, 1]
+    result = load_split(given, "test")
+    assert result.classes == ("cat", "ant")
+    assert result.labels.tolist() == [0, 0, 1, 1]
     expected = [fit(picture(seed), 3, 8) for seed in (0, 1, 10, 11)]
-    assert torch.equal(found.images, torch.from_numpy(np.stack(expected)))
+    assert torch.equal(result.images, torch.from_numpy(np.stack(expected)))
     # Folders that are not named need not be in both parts, nor hold anything.
     (root / "val" / "bee").rename(root / "val" / "wasp")
     (root / "train" / "zebra").mkdir()
-    assert load_split(given, "test").digest == found.digest
+    assert load_split(given, "test").digest == result.digest
     assert load_split(given, "train").labels.bincount().tolist() == [3, 3]
 
 
-def test_named_classes_that_are_missing_or_doubled_are_told(root):
+def test_named_classes_that_are_missing_or_doubled_are_refused(root):
     train, val = root / "train", root / "val"
     line = f"{train}: no class folder 'catt', listed in class_names; did you mean 'cat'?"
     assert refusal(config(root, classes=2, class_names=["ant", "catt"])) == line
@@ -185,7 +185,7 @@ def test_named_classes_that_are_missing_or_doubled_are_told(root):
 
 
 def test_resize_reaches_the_images_in_memory(root):
-    found = load_split(config(root, resize=10), "test").images
+    result = load_split(config(root, resize=10), "test").images
     expected = [fit(picture(seed), 3, 8, 10) for seed in (10, 11, 20, 21, 0, 1)]
-    assert torch.equal(found, torch.from_numpy(np.stack(expected)))
-    assert not torch.equal(found, load_split(config(root), "test").images)
+    assert torch.equal(result, torch.from_numpy(np.stack(expected)))
+    assert not torch.equal(result, load_split(config(root), "test").images)

@@ -33,9 +33,9 @@ def test_strips_change_places_image_by_image(n: int, factor: int, height: int, w
     order = np.broadcast_to(np.arange(factor), (n, factor))
     columns, rows = (torch.from_numpy(rng.permuted(order, axis=1)) for _ in range(2))
     images = pictures(n, height, width)
-    found = shuffle_strips(images, columns, rows)
-    assert found.is_contiguous()
-    for image, result, across, down in zip(images, found, columns.tolist(), rows.tolist(), strict=True):
+    actual = shuffle_strips(images, columns, rows)
+    assert actual.is_contiguous()
+    for image, result, across, down in zip(images, actual, columns.tolist(), rows.tolist(), strict=True):
         assert torch.equal(result, plain(image, across, down))
         assert torch.equal(result.flatten(1).sort(dim=1).values, image.flatten(1))  # no pixel lost, none twice
 
@@ -63,15 +63,15 @@ def test_strips_keep_their_width() -> None:
 def test_unshuffled_images_stay() -> None:
     images = pictures(2, 6, 7).to(torch.uint8)
     still = torch.arange(3).expand(2, -1)
-    found = shuffle_strips(images, still, still)
-    assert torch.equal(found, images)
-    assert found.dtype == torch.uint8
+    result = shuffle_strips(images, still, still)
+    assert torch.equal(result, images)
+    assert result.dtype == torch.uint8
 
 
 def test_mixup_takes_a_share_per_image() -> None:
     images = pictures(3, 2, 2).float()
     before = images.clone()
     shares = torch.tensor([0.0, 0.5, 1.0]).view(-1, 1, 1, 1)
-    found = mixup(images, images.flip(0), shares)
-    assert torch.equal(found, torch.stack([images[2], images[1], images[2]]))
+    result = mixup(images, images.flip(0), shares)
+    assert torch.equal(result, torch.stack([images[2], images[1], images[2]]))
     assert torch.equal(images, before)

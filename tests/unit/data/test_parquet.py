@@ -61,9 +61,9 @@ def test_parts_are_read_with_names_and_in_order(root):
 def test_only_the_rows_that_are_kept_are_decoded(root, monkeypatch):
     decoded, real = [], parquet.decode_pictures
     monkeypatch.setattr(parquet, "decode_pictures", lambda given, *rest: decoded.extend(given) or real(given, *rest))
-    found = load_split(config(root, train_per_class=2, val_fraction=0.0), "train")
-    assert len(decoded) == len(found) == 6
-    assert found.labels.bincount().tolist() == [2, 2, 2]
+    result = load_split(config(root, train_per_class=2, val_fraction=0.0), "train")
+    assert len(decoded) == len(result) == 6
+    assert result.labels.bincount().tolist() == [2, 2, 2]
 
 
 def test_other_sizes_and_columns_are_brought_to_the_wanted_ones(tmp_path):
@@ -79,9 +79,9 @@ def test_without_names_classes_are_numbers_and_plain_bytes_will_do(tmp_path):
     labels = pa.array([0, 1, 2] * 2, pa.int8())
     for part in ("train", "test"):
         pq.write_table(pa.table({"img": images, "label": labels}), tmp_path / f"{part}-0.parquet")
-    found = load_split(config(tmp_path), "test")
-    assert found.classes == ("0", "1", "2")
-    assert found.images[:, 0, 0, 0].tolist() == list(range(6))
+    result = load_split(config(tmp_path), "test")
+    assert result.classes == ("0", "1", "2")
+    assert result.images[:, 0, 0, 0].tolist() == list(range(6))
 
 
 def test_unreadable_rows_are_named(root):
@@ -107,7 +107,7 @@ def test_row_numbers_count_within_a_file(root):
     assert refusal(config(root)) == f"{path}: row 17: label 5; expected 0 to 2"
 
 
-def test_missing_files_and_columns_are_told(root):
+def test_missing_files_and_columns_are_refused(root):
     train, test = root / "train-00000-of-00002.parquet", root / "test-00000-of-00001.parquet"
     line = f"{train}: no column 'image'; expected 'image' and 'label', found img, label"
     assert refusal(config(root, image_column="image")) == line
@@ -126,7 +126,7 @@ def test_missing_files_and_columns_are_told(root):
     assert refusal(config(root)) == f"{root}: no file train-*.parquet; {files}"
 
 
-def test_class_lists_that_disagree_are_told(root):
+def test_class_lists_that_disagree_are_refused(root):
     test = root / "test-00000-of-00001.parquet"
     write(test, range(9), names=["plane", "bird", "car"])
     line = f"{test}: class 1 is 'bird'; expected 'car' as in {root / 'train-00000-of-00002.parquet'}"
@@ -134,12 +134,12 @@ def test_class_lists_that_disagree_are_told(root):
 
 
 @pytest.mark.parametrize("metadata", ["{", "[]", '{"info": {"features": {"label": {"names": "ab"}}}}'])
-def test_damaged_metadata_are_told(root, metadata):
+def test_damaged_metadata_are_refused(root, metadata):
     write(root / "train-00000-of-00002.parquet", range(9), names=None, metadata=metadata)
     assert "metadata" in refusal(config(root))
 
 
-def test_missing_labels_and_a_wrong_count_are_told(root):
+def test_missing_labels_and_a_wrong_count_are_refused(root):
     assert "3 classes; expected 10" in refusal(config(root, classes=10))
     path = root / "train-00000-of-00002.parquet"
     table = pq.read_table(path)
@@ -159,7 +159,7 @@ def test_named_classes_alone_in_their_order(root):
     assert whole.digest == load_split(config(root), "test").digest
 
 
-def test_class_names_that_do_not_fit_are_told(root, tmp_path_factory):
+def test_class_names_that_do_not_fit_are_refused(root, tmp_path_factory):
     train = root / "train-00000-of-00002.parquet"
     line = f"{train} and 1 more: no class 'birds', listed in class_names; did you mean 'bird'?"
     assert refusal(config(root, classes=2, class_names=["plane", "birds"])) == line

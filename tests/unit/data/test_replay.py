@@ -29,13 +29,13 @@ def replay(**choices: Any) -> Replay:
 
 def by_image(made: Replay, epoch: int, batch: int, mix: bool = True) -> Tensor:
     """An epoch's views in the order of the images."""
-    found = torch.full((N, 3, SIZE, SIZE), torch.nan)
+    result = torch.full((N, 3, SIZE, SIZE), torch.nan)
     for index, x in made.epoch(epoch, batch, mix):
         assert x.shape == (len(index), 3, SIZE, SIZE)
         assert x.dtype == torch.float32
-        found[index] = x
-    assert not found.isnan().any()
-    return found
+        result[index] = x
+    assert not result.isnan().any()
+    return result
 
 
 def assert_equal_draws(one: EpochDraws, other: EpochDraws) -> None:
@@ -110,15 +110,15 @@ def expected_views(made: Replay, epoch: int, mix: bool) -> Tensor:
         view = tv.resized_crop(pixels.float() / 255, *draws.boxes[i].tolist(), size=[SIZE, SIZE], antialias=True)
         view = tv.horizontal_flip(view) if draws.flips[i] else view
         views.append(tv.normalize(view, list(MEAN), list(STD))[0])
-    found = torch.stack(views)
+    result = torch.stack(views)
     if mix and draws.shares is not None:
         share = draws.shares.view(-1, 1, 1, 1)
-        return share * found + (1 - share) * found[draws.partners]
+        return share * result + (1 - share) * result[draws.partners]
     if mix:
         for i in range(N):
             top, left, bottom, right = draws.mix_boxes[i].tolist()
-            found[i, :, top:bottom, left:right] = views[int(draws.partners[i])][:, top:bottom, left:right]
-    return found
+            result[i, :, top:bottom, left:right] = views[int(draws.partners[i])][:, top:bottom, left:right]
+    return result
 
 
 @pytest.mark.parametrize("choices", CHOICES)
@@ -180,8 +180,8 @@ def test_epochs_made_together_are_those_made_alone(choices: dict[str, Any]) -> N
     for epoch in (0, 1, 5, 8, 2):
         draws = alone.draws(epoch)
         whole = alone.batch([(draws, draws.order)])
-        found = torch.cat([x for _, x in ahead.epoch(epoch, 3)])
-        torch.testing.assert_close(found, whole, rtol=0, atol=1e-6)
+        result = torch.cat([x for _, x in ahead.epoch(epoch, 3)])
+        torch.testing.assert_close(result, whole, rtol=0, atol=1e-6)
 
 
 def test_nothing_is_made_beyond_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,22 +102,22 @@ def test_limits_per_class(config):
 
 
 def test_image_set_reads_selects_and_hashes(config):
-    found = load_split(config, "train")
-    indices = found.by_class(1)
-    assert (found.labels[indices] == 1).all()
+    result = load_split(config, "train")
+    indices = result.by_class(1)
+    assert (result.labels[indices] == 1).all()
     assert len(indices) == 15
-    part = found.select([3, 0])
-    assert torch.equal(part.images, found.read(torch.tensor([3, 0])))
-    assert part.labels.tolist() == [int(found.labels[3]), int(found.labels[0])]
-    assert part.class_hash == found.class_hash == class_hash(["a", "b", "c"])
+    part = result.select([3, 0])
+    assert torch.equal(part.images, result.read(torch.tensor([3, 0])))
+    assert part.labels.tolist() == [int(result.labels[3]), int(result.labels[0])]
+    assert part.class_hash == result.class_hash == class_hash(["a", "b", "c"])
 
 
 def test_chosen_classes_are_relabelled_by_name(config):
     config.class_names, config.classes = ["c", "a"], 2
-    found = load_split(config, "test")
-    assert found.classes == ("c", "a")
-    assert (found.images[:, 0, 0, 0] % 3).tolist() == [{0: 2, 1: 0}[label] for label in found.labels.tolist()]
-    assert len(found) == 40
+    result = load_split(config, "test")
+    assert result.classes == ("c", "a")
+    assert (result.images[:, 0, 0, 0] % 3).tolist() == [{0: 2, 1: 0}[label] for label in result.labels.tolist()]
+    assert len(result) == 40
     config.class_names = ["c", "d"]
     with pytest.raises(EdcError, match="memory: no class 'd', listed in class_names"):
         load_split(config, "test")
@@ -127,8 +127,8 @@ def test_only_a_streamed_set_may_be_larger_than_memory(config, monkeypatch):
     monkeypatch.setattr(sets, "_memory", lambda: 100.0)
     assert "lower image_size or train_per_class, or set streamed: true" in refusal(config)
     config.streamed = True
-    found = load_split(config, "train")
-    assert found.read([3, 1])[:, 0, 0, 0].tolist() == found.rows[[3, 1]].tolist()
+    result = load_split(config, "train")
+    assert result.read([3, 1])[:, 0, 0, 0].tolist() == result.rows[[3, 1]].tolist()
 
 
 def test_hashes_tell_classes_images_and_labels_apart():
@@ -160,7 +160,7 @@ def test_mistakes_are_refused_in_one_line(config, key, value, split, line):
     assert refusal(config, split) == line
 
 
-def test_label_out_of_range_and_empty_class_are_told(config, monkeypatch):
+def test_label_out_of_range_and_empty_class_are_refused(config, monkeypatch):
     def reader(labels):
         return lambda config, part: Source("memory", ("a", "b", "c"), np.array(labels), "row {}".format, None, str)
 
@@ -180,14 +180,14 @@ def test_unreadable_images_are_counted_named_and_tolerated_up_to_the_limit(confi
 
     config.unreadable_limit = 2
     with pytest.warns(UserWarning, match="2 of 60 images unreadable") as warned:
-        found = load_split(config, "test")
+        result = load_split(config, "test")
     assert len(warned) == 1
     assert warned[0].filename == __file__
-    assert found.images[:, 0, 0, 0].tolist() == [row for row in range(60) if row not in (4, 7)]
-    assert (found.images[:, 0, 0, 0] % 3 == found.labels).all()
+    assert result.images[:, 0, 0, 0].tolist() == [row for row in range(60) if row not in (4, 7)]
+    assert (result.images[:, 0, 0, 0] % 3 == result.labels).all()
 
 
-def test_a_class_without_a_readable_image_is_told(config, monkeypatch):
+def test_a_class_without_a_readable_image_is_refused(config, monkeypatch):
     use(monkeypatch, memory_set(6, bad={1: "broken", 4: "broken"}))
     config.unreadable_limit = 5
     with (
@@ -235,7 +235,7 @@ def test_roots_are_looked_up_in_order(place, tmp_path, monkeypatch):
     assert [path.name for path in roots.REMEMBERED.parent.iterdir()] == ["data.json"]
 
 
-def test_missing_roots_are_told(place, tmp_path, monkeypatch):
+def test_missing_roots_are_refused(place, tmp_path, monkeypatch):
     def line():
         with pytest.raises(EdcError) as error:
             roots.resolve_root(place)
@@ -252,7 +252,7 @@ def test_missing_roots_are_told(place, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["{", "[1]", '{"big": 3}'])
-def test_a_damaged_list_of_roots_is_told(place, text):
+def test_a_damaged_list_of_roots_is_refused(place, text):
     roots.REMEMBERED.parent.mkdir()
     roots.REMEMBERED.write_text(text)
     with pytest.raises(EdcError, match=r"data\.json: .*correct or delete it"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,16 +108,16 @@ def test_crops_come_from_the_original_picture(root: Path) -> None:
     index = torch.tensor([4, 17, 0, 9, 4])
     crops = draw_crops(rng, 5, (0.1, 0.9))
     for size in (None, 5, 16):
-        found = streamed.read(index, crops, size).numpy()
+        result = streamed.read(index, crops, size).numpy()
         side = size or 8
-        assert found.shape == (5, 3, side, side)
+        assert result.shape == (5, 3, side, side)
         for i, row in enumerate(index.tolist()):
             c, number = divmod(row, 6)
             with Image.open(root / "train" / NAMES[c] / f"{number}.png") as picture:
                 width, height = picture.size
                 top, left, h, w = crops[i : i + 1].boxes(height, width)[0].tolist()
                 part = picture.crop((left, top, left + w, top + h)).resize((side, side), Image.Resampling.BILINEAR)
-            np.testing.assert_array_equal(found[i].transpose(1, 2, 0), np.asarray(part))
+            np.testing.assert_array_equal(result[i].transpose(1, 2, 0), np.asarray(part))
     assert not torch.equal(streamed.read(index, crops), resident.read(index, crops))
 
 
@@ -181,16 +182,16 @@ def test_an_unreadable_image_is_named_and_counted(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*unreadable so far")
-def test_the_next_readable_image_of_the_class_stands_in(root: Path) -> None:
+def test_the_next_readable_image_of_the_class_replaces_it(root: Path) -> None:
     _, resident = both(config(root))
     for i in (4, 5):  # the last two of `ant`: the search goes round
         (root / "train" / "ant" / f"{i}.png").write_bytes(b"broken")
     for order in ([4], [5, 4], [3, 5, 4, 0], [17, 4]):
         streamed = load_split(config(root, unreadable_limit=2), "train")
-        found = streamed.read(order)
+        result = streamed.read(order)
         expected = resident.images[[0 if row in (4, 5) else row for row in order]]
-        assert torch.equal(found, expected)
-        assert torch.equal(streamed.read(order), found)
+        assert torch.equal(result, expected)
+        assert torch.equal(streamed.read(order), result)
     (root / "train" / "cat" / "2.png").write_bytes(b"broken")  # and not the first of the class
     streamed = load_split(config(root, unreadable_limit=3), "train")
     assert torch.equal(streamed.read([14]), resident.images[[15]])
@@ -202,8 +203,22 @@ def test_the_next_readable_image_of_the_class_stands_in(root: Path) -> None:
     assert not rows & {tuple(image.flatten().tolist()) for image in train.read(range(len(train)))}
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_picture_is_decoded_once_for_all_its_crops(root: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    train = load_split(config(root), "train")
+    index = torch.tensor([7, 3, 10, 0, 11, 17]).repeat_interleave(5)
+    crops = draw_crops(np.random.default_rng(0), len(index), (0.1, 0.9))
+    apart = torch.cat([train.read(index[i : i + 1], crops[i : i + 1], 6) for i in range(len(index))])
+    monkeypatch.setattr(pictures, "SMALL", 0)
+    monkeypatch.setattr(pictures, "available_cores", lambda: threads)
+    opened, open_picture = Counter[Path](), Image.open
+    monkeypatch.setattr(pictures.Image, "open", lambda path: opened.update([path]) or open_picture(path))
+    assert torch.equal(train.read(index, crops, 6), apart)
+    assert sorted(opened.values()) == [1] * 6
+
+
 @pytest.mark.filterwarnings("ignore:.*unreadable so far")
-def test_a_class_without_a_readable_image_is_told(root: Path) -> None:
+def test_a_class_without_a_readable_image_is_refused(root: Path) -> None:
     for path in (root / "train" / "bee").iterdir():
         path.write_bytes(b"broken")
     streamed = load_split(config(root, unreadable_limit=100), "train")

@@ -58,14 +58,14 @@ def test_the_folder_that_holds_the_archive_s_is_a_root_too(root: Path) -> None:
 def test_named_classes(root: Path) -> None:
     given = config(root, classes=2, class_names=["n04", "n01"])
     for split, labels in (("train", [0, 0, 0, 1, 1, 1]), ("test", [0, 1, 1])):
-        found = load_split(given, split)
-        assert found.classes == ("n04", "n01")
-        assert sorted(found.labels.tolist()) == labels
-        value = found.images[:, 0, 0, 0].int() - (20 if split == "test" else 0)
-        assert [round(v / 40) for v in value.tolist()] == [4 if label == 0 else 1 for label in found.labels.tolist()]
+        result = load_split(given, split)
+        assert result.classes == ("n04", "n01")
+        assert sorted(result.labels.tolist()) == labels
+        value = result.images[:, 0, 0, 0].int() - (20 if split == "test" else 0)
+        assert [round(v / 40) for v in value.tolist()] == [4 if label == 0 else 1 for label in result.labels.tolist()]
 
 
-def test_folders_that_disagree_with_the_list_of_classes_are_told(root: Path) -> None:
+def test_folders_that_disagree_with_the_list_of_classes_are_refused(root: Path) -> None:
     train, wnids = root / "train", root / "wnids.txt"
     (train / "n02").rename(train / "n05")
     line = f"{train}: class 1 is 'n03'; expected 'n02' as in {wnids}"
@@ -93,14 +93,14 @@ def test_folders_that_disagree_with_the_list_of_classes_are_told(root: Path) -> 
         ([*VAL, ("val_5.JPEG", "n01")], "{images}/val_5.JPEG: no such file; val_annotations.txt names it"),
     ],
 )
-def test_annotations_that_do_not_fit_are_told(root: Path, changed: list[tuple[str, str]], line: str) -> None:
+def test_annotations_that_do_not_fit_are_refused(root: Path, changed: list[tuple[str, str]], line: str) -> None:
     path = root / "val" / "val_annotations.txt"
     path.write_text("".join(f"{name}\t{wnid}\t0\t0\t62\t62\n" if wnid else f"{name}\n" for name, wnid in changed))
     expected = line.format(path=path, images=root / "val" / "images")
     assert refusal(config(root)) == refusal(config(root), "test") == expected
 
 
-def test_another_layout_is_told(root: Path) -> None:
+def test_another_layout_is_refused(root: Path) -> None:
     layout = "expected the original layout of Tiny-ImageNet (for val/CLASS/* use kind folder)"
     path = root / "val" / "val_annotations.txt"
     path.unlink()
@@ -109,7 +109,7 @@ def test_another_layout_is_told(root: Path) -> None:
     assert refusal(config(root)) == f"{root / 'wnids.txt'}: no such file; {layout}"
 
 
-def test_missing_folders_are_told(root: Path) -> None:
+def test_missing_folders_are_refused(root: Path) -> None:
     shutil.rmtree(root / "val" / "images")
     assert refusal(config(root)) == f"{root / 'val' / 'images'}: cannot be listed (No such file or directory)"
     shutil.rmtree(root / "train")

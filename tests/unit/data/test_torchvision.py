@@ -66,7 +66,7 @@ def test_damaged_files_are_refused_before_they_are_unpickled(small, tmp_path):
     assert refusal(small) == expected
 
 
-def test_absent_data_and_unknown_sources_are_told(small, tmp_path):
+def test_absent_data_and_unknown_sources_are_refused(small, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "file").touch()
     small.root = str(tmp_path / "elsewhere")

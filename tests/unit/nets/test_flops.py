@@ -41,18 +41,18 @@ def test_attention_is_counted(network: str) -> None:
 
 def test_a_closed_form() -> None:
     """ConvNet of depth 1 on 8 px: 27 weights a pixel and channel, then a linear layer on 4 x 4 x 128."""
-    found = arithmetic("convnet_d1", 10, 8)
-    assert found.macs == 64 * 128 * 27 + 16 * 128 * 10
-    assert found.parameters == 128 * 27 + 3 * 128 + 16 * 128 * 10 + 10
-    assert found.stored == 4 * found.parameters
+    result = arithmetic("convnet_d1", 10, 8)
+    assert result.macs == 64 * 128 * 27 + 16 * 128 * 10
+    assert result.parameters == 128 * 27 + 3 * 128 + 16 * 128 * 10 + 10
+    assert result.stored == 4 * result.parameters
 
 
 @pytest.mark.parametrize("network", ["wrn_16_2", "torchvision:shufflenet_v2_x0_5"])
 def test_sizes_are_those_of_the_real_network(network: str) -> None:
     model = nets.build(network, classes=5, image_size=32)
-    found = arithmetic(network, 5, 32)
-    assert found.parameters == nets.parameter_count(model)
-    assert found.stored == sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    result = arithmetic(network, 5, 32)
+    assert result.parameters == nets.parameter_count(model)
+    assert result.stored == sum(t.numel() * t.element_size() for t in model.state_dict().values())
     assert all(p.is_meta for p in skeleton(network, 5, 32).parameters())
 
 

@@ -17,11 +17,11 @@ from edc.nets.placing import placed
 def layer() -> nn.BatchNorm2d:
     """With values of its own."""
     draws = torch.Generator().manual_seed(0)
-    found = nn.BatchNorm2d(5).eval().requires_grad_(False)
-    for tensor in (found.weight, found.bias, found.running_mean, found.running_var):
+    result = nn.BatchNorm2d(5).eval().requires_grad_(False)
+    for tensor in (result.weight, result.bias, result.running_mean, result.running_var):
         assert tensor is not None
         tensor.copy_(torch.rand(5, generator=draws) + 0.1)
-    return found
+    return result
 
 
 def pictures(memory: torch.memory_format = torch.channels_last) -> Tensor:
@@ -40,11 +40,11 @@ def answer(of: nn.Module, x: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
 def test_the_same_function_as_pytorchs(memory: torch.memory_format) -> None:
     x, plain = pictures(memory), layer()
-    mine = frozen(nn.Sequential(copy.deepcopy(plain)))
-    assert type(mine[0]) is FrozenBatchNorm2d
-    for found, expected in zip(answer(mine, x), answer(plain, x), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert mine(x).is_contiguous(memory_format=memory)
+    model = frozen(nn.Sequential(copy.deepcopy(plain)))
+    assert type(model[0]) is FrozenBatchNorm2d
+    for result, expected in zip(answer(model, x), answer(plain, x), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    assert model(x).is_contiguous(memory_format=memory)
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no fused multiply-add")
@@ -52,8 +52,8 @@ def test_the_same_function_as_pytorchs(memory: torch.memory_format) -> None:
 def test_the_same_bits(memory: torch.memory_format) -> None:
     """So that sets made before and after are the same; a change in PyTorch's own kernel would show here."""
     x, plain = pictures(memory), layer()
-    for found, expected in zip(answer(frozen(copy.deepcopy(plain)), x)[:2], answer(plain, x)[:2], strict=True):
-        assert torch.equal(found, expected)
+    for result, expected in zip(answer(frozen(copy.deepcopy(plain)), x)[:2], answer(plain, x)[:2], strict=True):
+        assert torch.equal(result, expected)
 
 
 @pytest.mark.parametrize("groups", [None, 2])
@@ -79,8 +79,8 @@ def test_statistics_and_their_gradient_are_the_same(
         (gradient,) = torch.autograd.grad(logits.square().sum() + (statistics * weights).sum(), pixels)
         return [logits.detach(), statistics.detach(), gradient, *collector.moments(x)]
 
-    for found, expected in zip(seen(frozen(copy.deepcopy(plain))), seen(plain), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    for result, expected in zip(seen(frozen(copy.deepcopy(plain))), seen(plain), strict=True):
+        torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_half_precision_is_pytorchs_own() -> None:
@@ -89,35 +89,35 @@ def test_half_precision_is_pytorchs_own() -> None:
 
 
 def test_training_mode_makes_it_a_plain_layer() -> None:
-    mine, x = frozen(nn.Sequential(layer())), pictures().requires_grad_(True)
-    before = mine(x)
-    mine.train()
-    assert type(mine[0]) is nn.BatchNorm2d
+    model, x = frozen(nn.Sequential(layer())), pictures().requires_grad_(True)
+    before = model(x)
+    model.train()
+    assert type(model[0]) is nn.BatchNorm2d
     before.sum().backward()  # begun before
     assert x.grad is not None
-    mine(x)  # moves the running values, which a plain layer goes by
-    moved = mine.eval()(x)
+    model(x)  # moves the running values, which a plain layer goes by
+    moved = model.eval()(x)
     assert not torch.allclose(moved, before)
-    torch.testing.assert_close(frozen(mine)(x), moved)
+    torch.testing.assert_close(frozen(model)(x), moved)
 
 
 @pytest.mark.parametrize("learns", [{"weight"}, {"bias"}, {"weight", "bias"}])
 def test_a_layer_that_is_to_learn_learns(learns: set[str]) -> None:
-    mine = frozen(layer())
+    model = frozen(layer())
     for name in learns:
-        getattr(mine, name).requires_grad_(True)
-    mine(pictures()).square().sum().backward()
-    assert {name for name, one in mine.named_parameters() if one.grad is not None and one.grad.any()} == learns
+        getattr(model, name).requires_grad_(True)
+    model(pictures()).square().sum().backward()
+    assert {name for name, one in model.named_parameters() if one.grad is not None and one.grad.any()} == learns
 
 
 def test_other_weights_are_seen_once_they_are_loaded() -> None:
-    mine, other = frozen(nn.Sequential(layer())), nn.Sequential(nn.BatchNorm2d(5)).eval()
-    mine.load_state_dict(other.state_dict())
-    torch.testing.assert_close(mine(pictures()), other(pictures()))
+    model, other = frozen(nn.Sequential(layer())), nn.Sequential(nn.BatchNorm2d(5)).eval()
+    model.load_state_dict(other.state_dict())
+    torch.testing.assert_close(model(pictures()), other(pictures()))
     with torch.no_grad():
-        mine[0].bias.add_(1)
+        model[0].bias.add_(1)
         other[0].bias.add_(1)
-    torch.testing.assert_close(frozen(mine)(pictures()), other(pictures()))
+    torch.testing.assert_close(frozen(model)(pictures()), other(pictures()))
 
 
 def test_a_map_of_another_shape_is_refused() -> None:

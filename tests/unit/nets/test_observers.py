@@ -59,12 +59,12 @@ def trained(network: str, weights: str | None = None) -> nn.Module:
 )
 def test_the_same_function_as_was_trained(network: str, weights: str | None) -> None:
     model = trained(network, weights)
-    found = load_observer(job(network, weights), "o")
-    assert not found.training
-    assert not any(parameter.requires_grad for parameter in found.parameters())
+    result = load_observer(job(network, weights), "o")
+    assert not result.training
+    assert not any(parameter.requires_grad for parameter in result.parameters())
     x = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        assert torch.equal(found(x), placed(frozen(model), torch.device("cpu"))(x))
+        assert torch.equal(result(x), placed(frozen(model), torch.device("cpu"))(x))
 
 
 @pytest.mark.parametrize("network", ["googlenet", "inception_v3"])

@@ -55,8 +55,8 @@ def test_half_precision_is_close_and_kept_by_a_copy() -> None:
         uses_reduced_precision(half),
         uses_reduced_precision(copy.deepcopy(half)),
     ) == (False, True, True)
-    found, expected = compute_logits(half, x), compute_logits(exact, x)
-    assert found.dtype == torch.float32
+    result, expected = compute_logits(half, x), compute_logits(exact, x)
+    assert result.dtype == torch.float32
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
-    assert not torch.equal(found, expected)
-    torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))
+    assert not torch.equal(result, expected)
+    torch.testing.assert_close(result, expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))

@@ -37,12 +37,12 @@ def epoch_of(student: Student, epoch: int, batches: Sequence[Batch]) -> tuple[fl
 
 def batches(epoch: int, size: int = 8, soft: bool = True) -> list[Batch]:
     draws = torch.Generator().manual_seed(epoch)
-    found = []
+    result = []
     for n in (4, 2):
         targets = torch.randn(n, 3, generator=draws)
         images, labels = torch.randn(n, 3, size, size, generator=draws), torch.arange(n) % 3
-        found.append((images, targets if soft else None, labels))
-    return found
+        result.append((images, targets if soft else None, labels))
+    return result
 
 
 def train(students: list[Student], epochs: range, size: int = 8) -> None:
@@ -96,7 +96,7 @@ def test_interrupted_training_ends_the_same(
 
 
 @pytest.mark.parametrize("ema", [0.9, None])
-def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_students_are_evaluated_as_each_would_be_alone(ema: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one reading of the images, by the averaged weights, which only judging sees."""
     slow = {"name": "adamw", "lr": 1e-4, "weight_decay": 0.01}  # fast ones give every image the same class
     students = [Student(seed, row(ema=ema, optimiser=slow), dataset(), CPU) for seed in range(3)]
@@ -104,22 +104,22 @@ def test_students_are_judged_as_each_would_be_alone(ema: float | None, monkeypat
     before = [[tensor.clone() for tensor in everything(student)] for student in students]
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (90, 3, 8, 8), generator=draws, dtype=torch.uint8)
-    with students[0].averaged_weights(), torch.no_grad():  # whom the test calls right
+    with students[0].averaged_weights(), torch.no_grad():  # by construction 100 %
         test = feed(pixels, students[0].model.eval()(NORMALISER.encode(pixels)).argmax(1))
     readings, read = [], test.images.read
     monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
     monkeypatch.setattr("edc.training.students.images_at_once", lambda _: 40)
-    found = accuracies(students, test)
+    result = accuracies(students, test)
     assert len(readings) == 3
-    for student, percent, kept in zip(students, found, before, strict=True):
+    for student, percent, kept in zip(students, result, before, strict=True):
         with student.averaged_weights():
             assert accuracy(student.model, test) == percent
         assert all(torch.equal(a, b) for a, b in zip(everything(student), kept, strict=True))
-    assert found[0] == 100 > min(found)
+    assert result[0] == 100 > min(result)
 
 
 def test_adaptive_schedule_survives_an_interruption(tmp_path: Path) -> None:
-    """The rate hangs on the losses before it."""
+    """The rate depends on earlier losses."""
     settings = row(schedule={"name": "alrs"}, optimiser={"name": "sgd", "lr": 1e-6, "weight_decay": 0.0})
     whole, second = (Student(0, settings, dataset(), CPU) for _ in range(2))
     for epoch in range(4):
@@ -135,7 +135,7 @@ def test_adaptive_schedule_survives_an_interruption(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("network", "size"), NETWORKS)
-def test_seeds_do_not_know_of_each_other(network: str, size: int) -> None:
+def test_seeds_are_independent(network: str, size: int) -> None:
     settings = row(network)
     zero, one = (Student(seed, settings, dataset(image_size=size), CPU) for seed in (0, 1))
     alone = Student(1, settings, dataset(image_size=size), CPU)

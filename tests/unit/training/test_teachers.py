@@ -37,10 +37,10 @@ def test_golden_mean_logits(golden: dict[str, Any]) -> None:
         teacher = nn.Linear(2, 4, bias=False)  # image i of two is the i-th unit vector
         teacher.weight.data = torch.tensor(logits).T.contiguous()
         teachers.append(teacher)
-    found = mean_logits(teachers, torch.eye(2))
-    assert found.dtype == torch.float16
-    assert found.tolist() == case["as_fp16"]
-    torch.testing.assert_close(found.float(), torch.tensor(case["mean_logits"]), rtol=0, atol=1e-3)
+    result = mean_logits(teachers, torch.eye(2))
+    assert result.dtype == torch.float16
+    assert result.tolist() == case["as_fp16"]
+    torch.testing.assert_close(result.float(), torch.tensor(case["mean_logits"]), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("forward", [1, 4, 7, 25, 500])

@@ -105,13 +105,13 @@ def test_recorded_moments_are_the_moments(network: str) -> None:
     recorded = RecordedFunction(collector.moments)
     for images in (64, 64, 8):
         x = torch.randn(images, 3, 32, 32, device=gpu)
-        for found, expected in zip(recorded(x), collector.moments(x), strict=True):
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        for result, expected in zip(recorded(x), collector.moments(x), strict=True):
+            torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_off_a_gpu_a_function_is_called() -> None:
     x = torch.ones(2)
-    assert [float(found.sum()) for found in RecordedFunction(lambda x: (x + 1, x + 2))(x)] == [4, 6]
+    assert [float(result.sum()) for result in RecordedFunction(lambda x: (x + 1, x + 2))(x)] == [4, 6]
 
 
 @pytest.mark.parametrize(

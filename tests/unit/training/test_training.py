@@ -55,7 +55,7 @@ def test_default_loss_is_the_papers() -> None:
 
 
 def test_golden_averaged_weights(golden: dict[str, Any]) -> None:
-    """The averaged weights are judged with the running statistics of the live network."""
+    """The averaged weights are evaluated with the running statistics of the live network."""
     case = golden["model_ema"]
     model = nn.BatchNorm2d(1)
     assert model.weight.item() == case["init_weight"]

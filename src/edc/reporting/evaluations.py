@@ -82,7 +82,7 @@ def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], sco
     beside = beside.rename(columns={mean: "baseline_mean", std: "baseline_std"})
     rows = rows.merge(beside, how="left", on=keys)
     rows["improvement"] = (rows[mean] - rows["baseline_mean"]).round(DECIMALS)
-    rows["improvement_spread"] = np.sqrt(rows[std] ** 2 + rows["baseline_std"] ** 2)
+    rows["improvement_spread"] = np.sqrt(rows[std] ** 2 + rows["baseline_std"] ** 2).round(DECIMALS)
     clear = pd.Series(np.where(rows["improvement"].abs() > rows["improvement_spread"], "yes", "no"), rows.index)
     compared = rows["baseline_mean"].notna() & (rows["recipe"] != RANDOM)
     rows["clear"] = clear.where(compared, "")

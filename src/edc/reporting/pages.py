@@ -225,7 +225,8 @@ NAMES: dict[str, str] = {
 }
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "seconds": "{:.0f}".format,
-    "commit": lambda commit: commit[:7], "macs": lambda macs: f"{macs / 1e6:.2f}",
+    "ratio": "{:g}".format, "sparsity": "{:g}".format, "commit": lambda commit: commit[:7],
+    "macs": lambda macs: f"{macs / 1e6:.2f}",
 }  # fmt: skip
 
 

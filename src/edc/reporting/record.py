@@ -6,6 +6,7 @@ this machine stay, so a fresh clone makes every table without any run folder. Ac
 
 from __future__ import annotations
 
+import csv
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -100,12 +101,14 @@ def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | No
 
 def _other_data(frame: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Mark the rows of other images than the newest run's; unmark those whose images came back."""
+    known = other = pd.Series(False, frame.index)
     for column, groups in (("dataset_digest", ["dataset"]), ("test_digest", ["dataset", "split"])):
         newest = new[new[column] != ""].groupby(groups, as_index=False)[column].last()
         current = frame[groups].merge(newest, how="left", on=groups)[column].set_axis(frame.index)
-        known = current.notna() & (frame[column] != "")
-        frame.loc[known & (frame[column] == current) & (frame["source"] == "other data"), "source"] = "earlier"
-        frame.loc[known & (frame[column] != current), "source"] = "other data"
+        compared = current.notna() & (frame[column] != "")
+        known, other = known | compared, other | (compared & (frame[column] != current))
+    frame.loc[known & ~other & (frame["source"] == "other data"), "source"] = "earlier"
+    frame.loc[other, "source"] = "other data"
     return frame
 
 
@@ -151,14 +154,13 @@ def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
     text = read_text(path)
     if text is None:
         return typed(pd.DataFrame(columns=list(columns), dtype=object), columns, str(path))
-    try:
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
-        raise EdcError(f"{path}: damaged ({reason}); {remedy}") from None
-    if missing := [name for name in columns if name not in frame.columns]:
+    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    if missing := [name for name in columns if name not in header]:
         raise EdcError(f"{path}: damaged, no column {missing[0]!r}; {remedy}")
-    return typed(frame, columns, str(path), lambda i: f"line {i + 2}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise EdcError(f"{path}: line {number}: {len(row)} values for {len(header)} columns; {remedy}")
+    return typed(pd.DataFrame(rows, columns=header), columns, str(path), lambda i: f"line {i + 2}")
 
 
 def typed(frame: pd.DataFrame, columns: Columns, where: str, place: Callable[[int], str] | None = None) -> pd.DataFrame:

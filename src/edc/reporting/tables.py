@@ -44,7 +44,8 @@ def tables(cells: pd.DataFrame, reported: pd.DataFrame) -> dict[str, pd.DataFram
     """
     names = [named(*key) for key in cells[["recipe", "variant", "protocol"]].to_numpy()]
     in_ladder = pd.DataFrame(names, cells.index, columns=["paper_recipe", "paper_variant"])
-    plain = cells[cells["variant"] == ""].assign(paper_recipe=cells["recipe"].replace(METHODS), paper_variant="")
+    as_reported = cells.assign(paper_recipe=cells["recipe"].replace(METHODS), paper_variant="")
+    plain = as_reported[cells["variant"] == ""]
     in_ladder = cells.join(in_ladder)
     made = {"table1": table1(plain, _of(reported, 1)), "table2": table2(plain, _of(reported, 2))}
     made |= {f"table{number}": ablation(in_ladder, _of(reported, number)) for number in (3, 4, 5)}
@@ -98,7 +99,7 @@ def ablation(cells: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
     of_line = figures.drop_duplicates(["recipe", "variant"], keep="last").set_index(["recipe", "variant"])["ipc"]
     paper_ipc = of_line.reindex(_keys(cells, ["paper_recipe", "paper_variant"])).set_axis(cells.index)
     listed = paper_ipc.notna() & ((cells["variant"] != "") | (paper_ipc == cells["ipc"]))
-    rows = cells[listed.astype(bool)].assign(paper_ipc=paper_ipc)
+    rows = cells.assign(paper_ipc=paper_ipc)[listed.astype(bool)]
     rows["own"] |= (rows["variant"] == "") & _keys(rows, ["recipe", "protocol"]).isin(list(CROSSED))
     rows, absent = compare(rows, figures)
     at = rows.assign(paper_dataset=np.where(rows["own"], IMAGENET, ""), ipc=rows["paper_ipc"])

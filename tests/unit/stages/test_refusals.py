@@ -1,4 +1,4 @@
-"""What a stage refuses, in one line and with nothing half-written: damaged, missing and unfitting inputs, a full disk."""
+"""What a stage refuses in one line with nothing half-written: damaged, missing or unfitting inputs, a full disk."""
 
 from __future__ import annotations
 

@@ -1,0 +1,216 @@
+"""Curvature of the synthesis loss against exact small cases, and against the engine."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edc.condense.engine import Observer, Progress, step, synthesize
+from edc.condense.hessian import (
+    Group,
+    difference_product,
+    exact_product,
+    frobenius,
+    iterates,
+    plain_statistics,
+    random_signs,
+    synthesis_loss,
+    without_regulariser,
+)
+from edc.condense.layer_statistics import StatisticsCollector
+from edc.config.choices import Match
+from edc.config.rows import SynthesizeRow
+from edc.data.augment import Normaliser
+
+SHAPE = (2, 8, 8)
+CLASSES = 3
+
+
+# Hutchinson's estimate
+
+
+def every_sign(*shape: int) -> list[Tensor]:
+    """All vectors of signs: over them the estimate is no estimate."""
+    return [torch.tensor(v).double().view(shape) for v in itertools.product((-1.0, 1.0), repeat=math.prod(shape))]
+
+
+def softmax_loss(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: F.cross_entropy(x @ weight, torch.tensor([0, 2]))
+
+
+def test_norm_of_a_quadratic() -> None:
+    half = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix, x = half + half.T, torch.ones(6, dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        return 0.5 * x @ matrix @ x
+
+    for product in (exact_product(loss, x), difference_product(loss, x, 0.3)):
+        norm, error = frobenius(product, every_sign(6))
+        assert norm == pytest.approx(float(matrix.norm()), rel=1e-12)
+        assert error > 0
+    v = torch.arange(6.0, dtype=torch.float64)
+    torch.testing.assert_close(exact_product(loss, x)(v), matrix @ v)
+
+
+def test_norm_of_a_softmax() -> None:
+    random = torch.Generator().manual_seed(1)
+    x, weight = (torch.randn(*shape, dtype=torch.float64, generator=random) for shape in ((2, 4), (4, 3)))
+    loss = softmax_loss(weight)
+    hessian = torch.autograd.functional.hessian(loss, x)
+    expected = float(hessian.norm())
+    assert frobenius(exact_product(loss, x), every_sign(2, 4))[0] == pytest.approx(expected, rel=1e-12)
+    assert frobenius(difference_product(loss, x, 1e-4), every_sign(2, 4))[0] == pytest.approx(expected, rel=1e-6)
+    assert frobenius(difference_product(loss, x, 0.05), every_sign(2, 4))[0] == pytest.approx(expected, rel=0.02)
+
+
+def test_the_standard_error_bounds_the_estimate_from_a_few_probes() -> None:
+    weight = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) / 6
+    x = torch.zeros(2, 40, dtype=torch.float64)
+    expected = float(torch.autograd.functional.hessian(softmax_loss(weight), x).norm())
+    norm, error = frobenius(exact_product(softmax_loss(weight), x), [v.double() for v in random_signs(50, x, 0)])
+    assert 0 < error < 0.2 * expected
+    assert abs(norm - expected) < 4 * error
+
+
+def test_differences_include_a_kink_that_the_exact_hessian_does_not() -> None:
+    x, v = torch.tensor([0.01, 5.0]), torch.ones(2)
+    assert exact_product(lambda x: (x.abs() * x.abs().sqrt()).sum(), x)(v)[1] > 0
+    bent = difference_product(lambda x: x.relu().sum(), x, 0.05)(v)
+    torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
+
+
+def test_probes_are_signs_of_a_seed() -> None:
+    like = torch.zeros(3, 4)
+    first, second = random_signs(2, like, 0), random_signs(3, like, 0)
+    assert set(first[0].unique().tolist()) == {-1.0, 1.0}
+    assert torch.equal(first[0], random_signs(2, like, 0)[0])
+    assert not torch.equal(first[0], random_signs(2, like, 1)[0])
+    assert len(second) == 3
+
+
+# The loss of synthesis, twice differentiable
+
+
+def network(seed: int, bend: type[nn.Module] = nn.Tanh) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(SHAPE[0], 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            bend(),
+            nn.Conv2d(4, 5, 3, padding=1, stride=2),
+            nn.BatchNorm2d(5),
+            bend(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(5, CLASSES),
+        )
+        model(torch.randn(16, *SHAPE))
+    return model.eval().requires_grad_(False)
+
+
+def group(method: str = "category", regularise: str = "logits", iterations: int = 7, **match: Any) -> Group:
+    """Six images of three classes and two observers with made-up statistics."""
+    row = SynthesizeRow.model_validate(
+        {
+            "dataset": "d",
+            "recipe": "r",
+            "ipc": 2,
+            "seed": 0,
+            "statistics": "s",
+            "observers": ["o0", "o1"],
+            "match": {"method": method, "weight": 0.5, **match},
+            "regularise": {"method": regularise, "weight": 5.0, "beta": 0.5},
+            "optimise": {"iterations": iterations},
+        }
+    )
+    random = torch.Generator().manual_seed(0)
+    observers = []
+    for i, key in enumerate(row.observers):
+        bare = row.model_copy(update={"match": Match(method="bn")}) if method == "bn" else row
+        size = Observer.make(key, network(i), bare, 3, SHAPE, None).collector.size
+        targets = {"global": torch.rand(size, generator=random), "classes": torch.rand(3, size, generator=random)}
+        observers.append(Observer.make(key, network(i), row, 3, SHAPE, None if method == "bn" else targets))
+    labels = torch.arange(3).repeat_interleave(2)
+    for observer in observers:
+        observer.matcher.start_group(labels)
+    start = torch.randn(6, *SHAPE, generator=random)
+    return Group(start, labels, observers, row, Normaliser((0.5,) * 2, (0.25,) * 2))
+
+
+@pytest.mark.parametrize("patch", [0, 3, 4])
+def test_statistics_and_their_gradient_are_those_of_synthesis(patch: int) -> None:
+    x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    layer = torch.nn.Conv2d(2, 1, 1) if patch else torch.nn.BatchNorm2d(2).eval()
+    found, expected = plain_statistics(x, patch), StatisticsCollector(layer, patch or 1, x.shape[1:])(x)[1]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    weights = torch.linspace(-1, 1, len(found))
+    slopes = [torch.autograd.grad((s * weights).sum(), x)[0] for s in (found, expected)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"method": "category", "ema": 0.0},
+        {"method": "category", "alpha": 0.2, "ema": 0.0, "swap_class_patch": True},
+        {"method": "layers", "ema": 0.0, "drop": 0.5},
+        {"method": "bn", "ema": 0.0},
+        {"method": "none"},
+    ],
+    ids=str,
+)
+def test_the_loss_is_that_of_the_engine(choices: dict[str, Any]) -> None:
+    """Of the last round of visits, without memory and regulariser; value and gradient."""
+    made = group(**choices)
+    row = without_regulariser(made.row)
+    x = made.start.clone().requires_grad_(True)
+    # With two observers and seven iterations the last round is visits 5 and 6.
+    terms = [step(x, x, made.labels, made.observers[k % 2], row, range(1), k) for k in (5, 6)]
+    expected = sum(sum(term.values()) for term in terms)[0] / 2
+    slope = torch.autograd.grad(expected, x)[0]
+    found = synthesis_loss(made)(x)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.autograd.grad(found, x)[0], slope, rtol=1e-4, atol=1e-6)
+
+
+def test_hessian_of_synthesis_agrees_with_differences_where_there_are_no_kinks() -> None:
+    made = group()
+    loss, probes = synthesis_loss(made), random_signs(3, made.start, 0)
+    product = exact_product(loss, made.start)
+    first, second = (product(v) for v in probes[:2])
+    assert float((probes[1] * first).sum()) == pytest.approx(float((probes[0] * second).sum()), rel=1e-3, abs=1e-5)
+    norms = [frobenius(way, probes)[0] for way in (product, difference_product(loss, made.start, 3e-3))]
+    assert norms[0] > 0
+    assert norms[1] == pytest.approx(norms[0], rel=0.02)
+
+
+def test_the_gradient_is_zero_where_a_statistic_is_matched_exactly() -> None:
+    made = group("layers", drop=0.0)
+    for observer in made.observers:
+        observer.matcher.global_target = observer.collector(made.start)[1].detach()
+    found = exact_product(synthesis_loss(made), made.start)(torch.ones_like(made.start))
+    assert found.isfinite().all()
+
+
+def test_iterates_are_those_of_the_synthesis() -> None:
+    made = group(carry=True)
+    plain = without_regulariser(made.row)
+    kept = {row.regularise.method: iterates(made, row, [0, 2, 7]) for row in (made.row, plain)}
+    assert list(kept["logits"]) == list(kept["none"]) == [0, 2, 7]
+    assert torch.equal(kept["logits"][0], made.start)
+    assert not torch.equal(kept["logits"][7], kept["none"][7])
+    again = group(carry=True)  # fresh observers, that remember nothing of another run
+    everything = [torch.arange(6)]
+    end = synthesize(
+        again.start, again.labels, everything, again.observers, plain, again.normaliser, Progress(), lambda _: None
+    )
+    assert torch.equal(kept["none"][7], end)

@@ -1,0 +1,94 @@
+"""Stage analysis on a few digits: its tables and scores, the same bytes after an interruption between two parts."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import laboratory as lab
+
+from edc.stages import figure2
+from edc.storage import run_folder
+
+UPSTREAM = {"images": lab.EDC | {"ipc": 1}}
+SIZES: dict[str, Any] = {
+    "ipc": 1,
+    "mixture": {"steps": 30},
+    "landscape": {"points": 5, "directions": 2},
+    "hessian": {"points": 3, "probes": 2},
+    "gradients": {"batches": [2, 5], "draws": 3, "images": 40},
+}
+
+
+def test_sharpness_is_the_mean_rise_to_both_sides() -> None:
+    rows = []
+    for seed, steep in itertools.product((0, 1), (1.0, 3.0)):
+        rows += [["s", seed, int(steep), d, 2 + steep * d * d + d, 10 * d * d] for d in (-0.5, 0.0, 0.5, 1.0)]
+    scores = figure2.sharpness(rows, 0.5, "_x")
+    assert scores["val_loss_x"] == pytest.approx(2)
+    assert scores["val_rise_x"] == pytest.approx((0.25 + 0.75) / 2)
+    assert scores["val_rise_std_x"] == pytest.approx(np.std([0.25, 0.75] * 2, ddof=1))
+    assert scores["training_rise_x"] == pytest.approx(2.5)
+    assert scores["training_rise_std_x"] == pytest.approx(0)
+
+
+def test_the_stage_and_interruptions_between_its_parts(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage, key in (("synthesize", "images"), ("relabel", "labels")):
+        lab.execute(lab.plan("analysis", UPSTREAM, **SIZES), stage, key)
+    first = lab.run("analysis", UPSTREAM, **SIZES)
+    check(first)
+    for part in ("landscape", "gradients"):
+        shutil.rmtree(run_folder("analysis", "row"))
+        with monkeypatch.context() as patch:
+            patch.setattr(figure2.Measurements, part, interrupt)
+            with pytest.raises(lab.KilledError):
+                lab.run("analysis", UPSTREAM, **SIZES)
+        assert not run_folder("analysis", "row").exists()
+        capsys.readouterr()
+        assert lab.run("analysis", UPSTREAM, **SIZES) == first
+        assert "resumes from its checkpoint" in capsys.readouterr().err
+    assert not list(Path(".edc/checkpoints/analysis").iterdir())
+
+
+def interrupt(*_: object) -> None:
+    raise lab.KilledError
+
+
+def check(files: dict[str, bytes]) -> None:
+    """The tables are complete, and the manifest summarises them."""
+    tables = {}
+    for name, columns in figure2.TABLES.items():
+        header, *lines = files[f"{name}.csv"].decode().splitlines()
+        assert header == ",".join(columns)
+        tables[name] = [dict(zip(columns, line.split(","), strict=True)) for line in lines]
+    manifest = json.loads(files["manifest.json"])
+    scores = manifest["scores"]
+    assert set(manifest["files"]) == {f"{name}.csv" for name in figure2.TABLES}
+    assert [row["alpha"] for row in tables["matching"]] == ["1", "0", "0.5"]
+    assert [(row["regularise"], row["iteration"]) for row in tables["hessian"]] == [
+        (name, k) for name in ("logits", "none") for k in ("0", "2", "4")
+    ]
+    assert tables["hessian"][0]["norm"] == tables["hessian"][3]["norm"]
+    assert all(float(row["norm"]) > 0 and float(row["step_norm"]) > 0 for row in tables["hessian"])
+    assert scores["hessian_norm"] == pytest.approx(float(tables["hessian"][2]["norm"]), rel=1e-5)
+    assert scores["hessian_norm_without"] == pytest.approx(float(tables["hessian"][5]["norm"]), rel=1e-5)
+    # Two schedules, two seeds, two directions, five distances of which 0 and both radii are part.
+    assert len(tables["landscape"]) == 2 * 2 * 2 * 5
+    assert {row["schedule"] for row in tables["landscape"]} == {"smoothing zeta=2", "cosine to 0"}
+    assert scores["val_loss"] != scores["val_loss_cosine"]
+    assert scores["sharpness_radius"] == 0.5
+    # Epochs 0 (twice, of three a tenth is none), 2 and 3; three sets; two batch sizes.
+    assert list(dict.fromkeys(row["epoch"] for row in tables["gradients"])) == ["0", "2", "3"]
+    assert len(tables["gradients"]) == 3 * 3 * 2
+    assert all(-1 <= float(row["cosine_mean"]) <= 1 for row in tables["gradients"])
+    assert len(scores["condensed_to_real"]) == 3
+    pictures = [content for name, content in files.items() if name.endswith(".png")]
+    assert len(pictures) == 5
+    assert all(content.startswith(b"\x89PNG") for content in pictures)

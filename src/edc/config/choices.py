@@ -103,6 +103,29 @@ class Schedule(Model):
     warmup: int = Field(default=0, ge=0, description="epochs of a linear rise from 1 %, before the schedule begins")
 
 
+class PretrainChoices(Model):
+    """How a dataset's observers are trained."""
+
+    weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
+    epochs: int = Field(ge=0, description="0 keeps the loaded weights as they are")
+    batch: int = Field(ge=2)
+    optimiser: Optimiser
+    schedule: Schedule
+    seed: int = Field(default=0, ge=0)
+
+
+class StatisticsChoices(Model):
+    """How the statistics pass over a dataset is made."""
+
+    patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
+    batch: int = Field(ge=2)
+    class_variance: Literal["within", "mixture"] = Field(
+        default="within",
+        description="class target: mean within-image variance, or that plus the variance of means",
+    )
+    seed: int = Field(default=0, ge=0)
+
+
 class Initialise(Model):
     """Where the pixels start."""
 

@@ -7,29 +7,14 @@ lays the values written in itself over them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import yaml
-from pydantic import Field
+from pydantic import create_model
 
 from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
 from edc.config.partial import Part, Values, merge
-from edc.config.rows import (
-    AnalysisRow,
-    ContinualRow,
-    Dataset,
-    EvaluateRow,
-    Machine,
-    Plan,
-    PretrainRow,
-    RelabelRow,
-    SlimmingRow,
-    StatisticsRow,
-    StudentRow,
-    StudyRuns,
-    SynthesizeRow,
-    free_key,
-)
+from edc.config.rows import Plan, StudentRow, free_key
 from edc.config.validation import Model
 from edc.errors import unknown_name
 
@@ -59,33 +44,29 @@ SHARED = {
 FEW = 4
 """In how many values a row may differ from the shared ones it names; one that differs in more gets its own."""
 
-FIRST = ("dataset", "recipe", "ipc", "student", "protocol", "images", "labels", "seed", "seeds")
+FIRST = ("dataset", "network", "recipe", "ipc", "student", "protocol", "images", "labels", "seed", "seeds")
 """Values a row begins with."""
 
 UNSAID = {"variant": "", "changed": False, "split": "test"}
 """Values that a row need not write."""
 
 
-class PlanFile(Model):
-    """``params.yaml``: studies spelled out run by run, values that rows share written once."""
-
-    studies: dict[str, StudyRuns]
-    machine: Machine = Machine()
-    datasets: dict[str, Dataset]
-    recipes: dict[str, Annotated[Values, Part(SynthesizeRow)]] = Field(default={}, description="of synthesize rows")
-    labels: dict[str, Annotated[Values, Part(RelabelRow)]] = Field(default={}, description="of relabel rows")
-    training: dict[str, Annotated[Values, Part(StudentRow)]] = Field(default={}, description="of rows with a student")
-    pretrain: dict[str, PretrainRow] = {}
-    statistics: dict[str, StatisticsRow] = {}
-    synthesize: dict[str, Annotated[Values, Part(SynthesizeRow, recipe_values=str)]] = {}
-    relabel: dict[str, Annotated[Values, Part(RelabelRow, label_values=str)]] = {}
-    evaluate: dict[str, Annotated[Values, Part(EvaluateRow, training_values=str)]] = {}
-    continual: dict[str, Annotated[Values, Part(ContinualRow, training_values=str)]] = {}
-    slimming: dict[str, Annotated[Values, Part(SlimmingRow, training_values=str)]] = {}
-    analysis: dict[str, Annotated[Values, Part(AnalysisRow, training_values=str)]] = {}
+def _plan_file() -> type[Model]:
+    """The model of ``params.yaml``: a plan whose rows may leave out what they share, and the shared values."""
+    fields: dict[str, Any] = {name: (field.annotation, field) for name, field in Plan.model_fields.items()}
+    for stage, (section, key) in SECTIONS.items():
+        _, row = get_args(Plan.model_fields[stage].annotation)
+        shared = StudentRow if section == "training" else row
+        fields[section] = dict[str, Annotated[Values, Part(shared)]], {}
+        fields[stage] = dict[str, Annotated[Values, Part(row, **{key: str})]], {}
+    made: type[Model] = create_model("PlanFile", __base__=Model, **fields)
+    return made
 
 
-def expanded(file: PlanFile, where: str) -> Values:
+PlanFile = _plan_file()
+
+
+def expanded(file: Model, where: str) -> Values:
     """The values of a :class:`edc.config.rows.Plan`: every row with what it shares.
 
     Raises:
@@ -110,12 +91,14 @@ def compact(plan: Plan) -> Values:
     for stage, (section, reference) in SECTIONS.items():
         for key, row in plain[stage].items():
             values = {name: row[name] for name in SHARED[section]}
-            own = {name: row[name] for name in (*FIRST, *row) if name in row and name not in values}
-            own = {name: value for name, value in own.items() if name not in UNSAID or UNSAID[name] != value}
+            unsaid = {name for name in row if name in UNSAID and row[name] == UNSAID[name]}
+            own = {name: value for name, value in _ordered(row).items() if name not in values and name not in unsaid}
             # A relabel row's protocol stands in its key alone.
             preferred = row.get("protocol") or row.get("recipe") or key.removeprefix(f"{row.get('images')}-")
             name, different = sections[section].place(preferred, values)
             plain[stage][key] = own | {reference: name} | different
+    for stage in ("pretrain", "statistics"):
+        plain[stage] = {key: _ordered(row) for key, row in plain[stage].items()}
     head = {name: plain.pop(name) for name in ("studies", "machine", "datasets")}
     head["studies"] = {
         study: {stage: keys for stage, keys in runs.items() if keys} for study, runs in head["studies"].items()
@@ -123,6 +106,10 @@ def compact(plan: Plan) -> Values:
     shared = {section: entries.values for section, entries in sections.items()}
     # Empty sections too: DVC refuses a stage whose section is missing.
     return head | shared | plain
+
+
+def _ordered(row: Values) -> Values:
+    return {name: row[name] for name in (*FIRST, *row) if name in row}
 
 
 class Shared:

@@ -9,7 +9,7 @@ from typing import Any
 
 from edc import STAGES
 from edc.config.choices import SCORED, LabelChoices, StudentChoices, SynthesisChoices
-from edc.config.files import Application, DatasetFile, Grid, ProtocolFile, StudyFile, read
+from edc.config.files import Application, DatasetFile, Grid, StudyFile, Variant, read
 from edc.config.layers import Place, own_protocol, places, resolve, strongest
 from edc.config.partial import Values, merge
 from edc.config.references import check_references
@@ -177,10 +177,19 @@ class Builder:
         row = {"dataset": name, "network": network} | _dump(checked)
         return self.add("pretrain", f"{name}-{network}", row, [origin])
 
-    def observers(self, cell: Cell, kind: str, name: str, role: str) -> list[str]:
+    def section(
+        self, cell: Cell, kind: str, name: str, section: str, model: type[Model], *stronger: Place
+    ) -> tuple[Any, Origin]:
+        """One section of a recipe or protocol for a cell, complete, and where its values come from."""
+        where = (*places((section,), self.datasets[cell.dataset].family, cell.ipc), *stronger)
+        change = getattr(self.study.variants.get(cell.variant, Variant()), kind.removesuffix("s"))
+        choices = resolve(self.file(kind, name), where, model, f"workflow/{kind}/{name}.yaml", getattr(change, section))
+        return choices, Origin(kind, name, where, self.name, cell.variant)
+
+    def observers(self, cell: Cell, kind: str, name: str, role: str, gives: str) -> tuple[list[str], Origin]:
         """Rows of the observers a recipe or protocol uses; default: all of the dataset's, for scores the first."""
         known = self.file("datasets", cell.dataset).observers
-        where = places(("observers", role), self.datasets[cell.dataset].family, cell.ipc)
+        where = tuple(places(("observers", role), self.datasets[cell.dataset].family, cell.ipc))
         chosen = strongest(self.file(kind, name), where) or ("first" if role == "score" else "all")
         if isinstance(chosen, str):
             chosen = known[:1] if chosen == "first" else known
@@ -188,7 +197,8 @@ class Builder:
             if network not in known:
                 path = f"workflow/{kind}/{name}.yaml"
                 raise unknown_name(f"observer of {cell.dataset}", network, known, f"{path}: observers.{role}")
-        return [self.pretrain(cell.dataset, network) for network in chosen]
+        keys = [self.pretrain(cell.dataset, network) for network in chosen]
+        return keys, Origin(kind, name, where, self.name, gives=gives)
 
     def evaluations(self, cell: Cell, grid: Grid) -> None:
         """Images of one cell, and the students that learn from them."""
@@ -221,26 +231,21 @@ class Builder:
             self.add(stage, f"{cell.key(images)}-{network}-{protocol}", row | own, origins)
 
     def images(self, cell: Cell) -> str:
-        dataset, recipe = self.datasets[cell.dataset], self.file("recipes", cell.recipe)
-        variant = self.study.variants.get(cell.variant)
-        where = places(("synthesize",), dataset.family, cell.ipc)
-        over = variant.recipe.synthesize if variant else None
-        choices = resolve(recipe, where, SynthesisChoices, f"workflow/recipes/{cell.recipe}.yaml", over)
-        seed = self.study.seed if variant is None or variant.seed is None else variant.seed
-        row: Values = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc, "seed": seed}
-        row |= {"statistics": None, "observers": [], "scorers": []}
+        choices, origin = self.section(cell, "recipes", cell.recipe, "synthesize", SynthesisChoices)
+        own = self.study.variants.get(cell.variant, Variant()).seed
+        row: Values = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": cell.ipc}
+        row |= {"seed": self.study.seed if own is None else own, "statistics": None, "observers": [], "scorers": []}
+        origins = [origin]
         if choices.optimise.iterations:
-            row["observers"] = self.observers(cell, "recipes", cell.recipe, "match")
+            row["observers"], origin = self.observers(cell, "recipes", cell.recipe, "match", "observers")
+            origins.append(origin)
             if choices.match.method in ("layers", "category"):
                 row["statistics"] = self.statistics(cell.dataset)
         if choices.initialise.method in SCORED:
-            row["scorers"] = self.observers(cell, "recipes", cell.recipe, "score")
+            row["scorers"], origin = self.observers(cell, "recipes", cell.recipe, "score", "scorers")
+            origins.append(origin)
         row |= _dump(choices)
-        row["augment"]["flip"] = row["augment"]["flip"] and dataset.flip
-        origins = [Origin("recipes", cell.recipe, tuple(where), self.name, cell.variant)]
-        for role, name in (("match", "observers"), ("score", "scorers")):
-            chosen = places(("observers", role), dataset.family, cell.ipc)
-            origins.append(Origin("recipes", cell.recipe, tuple(chosen), self.name, gives=name))
+        row["augment"]["flip"] = row["augment"]["flip"] and self.datasets[cell.dataset].flip
         key = f"{cell.dataset}-{cell.recipe}-ipc{cell.ipc}{cell.suffix}"
         return self.add("synthesize", key, row, origins, ignore=("recipe",))
 
@@ -276,54 +281,34 @@ class Builder:
         self, cell: Cell, images: str | None, protocol: str, network: str, seeds: list[int]
     ) -> tuple[Values, list[Origin]]:
         """The values of a student in training, its labels among the rows: see ``StudentRow``."""
-        dataset, file = self.datasets[cell.dataset], self.file("protocols", protocol)
-        variant = self.study.variants.get(cell.variant)
-        where = [*places(("student",), dataset.family, cell.ipc), ("students", network)]
-        path, over = f"workflow/protocols/{protocol}.yaml", variant.protocol.student if variant else None
-        student: StudentChoices = resolve(file, where, StudentChoices, path, over)
-        origin = Origin("protocols", protocol, tuple(where), self.name, cell.variant)
+        student, origin = self.section(cell, "protocols", protocol, "student", StudentChoices, ("students", network))
         row = {
             "dataset": cell.dataset,
             "recipe": cell.recipe,
             "ipc": cell.ipc if images is not None else 0,
             "student": network,
             "protocol": protocol,
-            "regime": file.regime,
+            "regime": self.file("protocols", protocol).regime,
             "images": images,
             "labels": None,
             "seeds": list(seeds),
             **_dump(student),
         }
         if images is not None:
-            row["batch"] = min(student.batch, dataset.classes * cell.ipc)
+            row["batch"] = min(student.batch, self.datasets[cell.dataset].classes * cell.ipc)
             row["labels"] = self.labels(cell, images, protocol, row, origin)
         return row, [origin, Origin("protocols", protocol, (("regime",),), self.name, gives="regime")]
 
     def labels(self, cell: Cell, images: str, protocol: str, student: Values, origin: Origin) -> str:
         """Soft labels as a student needs them: for each of its epochs, in its batches."""
-        dataset, variant = self.datasets[cell.dataset], self.study.variants.get(cell.variant)
-        file: ProtocolFile = self.file("protocols", protocol)
-        where = places(("relabel",), dataset.family, cell.ipc)
-        path, over = f"workflow/protocols/{protocol}.yaml", variant.protocol.relabel if variant else None
-        label: LabelChoices = resolve(file, where, LabelChoices, path, over)
-        row = {
-            "dataset": cell.dataset,
-            "images": images,
-            "observers": self.observers(cell, "protocols", protocol, "label"),
-            "epochs": student["epochs"],
-            "batch": student["batch"],
-            "flip": dataset.flip,
-            **_dump(label),
-        }
-        if label.min_accuracy is None:
+        dataset = self.datasets[cell.dataset]
+        choices, own = self.section(cell, "protocols", protocol, "relabel", LabelChoices)
+        teachers, chosen = self.observers(cell, "protocols", protocol, "label", "observers")
+        row = {"dataset": cell.dataset, "images": images, "observers": teachers, "flip": dataset.flip}
+        row |= {"epochs": student["epochs"], "batch": student["batch"], **_dump(choices)}
+        if choices.min_accuracy is None:
             row["min_accuracy"] = twice_chance(dataset.classes)
-        chosen = places(("observers", "label"), dataset.family, cell.ipc)
-        origins = [
-            Origin("protocols", protocol, tuple(where), self.name, cell.variant),
-            Origin("protocols", protocol, tuple(chosen), self.name, gives="observers"),
-            origin,
-        ]
-        return self.add("relabel", f"{images}-{protocol}", row, origins)
+        return self.add("relabel", f"{images}-{protocol}", row, [own, chosen, origin])
 
 
 def _key(name: str) -> str:

@@ -15,33 +15,13 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from edc.config.analysis import AnalysisChoices
-from edc.config.choices import LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
+from edc.config.choices import LabelChoices, PretrainChoices, StatisticsChoices, StudentChoices, SynthesisChoices
 from edc.config.partial import Part, Values, merge, partial
 from edc.config.rows import PRECISION, SPLIT, Dataset, Machine, Precision, Split
 from edc.config.validation import Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
-
-
-class PretrainChoices(Model):
-    """How a dataset's observers are trained."""
-
-    weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
-    epochs: int = Field(ge=0)
-    batch: int = Field(ge=2)
-    optimiser: Optimiser
-    schedule: Schedule
-    seed: int = Field(default=0, ge=0)
-
-
-class StatisticsChoices(Model):
-    """How the statistics pass over a dataset is made."""
-
-    patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
-    batch: int = Field(ge=2)
-    class_variance: Literal["within", "mixture"] = "within"
-    seed: int = Field(default=0, ge=0)
 
 
 SynthesisPart = Annotated[Values, Part(SynthesisChoices)]

@@ -26,7 +26,7 @@ def load_plan(path: Path = Path("params.yaml")) -> Plan:
     """
     if not path.exists():
         raise EdcError(f"{path}: no plan here; write one with `edc plan STUDY`")
-    file: PlanFile = validate(PlanFile, read_yaml(path), str(path))
+    file = validate(PlanFile, read_yaml(path), str(path))
     plan: Plan = validate(Plan, expanded(file, str(path)), str(path))
     check_references(plan, str(path))
     return plan

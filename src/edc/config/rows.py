@@ -13,7 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edc.config.analysis import AnalysisChoices
-from edc.config.choices import SCORED, LabelChoices, Optimiser, Schedule, StudentChoices, SynthesisChoices
+from edc.config.choices import (
+    SCORED,
+    LabelChoices,
+    PretrainChoices,
+    StatisticsChoices,
+    StudentChoices,
+    SynthesisChoices,
+)
 from edc.config.validation import Area, Model, Positive, Seeds
 from edc.errors import unknown_name
 
@@ -91,29 +98,16 @@ class Row(Model):
     precision: Precision = Field(default="float32", description=PRECISION)
 
 
-class PretrainRow(Row):
+class PretrainRow(PretrainChoices, Row):
     """One observer trained on the dataset."""
 
     network: str
-    weights: str | None = Field(default=None, description="null, 'default' (published weights) or a local file")
-    epochs: int = Field(ge=0, description="0 keeps the loaded weights as they are")
-    batch: int = Field(ge=2)
-    optimiser: Optimiser
-    schedule: Schedule
-    seed: int = Field(ge=0)
 
 
-class StatisticsRow(Row):
+class StatisticsRow(StatisticsChoices, Row):
     """One pass over the dataset for a group of observers."""
 
     observers: list[str] = Field(min_length=1)
-    patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
-    batch: int = Field(ge=2)
-    class_variance: Literal["within", "mixture"] = Field(
-        default="within",
-        description="class target: mean within-image variance, or that plus the variance of means",
-    )
-    seed: int = Field(ge=0)
 
 
 class SynthesizeRow(SynthesisChoices, Row):

@@ -270,7 +270,7 @@ def test_report() -> None:
     made = plan(synthesize={"x": condensed(optimise={"iterations": 5})}, evaluate=rows)
     text = report(made, 40, "one good GPU")
     lines = text.splitlines()
-    assert [line.split()[0] for line in lines[: len(STAGES) + 1]] == ["stage", *STAGES][:-1] + ["total"]
+    assert [line.split()[0] for line in lines[: len(STAGES) + 1]] == [*["stage", *STAGES][:-1], "total"]
     assert re.fullmatch(r"evaluate +400 +8,000 +[\d.]+ TFLOP +- +\S+( \S+)?", lines[5])
     known = "c: 45,000 images to train on, 5,000 held out, 10,000 to test (known sizes, no data were read)"
     assert lines[len(STAGES) + 1] == known

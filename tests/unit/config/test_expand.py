@@ -102,7 +102,7 @@ def test_precision_becomes_part_of_every_row() -> None:
 
 
 def test_students_on_held_out_images_have_keys_of_their_own() -> None:
-    none: dict[str, Any] = dict.fromkeys(("continual", "slimming", "analysis"), [])
+    none: dict[str, Any] = {key: [] for key in ("continual", "slimming", "analysis")}
     tested, held = plan(**none), plan(split="val", **none)
     assert list(held.evaluate) == [f"{key}-val" for key in tested.evaluate]
     for key, row in tested.evaluate.items():
@@ -156,7 +156,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {
             "split": "val",
             "overrides": {"datasets": {"digits": {"data": {"val_fraction": 0.0}}}},
-            **dict.fromkeys(("continual", "slimming", "analysis"), []),
+            **{key: [] for key in ("continual", "slimming", "analysis")},
         },
         ["split = 'val': dataset 'digits' holds no training image out"],
     ),

@@ -156,7 +156,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_a_name_is_no_path() -> None:
-    with pytest.raises(EdcError, match="unknown study '../studies/digits'"):
+    with pytest.raises(EdcError, match=r"unknown study '\.\./studies/digits'"):
         read("studies", "../studies/digits")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,6 @@ from support import rows
 from torch import Tensor
 
 from edc.config.rows import Dataset
-from edc.data import feed as feeding
 from edc.data.augment import Normaliser, pad_crop
 from edc.data.crops import draw_crops
 from edc.data.feed import PREFETCH, Feed, prefetched
@@ -164,35 +161,6 @@ class Counted(Images):
     def release(self, n: int) -> None:
         with self.lock:
             self.alive -= n
-
-
-class Inline:
-    """A pool that works at once when it is asked: what was asked for is what was done, however fast threads are."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def submit(self, job: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(job())
-        return future
-
-    def shutdown(self, **_: Any) -> None:
-        pass
-
-
-@pytest.mark.parametrize("n", [100, 1000])
-def test_no_more_than_a_few_batches_are_decoded_ahead(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the size of the set: one batch in use and PREFETCH waiting."""
-    monkeypatch.setattr(feeding, "ThreadPoolExecutor", Inline)
-    images = Counted(n)
-    feed = made(images, dataset())
-    batches = feed.epoch(generator(0), 10)
-    assert images.total == 0
-    for i, (x, _) in enumerate(batches, 1):
-        assert images.total == min(n, (i + PREFETCH) * 10)
-        images.release(len(x))
-    assert images.peak == (1 + PREFETCH) * 10
 
 
 def test_with_threads_the_bound_holds_too_and_every_image_comes_once() -> None:

@@ -110,4 +110,6 @@ def measure(source: Source, image_size: int) -> tuple[list[float], list[float]]:
     if len(bad) == len(rows):
         raise EdcError(f"{source.where}: none of {len(rows)} images is readable; {next(iter(bad.values()))}")
     good = np.delete(pixels, sorted(bad), axis=0) / 255
-    return [[round(float(v), 4) for v in f(good, axis=(0, 2, 3))] for f in (np.mean, np.std)]  # type: ignore[return-value]
+    mean, std = good.mean(axis=(0, 2, 3)), good.std(axis=(0, 2, 3))
+    # A channel that is the same in all images is divided by one grey level.
+    return mean.round(4).tolist(), np.maximum(std, 1 / 255).round(4).tolist()

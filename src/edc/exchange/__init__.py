@@ -1,1 +1,1 @@
-"""Condensed sets in the layouts of other tools."""
+"""Condensed sets in the layouts of other tools: ``edc export``, ``edc import``, ``edc.load``."""

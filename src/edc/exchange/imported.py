@@ -1,177 +1,113 @@
-"""Condensed sets made elsewhere, as `edc import` stored them: a synthesize row's images and a relabel row's labels.
+"""Imported sets, runs/imported/NAME: the images of a synthesize row and the labels of a relabel row.
 
-A recipe names such a set as ``NAME@FINGERPRINT``: should another set come to stand under the name, its runs refuse what
-they find instead of passing it off as the first.
+A recipe names such a set as ``NAME@FINGERPRINT``, so its runs refuse another set that was imported under the same name.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from edc.errors import EdcError
+from edc.condense.initialise import InitialisationInputs
 from edc.config.rows import RelabelRow
-from edc.storage import RESULTS, fingerprint, read_array, read_json, read_tensors, replacing, sha256
-from edc.config.validation import validate
+from edc.data.source import check_same_classes
+from edc.errors import EdcError
+from edc.exchange.sets import LabelledSet, read_set, replay_choices
+from edc.storage import RUNS, digest, read_tensors, run_folder
 
-if TYPE_CHECKING:
-    from edc.condense.initialise import Start
-    from edc.stages.context import Job
-
-IMPORTED = RESULTS / "imported"
-KEYS = ("dataset", "classes", "ipc", "shape", "labels", "files")
-UNREPLAYED = {"dataset", "images", "observers", "source", "ensemble", "min_accuracy"}
-"""What a relabel row says of who labels, not of what is shown; every other value decides the pixels."""
+IMPORTED = RUNS / "imported"
 
 
-def imported(start: Start) -> tuple[Tensor, Tensor]:
+def imported(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
     """The images of an imported set and their classes: uint8 (N, C, S, S) and int64 (N,), class after class.
 
     Raises:
-        EdcError: there is no such set, it is damaged or another one than the recipe means, or its classes, the size of
-            its images or their number are not what the row asks for.
+        EdcError: the set is missing, damaged or another than the recipe's, or does not fit the dataset or the row.
     """
-    row, dataset = start.row, start.dataset
-    source = row.initialise.source
-    if source is None:
-        raise EdcError("initialise.source: missing; expected the name of a set that `edc import` brought in")
-    name, found = stored(source)
-    where = f"{IMPORTED / name}"
-    for c, (mine, theirs) in enumerate(zip(found["classes"], start.train.classes, strict=False)):
-        if mine != theirs:
-            raise EdcError(f"{where}: class {c} is {mine!r}; expected {theirs!r} as in dataset {dataset.name!r}")
-    size = [dataset.classes * row.ipc, dataset.channels, dataset.image_size, dataset.image_size]
-    if len(found["classes"]) != dataset.classes or found["shape"][1:] != size[1:]:
-        raise EdcError(
-            f"{where}: {len(found['classes'])} classes, images of {found['shape'][1:]}; expected {dataset.classes} and "
-            f"{size[1:]} as in dataset {dataset.name!r}"
-        )
-    if found["shape"] != size:
-        raise EdcError(f"{where}: {found['ipc']} images per class; ipc = {row.ipc} was asked for")
-    tensors = read_tensors(IMPORTED / name / "images.safetensors")
-    return tensors["images"], tensors["labels"]
+    row, dataset = inputs.row, inputs.dataset
+    if row.initialise.source is None:
+        raise EdcError("initialise.source: missing; expected the name of a set imported with `edc import`")
+    name, source = read_imported(row.initialise.source)
+    images, folder, of_dataset = source.images, IMPORTED / name, f"dataset {dataset.name!r}"
+    check_same_classes(inputs.train.classes, images.classes, of_dataset, str(folder))
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    if images.shape != shape:
+        raise EdcError(f"{folder}: images of {list(images.shape)}; expected {list(shape)} as in {of_dataset}")
+    if len(images) != row.ipc * dataset.classes:
+        raise EdcError(f"{folder}: {len(images) // dataset.classes} images per class; expected ipc = {row.ipc}")
+    return images.images, images.labels
 
 
-def adopt_labels(job: Job) -> None:
-    """Store the labels that came with an imported set, as :func:`edc.stages.relabel.observe` stores those of observers.
+def adopt_labels(context: Any) -> None:
+    """Store the labels of an imported set as stage relabel stores those of teachers.
 
-    Labels per epoch are taken only where this row shows the very views they were made for. Where they are not, or none
-    came, ``logits.npy`` has no epoch, and only the regimes that don't ask for them can be judged.
-
-    Raises:
-        EdcError: the images are no imported set as it came, no labels came with it, or a row of the plan needs labels
-            per epoch that did not come or were made for other views.
-    """
-    row, here = job.row, f"relabel.{job.key}.source = 'imported'"
-    made = job.upstream("synthesize", row.images)
-    start = made["params"]["synthesize"]["initialise"]
-    if start["method"] != "imported":
-        raise EdcError(f"{here}: the images {row.images!r} are not imported; expected 'observers'")
-    name, found = stored(start["source"])
-    came = found["labels"]
-    if came is None:
-        raise EdcError(f"{here}: the set {name!r} came without labels; expected 'observers'")
-    images, labels = (read_tensors(RESULTS / "synthesize" / row.images / "images.safetensors")[n] for n in TENSORS)
-    if not torch.equal(images, read_tensors(IMPORTED / name / "images.safetensors")["images"]):
-        raise EdcError(f"{here}: the images {row.images!r} are no longer those of {name!r}, which its labels belong to")
-    use = "no labels per epoch came along" if came["logits"] is None else difference(came["replay"], row)
-    if use is not None:
-        needed = [
-            f"{stage}.{key}"
-            for stage in ("evaluate", "slimming")
-            for key, other in getattr(job.plan, stage).items()
-            if other.labels == job.key and other.regime == "soft"
-        ]
-        if needed:
-            raise EdcError(f"{here}: set {name!r}: {use}; {needed[0]} needs labels per epoch, for its regime is 'soft'")
-    shape = [0 if use is not None else row.epochs, len(images), job.dataset.classes]
-    fixed = read_array(IMPORTED / name / "static.npy")
-    right = 100 * float((torch.from_numpy(np.array(fixed)).argmax(1) == labels).float().mean())
-    with job.track() as tracked:
-        tracked.dataset(row.dataset, made["dataset_digest"])
-        tracked.metrics({"agreement": right}, step=0)
-        for file in ("static.npy", "logits.npy"):
-            with replacing(job.path(file)) as temporary:
-                if file == "logits.npy" and use is not None:
-                    with temporary.open("wb") as empty:
-                        np.save(empty, np.empty(shape, np.float16))
-                else:
-                    shutil.copyfile(IMPORTED / name / file, temporary)
-        job.finish(
-            ["logits.npy", "static.npy"],
-            dataset_digest=made["dataset_digest"],
-            shape=shape,
-            dtype="float16",
-            val_accuracy={},
-            agreement=right,
-        )
-
-
-TENSORS = ("images", "labels")
-
-
-def stored(source: str) -> tuple[str, dict[str, Any]]:
-    """Name and manifest of an imported set, its files checked.
+    Labels per epoch are stored only where the row has the augmentation they were made under. Where it has another one,
+    or there are none, ``logits.npy`` has no epoch, and students can use the regimes static and hard.
 
     Args:
-        source: ``NAME``, or ``NAME@FINGERPRINT`` for this very set.
+        context: an ``edc.stages.context.Context``.
 
     Raises:
-        EdcError: there is no such set, a file is missing or changed, or it is another set than the fingerprint's.
+        EdcError: the images are not imported or have no labels, or a row of the plan needs labels per epoch that are
+            missing or were made under another augmentation.
     """
-    name, _, digest = source.partition("@")
-    path = IMPORTED / name / "manifest.json"
-    if not path.exists():
-        raise EdcError(f"{path.parent}: no such imported set; bring it in with `edc import {name}`, or `dvc pull`")
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or any(key not in manifest for key in KEYS):
-        raise EdcError(f"{path}: damaged; expected the keys {', '.join(KEYS)}; import the set again")
-    check_files(path.parent, manifest["files"], "import the set again")
-    if digest and digest != fingerprint(manifest["files"]):
-        raise EdcError(f"{path}: another set than the recipe's initialise.source = {source!r}; expected that one")
-    return name, manifest
+    row: RelabelRow = context.row
+    where = f"relabel.{context.key}.source = 'imported'"
+    condensed = context.manifest("synthesize", row.images)
+    start = condensed["params"]["synthesize"]["initialise"]
+    if start["method"] != "imported":
+        raise EdcError(f"{where}: the images {row.images!r} are not imported; expected 'observers'")
+    name, source = read_imported(start["source"])
+    if not source.labels:
+        raise EdcError(f"{where}: the set {name!r} was imported without labels; expected 'observers'")
+    images = read_tensors(run_folder("synthesize", row.images) / "images.safetensors")["images"]
+    if not torch.equal(images, source.images.images):
+        raise EdcError(f"{where}: the images {row.images!r} differ from those of {name!r}, whose labels these are")
+    unusable = why_unusable(source, row)
+    for stage in ("evaluate", "slimming", "analysis") if unusable else ():
+        for key, other in getattr(context.plan, stage).items():
+            if other.labels == context.key and other.regime == "soft":
+                raise EdcError(f"{where}: set {name!r}: {unusable}; regime 'soft' of {stage}.{key} needs them")
+    static = source.labels["static"]
+    logits = source.labels["logits"] if unusable is None else np.empty((0, *static.shape), np.float16)
+    context.write_array("static.npy", static)
+    context.write_array("logits.npy", logits)
+    agreement = 100 * float((torch.from_numpy(np.array(static)).argmax(1) == source.images.labels).float().mean())
+    context.finish(
+        ["logits.npy", "static.npy"],
+        dataset_digest=condensed["dataset_digest"],
+        shape=list(logits.shape),
+        dtype="float16",
+        val_accuracy={},
+        agreement=agreement,
+    )
 
 
-def source_of(name: str, manifest: Mapping[str, Any]) -> str:
-    """What a recipe writes to mean this very set."""
-    return f"{name}@{fingerprint(manifest['files'])}"
-
-
-def check_files(folder: Path, files: Mapping[str, Mapping[str, Any]], remedy: str) -> None:
-    """Refuses a folder whose files are not as its manifest lists them: bytes and sha256 by name."""
-    for name, entry in files.items():
-        path: Path = folder / name
-        if not path.is_file():
-            raise EdcError(f"{path}: no such file; {remedy}")
-        if path.stat().st_size != entry["bytes"] or sha256(path) != entry["sha256"]:
-            raise EdcError(f"{path}: damaged or changed since it was written; {remedy}")
-
-
-def replay_of(row: RelabelRow) -> dict[str, Any]:
-    """Every choice that decides which pixels an epoch shows, as JSON."""
-    return row.model_dump(mode="json", exclude=UNREPLAYED)
-
-
-def replay_row(values: Mapping[str, Any], where: str) -> RelabelRow:
-    """The relabel row that replays such choices.
+def read_imported(source: str) -> tuple[str, LabelledSet]:
+    """Name and content of the imported set ``NAME``, or of this very set: ``NAME@FINGERPRINT``.
 
     Raises:
-        EdcError: a choice is unknown or holds a value that is not allowed.
+        EdcError: the set is missing, damaged or another than the fingerprint's.
     """
-    row: RelabelRow = validate(RelabelRow, {"dataset": "-", "images": "-", "observers": ["-"], **values}, where)
-    return row
+    name, _, expected = source.partition("@")
+    folder = IMPORTED / name
+    if not (folder / "manifest.json").exists():
+        raise EdcError(f"{folder}: no such imported set; run `edc import {name}`, or copy the folder here")
+    labelled, manifest = read_set(folder, "import the set again")
+    if expected and expected != digest(manifest):
+        raise EdcError(f"{folder}: another set than the recipe's initialise.source = {source!r}")
+    return name, labelled
 
 
-def difference(replay: Mapping[str, Any], row: RelabelRow) -> str | None:
-    """The first choice in which stored labels per epoch were made for other views than a row shows, in words."""
-    came, mine = replay_of(replay_row(replay, "replay")), replay_of(row)
-    for name, value in mine.items():
-        if came[name] != value:
-            return f"its labels per epoch were made with {name} = {came[name]!r}, the row has {value!r}"
+def why_unusable(source: LabelledSet, row: RelabelRow) -> str | None:
+    """Why a set's labels per epoch can't be those of a row, whose augmentation is another; None where they can."""
+    if source.replay is None or "logits" not in source.labels:
+        return "no labels per epoch were imported"
+    stored = replay_choices(source.replay)
+    for name, value in replay_choices(row).items():
+        if stored[name] != value:
+            return f"its labels per epoch were made with {name} = {stored[name]!r}, the row has {value!r}"
     return None

@@ -1,4 +1,4 @@
-"""`edc import`: a condensed set made elsewhere becomes a recipe, to be labelled and judged like those made here."""
+"""`edc import`: a condensed set made elsewhere becomes a recipe, labelled and evaluated like those made here."""
 
 from __future__ import annotations
 
@@ -8,29 +8,21 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import numpy as np
 import yaml
 
-from edc.data.source import Source, restrict
-from edc.errors import EdcError, unknown_name
-from edc.exchange.foreign import Found, read_foreign
-from edc.exchange.handover import new_folder, refuse_existing
-from edc.exchange.imported import IMPORTED, source_of
-from edc.config.rows import Dataset
-from edc.config.registry import READERS
-from edc.storage import replacing, sha256, write_json, write_tensors, write_text
 from edc.config.files import WORKFLOW, DatasetFile, read
+from edc.config.registry import READERS
+from edc.config.rows import Dataset
 from edc.config.validation import validate
+from edc.data.source import Source, check
+from edc.errors import EdcError, unknown_name
+from edc.exchange.external import read_external
+from edc.exchange.imported import IMPORTED
+from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, replay_choices, write_set
+from edc.storage import digest, write_text
 
-HEADER = "# Written by `edc import {name}`. To split it, list {name} among the recipes of a study with ipc {ipc}.\n"
-NOTE = """\
-# Soft labels came along{kind}. To use them instead of the observers', write this to workflow/protocols/{name}.yaml, and
-# give the study a grid of its own with recipes [{name}] and protocols [{name}]:
-#
-"""
 
-
-def bring(
+def import_set(
     name: str,
     data: Path,
     dataset_name: str,
@@ -38,11 +30,13 @@ def bring(
     values: str | None = None,
     classes_file: Path | None = None,
 ) -> list[Path]:
-    """Check a set made elsewhere and store it as ``results/imported/NAME``, with a recipe of that name.
+    """Check a set made elsewhere and store it as ``runs/imported/NAME``, with a recipe of that name.
+
+    With soft labels comes a protocol of that name, which uses them instead of the teachers'.
 
     Args:
         name: of the set and its recipe.
-        data: an exported set, an image folder, or a file of tensors.
+        data: an export, an image folder, or a file of tensors.
         dataset_name: a file below workflow/datasets.
         labels: soft labels (N, K), logits or probabilities.
         values: what floats mean: unit or normalised.
@@ -52,131 +46,77 @@ def bring(
         What was written.
 
     Raises:
-        EdcError: the name is taken or unfit, or the set does not fit the dataset; nothing is written.
+        EdcError: the name is taken or malformed, or the set does not fit the dataset; nothing is written.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
         raise EdcError(f"name {name!r}: expected lower-case letters, digits and underscores")
-    folder, recipe = IMPORTED / name, WORKFLOW / "recipes" / f"{name}.yaml"
-    for path in (recipe, folder):
+    folder, paths = IMPORTED / name, {kind: WORKFLOW / f"{kind}s" / f"{name}.yaml" for kind in ("recipe", "protocol")}
+    for path in (*paths.values(), folder):
         refuse_existing(path)
     file: DatasetFile = read("datasets", dataset_name, None, "--dataset")
-    values_of = {"name": dataset_name, "family": dataset_name} | file.data
-    dataset: Dataset = validate(Dataset, values_of, f"workflow/datasets/{dataset_name}.yaml: data")
-    found = read_foreign(data, dataset, class_names(dataset), values, classes_file, labels)
-    with new_folder(folder) as inside:
-        manifest = store(inside, name, dataset, found, data)
+    data_values = {"name": dataset_name, "family": dataset_name} | file.data
+    dataset: Dataset = validate(Dataset, data_values, f"workflow/datasets/{dataset_name}.yaml: data")
+    source = read_external(data, dataset, class_names(dataset), values, classes_file, labels)
+    with new_folder(folder) as temporary:
+        manifest = write_set(temporary, "torch", source)
+    files = {"recipe": recipe(source, f"{name}@{digest(manifest)}")}
+    if source.labels:
+        files["protocol"] = protocol(source, name)
     try:
-        write_text(recipe, recipe_text(name, dataset, found, manifest))
+        for kind, content in files.items():
+            text = yaml.safe_dump(content, sort_keys=False, width=110, default_flow_style=None)
+            write_text(paths[kind], f"# Written by `edc import {name}`.\n{text}")
     except BaseException:
         shutil.rmtree(folder)
+        paths["recipe"].unlink(missing_ok=True)
         raise
-    return [folder, recipe]
+    return [folder, *(paths[kind] for kind in files)]
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:
-    """The dataset's class names in label order: its file's own, or those its data tell.
+    """The dataset's class names in label order, from its file or from its data.
 
     Raises:
-        EdcError: the data are not here, or have another number of classes than the file says.
+        EdcError: the data are missing, or have another number of classes than the file.
     """
     if dataset.class_names is not None:
         return tuple(dataset.class_names)
     if dataset.kind not in READERS:
         raise unknown_name("dataset kind", dataset.kind, READERS, f"dataset {dataset.name}")
-    source: Source = restrict(resolve_name(READERS[dataset.kind])(dataset, "train"), None)
-    if len(source.classes) != dataset.classes:
-        raise EdcError(f"{source.where}: {len(source.classes)} classes; expected {dataset.classes}")
+    source: Source = resolve_name(READERS[dataset.kind])(dataset, "train")
+    check(source, dataset.classes)
     return source.classes
 
 
-def store(folder: Path, name: str, dataset: Dataset, found: Found, data: Path) -> dict[str, Any]:
-    """Write images, labels and manifest; the manifest."""
-    images, came = found.images, None
-    write_tensors(folder / "images.safetensors", {"images": images.images, "labels": images.labels})
-    files = ["images.safetensors"]
-    if found.static is not None:
-        save_array(folder / "static.npy", found.static.numpy())
-        files.append("static.npy")
-        origin = (found.manifest or {}).get("labels") or {}
-        came = {
-            "static": list(found.static.shape),
-            "were": "probabilities" if found.probabilities else "logits",
-            "logits": None,
-            "replay": None,
-            "run": origin.get("run"),
-            "observers": origin.get("observers"),
-        }
-        if found.logits is not None:
-            save_array(folder / "logits.npy", found.logits.read())
-            files.append("logits.npy")
-            came |= {"logits": found.logits.shape, "replay": origin["replay"]}
-    exported = found.manifest or {}
-    manifest = {
-        "name": name,
-        "from": data.name,
-        "dataset": dataset.name,
-        "classes": list(images.classes),
-        "class_hash": images.class_hash,
-        "ipc": len(images) // len(images.classes),
-        "shape": list(images.images.shape),
-        "dtype": "uint8",
-        "values": found.values,
-        "digest": images.digest,
-        "labels": came,
-        "exported": {key: exported[key] for key in ("run", "params", "made_from", "dataset_digest") if key in exported},
-        "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in files},
-    }
-    write_json(folder / "manifest.json", manifest)
-    return manifest
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an ``.npy`` file."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
-
-
-def recipe_text(name: str, dataset: Dataset, found: Found, manifest: dict[str, Any]) -> str:
-    """The recipe's file, with a note on how its own labels are used if it has any."""
-    origin = f"made elsewhere ({manifest['from']})"
-    if run := manifest["exported"].get("run"):
-        origin = f"run {run} of commit {(manifest['exported'].get('made_from') or {}).get('commit')}"
-    recipe = {
-        "description": f"Imported for {dataset.name}, {manifest['ipc']} images per class",
-        "source": origin,
+def recipe(source: LabelledSet, name: str) -> dict[str, Any]:
+    """The file of a recipe whose images are a set, whose name includes its fingerprint."""
+    origin, ipc = source.origin, len(source.images) // source.dataset.classes
+    return {
+        "description": f"Imported for {source.dataset.name}, {ipc} images per class",
+        "source": f"run {origin['run']} of commit {origin['commit']}" if "run" in origin else f"file {origin['file']}",
         "synthesize": {
-            "initialise": {"method": "imported", "source": source_of(name, manifest)},
+            "initialise": {"method": "imported", "source": name},
             "match": {"method": "none"},
             "optimise": {"iterations": 0},
         },
         "protocol": "edc",
     }
-    text = HEADER.format(name=name, ipc=manifest["ipc"])
-    if came := manifest["labels"]:
-        text += NOTE.format(name=name, kind=", one an image and epoch" if came["logits"] else ", one an image")
-        text += "".join(f"#   {line}\n" for line in _yaml(protocol(name, dataset, manifest)).splitlines())
-    return text + _yaml(recipe)
 
 
-def protocol(name: str, dataset: Dataset, manifest: dict[str, Any]) -> dict[str, Any]:
-    """A protocol that uses the labels that came along, replaying what they were made for."""
-    came = manifest["labels"]
-    layer: dict[str, Any] = {"relabel": {"source": "imported"}}
-    if came["logits"]:
-        # epochs and batch are the student's; whether a mirrored image keeps its class is the dataset's to say.
-        replay = dict(came["replay"])
+def protocol(source: LabelledSet, name: str) -> dict[str, Any]:
+    """The file of a protocol that uses the set's labels, with the augmentation they were made under."""
+    per_epoch, layer = "logits" in source.labels, dict[str, Any](relabel={"source": "imported"})
+    if per_epoch and source.replay is not None:
+        # epochs and batch are the student's; whether a mirrored image keeps its class is a value of the dataset.
+        replay = replay_choices(source.replay)
         layer["student"] = {key: replay.pop(key) for key in ("epochs", "batch")}
         replay.pop("flip")
         layer["relabel"] |= replay
     return {
         "inherits": "edc",
-        "description": f"As edc, with the labels that came with {name}",
+        "description": f"As edc, with the labels imported with {name}",
         "source": "imported",
-        "regime": "soft" if came["logits"] else "static",
+        "regime": "soft" if per_epoch else "static",
         # The strongest layer, for edc has values of its own for some datasets.
-        "families": {dataset.family: {"ipc": {manifest["ipc"]: layer}}},
+        "families": {source.dataset.family: {"ipc": {len(source.images) // source.dataset.classes: layer}}},
     }
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    return yaml.safe_dump(values, sort_keys=False, width=110, default_flow_style=None)

@@ -1,0 +1,137 @@
+"""The three layouts of a set's images, each written and read: image folder, Hugging Face parquet, tensors."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from edc import storage
+from edc.config.rows import Dataset
+from edc.data.folder import pictures
+from edc.data.images import ImageSet
+from edc.data.pictures import Encoded, Pixels, decode_pictures, fit
+from edc.errors import EdcError
+
+TENSORS, PARQUET = "condensed.safetensors", "data/train-00000-of-00001.parquet"
+
+
+class Layout(NamedTuple):
+    """How images are written to a folder, and read given the class names in label order.
+
+    ``write`` returns the files a manifest lists, without pictures, which are compared by their pixels.
+    """
+
+    write: Callable[[Path, ImageSet, Dataset], list[str]]
+    read: Callable[[Path, tuple[str, ...], Dataset], ImageSet]
+
+
+def write_folder(folder: Path, images: ImageSet, dataset: Dataset) -> list[str]:
+    """CLASS/NUMBER.png, and classes.json with the label order, which need not be that of the folders' names."""
+    for name in images.classes:
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\\0") or len(name.encode()) > 255:
+            raise EdcError(f"--format folder: class name {name!r} can't be a folder's; expected parquet or torch")
+        (folder / name).mkdir()
+    for label, (file, content) in zip(images.labels.tolist(), files(images), strict=True):
+        (folder / images.classes[label] / file).write_bytes(content)
+    alphabetical = sorted(range(len(images.classes)), key=lambda c: images.classes[c])
+    storage.write_json(folder / "classes.json", {"classes": list(images.classes), "imagefolder_to_label": alphabetical})
+    return ["classes.json"]
+
+
+def read_folder(folder: Path, classes: tuple[str, ...], dataset: Dataset) -> ImageSet:
+    """CLASS/*, class after class, then in the order of the files' names."""
+    paths = {name: [folder / name / file for file in pictures(folder / name)] for name in classes}
+    labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(paths[name]) for name in classes]))
+    of_all = [path for name in classes for path in paths[name]]
+    return ImageSet(decoded(of_all, [str(path) for path in of_all], dataset), labels, classes)
+
+
+def write_parquet(folder: Path, images: ImageSet, dataset: Dataset) -> list[str]:
+    """One parquet file in the Hugging Face image layout."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    image, label = dataset.image_column, dataset.label_column
+    features = {image: {"_type": "Image"}, label: {"names": list(images.classes), "_type": "ClassLabel"}}
+    encoded = [{"bytes": content, "path": file} for file, content in files(images)]
+    columns = {
+        image: pa.array(encoded, pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        label: pa.array(images.labels.tolist(), pa.int64()),
+    }
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    (folder / PARQUET).parent.mkdir()
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), folder / PARQUET, row_group_size=1000)
+    return [PARQUET]
+
+
+def read_parquet(folder: Path, classes: tuple[str, ...], dataset: Dataset) -> ImageSet:
+    """Images in the order of the rows."""
+    import pyarrow.parquet as pq
+
+    path = folder / PARQUET
+    columns = pq.read_table(path, columns=[dataset.image_column, dataset.label_column])
+    encoded = [entry["bytes"] for entry in columns.column(dataset.image_column).to_pylist()]
+    images = decoded(encoded, [f"{path}: row {row}" for row in range(len(encoded))], dataset)
+    return ImageSet(images, torch.tensor(columns.column(dataset.label_column).to_pylist()), classes)
+
+
+def write_tensors(folder: Path, images: ImageSet, dataset: Dataset) -> list[str]:
+    """One safetensors file: images uint8 (N, C, S, S) and labels int64 (N,); class names in its metadata."""
+    from safetensors.torch import save
+
+    # One entry of metadata: several are written in any order.
+    metadata = {"edc": json.dumps({"classes": list(images.classes), "dataset": dataset.name})}
+    tensors = {"images": images.images.contiguous(), "labels": images.labels}
+    (folder / TENSORS).write_bytes(save(tensors, metadata))
+    return [TENSORS]
+
+
+def read_tensors(folder: Path, classes: tuple[str, ...], dataset: Dataset) -> ImageSet:
+    """Images in the order of the tensor."""
+    stored = storage.read_tensors(folder / TENSORS)
+    return ImageSet(stored["images"], stored["labels"], classes)
+
+
+LAYOUTS: dict[str, Layout] = {
+    "folder": Layout(write_folder, read_folder),
+    "parquet": Layout(write_parquet, read_parquet),
+    "torch": Layout(write_tensors, read_tensors),
+}
+
+
+def files(images: ImageSet) -> Iterator[tuple[str, bytes]]:
+    """Every image as a PNG file, grey or RGB, lossless; names sort as the images do."""
+    digits = max(5, len(str(len(images) - 1)))
+    for i, pixels in enumerate(images.images):
+        buffer = io.BytesIO()
+        Image.fromarray((pixels[0] if len(pixels) == 1 else pixels.permute(1, 2, 0)).numpy()).save(buffer, "PNG")
+        yield f"{i:0{digits}}.png", buffer.getvalue()
+
+
+def decoded(encoded: Sequence[Encoded], names: Sequence[str], dataset: Dataset) -> Tensor:
+    """Picture files, or their bytes, as uint8 (N, C, S, S).
+
+    Raises:
+        EdcError: one of them, by its name, is not readable or has another size than the dataset's.
+    """
+    channels, size = dataset.channels, dataset.image_size
+
+    def view(position: int, picture: Image.Image) -> Pixels:
+        if picture.size != (size, size):
+            width, height = picture.size
+            raise ValueError(f"{width}x{height} pixels; expected {size}x{size}, nothing is resized")
+        return fit(picture, channels, size)
+
+    pixels = np.empty((len(encoded), channels, size, size), np.uint8)
+    unreadable = decode_pictures(encoded, pixels, view)
+    for position in sorted(unreadable)[:1]:
+        raise EdcError(f"{names[position]}: {unreadable[position]}")
+    return torch.from_numpy(pixels)

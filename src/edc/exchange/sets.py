@@ -1,0 +1,149 @@
+"""A condensed set with its soft labels in a folder of its own: what `edc export` writes and `edc import` keeps.
+
+Besides the images in one of the layouts of :mod:`edc.exchange.formats` it has ``manifest.json`` and, with soft labels,
+``static.npy`` (N, K) and ``logits.npy`` (E, N, K) in half precision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from edc import __version__
+from edc.config.rows import Dataset, RelabelRow
+from edc.config.validation import Model, validate
+from edc.data.images import ImageSet
+from edc.errors import EdcError
+from edc.exchange.formats import LAYOUTS
+from edc.storage import read_array, read_json, sha256, write_json
+
+NOT_REPLAYED = {"dataset", "precision", "images", "observers", "source", "ensemble", "min_accuracy"}
+"""Values of a relabel row that decide how labels are made; all others decide which pixels an epoch shows."""
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A condensed set, with soft labels or without.
+
+    Attributes:
+        images: uint8 (N, C, S, S), classes and class names.
+        dataset: the values of the dataset it stands for.
+        origin: what is known of how it was made, as JSON.
+        labels: fp16 logits: "static", one per image (N, K), and "logits", one per image and epoch (E, N, K).
+        replay: the augmentation of the labels per epoch; None where the set has never been labelled here.
+    """
+
+    images: ImageSet
+    dataset: Dataset
+    origin: dict[str, Any]
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
+    replay: RelabelRow | None = None
+
+
+class Manifest(Model):
+    """``manifest.json``; see :class:`LabelledSet`. `labels` has shapes, `digest` is of images, classes and names."""
+
+    format: Literal["edc condensed set, version 2"] = "edc condensed set, version 2"
+    edc: str = __version__
+    layout: Literal["folder", "parquet", "torch"]
+    shape: list[int]
+    digest: str
+    classes: list[str]
+    class_hash: str
+    dataset: Dataset
+    origin: dict[str, Any]
+    labels: dict[Literal["static", "logits"], list[int]]
+    replay: dict[str, Any] | None
+    files: dict[str, dict[Literal["bytes", "sha256"], int | str]]
+
+
+def write_set(folder: Path, layout: str, source: LabelledSet) -> dict[str, Any]:
+    """Write a set to an empty folder; returns the manifest."""
+    images, dataset = source.images, source.dataset.model_copy(update={"root": None})  # a path of this machine
+    files = LAYOUTS[layout].write(folder, images, dataset)
+    for name, array in source.labels.items():
+        np.save(folder / f"{name}.npy", array)
+        files.append(f"{name}.npy")
+    values = {
+        "layout": layout,
+        "shape": list(images.images.shape),
+        "digest": images.digest,
+        "classes": list(images.classes),
+        "class_hash": images.class_hash,
+        "dataset": dataset,
+        "origin": source.origin,
+        "labels": {name: list(array.shape) for name, array in source.labels.items()},
+        "replay": None if source.replay is None else replay_choices(source.replay),
+        "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in files},
+    }
+    manifest = Manifest.model_validate(values).model_dump(mode="json")
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def read_set(folder: Path, remedy: str = "export the set again") -> tuple[LabelledSet, dict[str, Any]]:
+    """What :func:`write_set` wrote, and its manifest; ``remedy`` says what to do about a damaged one.
+
+    Raises:
+        EdcError: a file is missing or damaged, or the pixels are not those that were written.
+    """
+    path = folder / "manifest.json"
+    try:
+        values = read_json(path)
+    except EdcError:
+        raise EdcError(f"{path}: damaged or truncated; {remedy}") from None
+    manifest: Manifest = validate(Manifest, values, str(path))
+    for name, entry in manifest.files.items():
+        if not (file := folder / name).is_file():
+            raise EdcError(f"{file}: no such file; {remedy}")
+        if {"bytes": file.stat().st_size, "sha256": sha256(file)} != entry:
+            raise EdcError(f"{file}: damaged or changed since it was written; {remedy}")
+    images = LAYOUTS[manifest.layout].read(folder, tuple(manifest.classes), manifest.dataset)
+    if images.digest != manifest.digest:
+        raise EdcError(f"{folder}: images, classes or their order changed since they were written; {remedy}")
+    labels: dict[str, np.ndarray] = {name: read_array(folder / f"{name}.npy") for name in manifest.labels}
+    replay = None if manifest.replay is None else replay_row(manifest.replay, f"{path}: replay")
+    return LabelledSet(images, manifest.dataset, manifest.origin, labels, replay), values
+
+
+def replay_choices(row: RelabelRow) -> dict[str, Any]:
+    """The values of a relabel row that decide which pixels an epoch shows."""
+    return row.model_dump(mode="json", exclude=NOT_REPLAYED)
+
+
+def replay_row(choices: Mapping[str, Any], where: str) -> RelabelRow:
+    """The relabel row that replays such values."""
+    row: RelabelRow = validate(RelabelRow, {"dataset": "-", "images": "-", "observers": ["-"], **choices}, where)
+    return row
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder that is renamed to ``path`` when the block ends, and deleted when it fails.
+
+    Raises:
+        EdcError: ``path`` exists already or can't be written.
+    """
+    refuse_existing(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        os.rename(temporary, path)
+    except OSError as error:
+        raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Nothing is overwritten."""
+    if os.path.lexists(path):
+        raise EdcError(f"{path}: exists already; expected a new name, nothing is overwritten")

@@ -1,0 +1,16 @@
+"""A checkout with one finished condensed set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from support import pets
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current directory."""
+    monkeypatch.chdir(tmp_path)
+    pets.make_project()
+    return tmp_path

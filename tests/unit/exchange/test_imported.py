@@ -1,0 +1,102 @@
+"""Imported sets in the stages: the same images and labels give the same students, others are refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from support import laboratory as lab
+from support.pets import write_yaml
+
+from edc.errors import EdcError
+from edc.exchange.export import export
+from edc.exchange.importing import import_set
+from edc.storage import run_folder
+
+FACTS = ("scores", "image_bytes", "label_bytes", "steps", "test_digest")
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation, and its images and labels imported as ``back`` and ``unlabelled``; only to be copied."""
+    folder = lab.make_project(tmp_path_factory.mktemp("evaluated"))
+    rates = {"optimiser": lab.OPTIMISER, "schedule": lab.SCHEDULE}
+    dataset = {
+        "description": "d",
+        "title": "t",
+        "observers": ["convnet_d1"],
+        "pretrain": {"epochs": 1, "batch": 4, **rates},
+    }
+    data = {name: value for name, value in lab.DATA.items() if name != "name"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        lab.run("evaluate")
+        write_yaml("workflow/datasets/tiny.yaml", dataset | {"data": data, "statistics": {"patch": 4, "batch": 4}})
+        for name, labels in (("back", "labels"), ("unlabelled", None)):
+            import_set(name, export("images", Path(f"export_{name}"), "parquet", labels), "tiny")
+    return folder
+
+
+@pytest.fixture
+def project(evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to work in."""
+    folder = tmp_path / "project"
+    shutil.copytree(evaluated, folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def rows(name: str = "back", **labels: Any) -> dict[str, dict[str, Any]]:
+    """Images and labels of an imported set, in place of the plan's own."""
+    start = yaml.safe_load(Path(f"workflow/recipes/{name}.yaml").read_text())["synthesize"]["initialise"]
+    return {"images": {"recipe": name, "initialise": start}, "labels": {"source": "imported"} | labels}
+
+
+def execute(upstream: dict[str, dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """Synthesize, relabel and evaluate; the manifest of the evaluation."""
+    plan = lab.plan("evaluate", upstream, **changes)
+    for stage, key in (("synthesize", "images"), ("relabel", "labels"), ("evaluate", "row")):
+        lab.execute(plan, stage, key)
+    return lab.manifest("evaluate")
+
+
+@pytest.mark.parametrize("source", ["imported", "observers"])
+def test_imported_images_and_labels_give_the_same_students(source, project):
+    expected = lab.manifest("evaluate")
+    logits = {name: (run_folder("relabel", "labels") / name).read_bytes() for name in ("logits.npy", "static.npy")}
+    manifest = execute(rows(source=source))
+    assert {name: manifest[name] for name in FACTS} == {name: expected[name] for name in FACTS}
+    for name, content in logits.items():
+        assert (run_folder("relabel", "labels") / name).read_bytes() == content
+    protocol = yaml.safe_load(Path("workflow/protocols/back.yaml").read_text())
+    assert (protocol["regime"], protocol["inherits"]) == ("soft", "edc")
+    layer = protocol["families"]["digits"]["ipc"][2]
+    assert layer["student"] == {"epochs": lab.LABELS["epochs"], "batch": lab.LABELS["batch"]}
+    assert (layer["relabel"]["source"], layer["relabel"]["mix"]) == ("imported", "cutmix")
+
+
+def test_under_another_augmentation_only_static_labels_are_used(project):
+    changed = rows(crop_scale=[0.4, 1.0])
+    with pytest.raises(EdcError, match=r"crop_scale = \[0.5, 1.0\], the row has \[0.4, 1.0\]; .* of evaluate.row"):
+        execute(changed)
+    assert execute(changed, regime="static")["scores"]["final"]
+    assert np.load(run_folder("relabel", "labels") / "logits.npy").shape == (0, 20, 10)
+
+
+@pytest.mark.parametrize(
+    ("upstream", "message"),
+    [
+        (lambda: rows("unlabelled"), "the set 'unlabelled' was imported without labels; expected 'observers'"),
+        (lambda: rows() | {"images": {}}, "the images 'images' are not imported; expected 'observers'"),
+        (lambda: rows() | {"images": rows()["images"] | {"ipc": 1}}, "2 images per class; expected ipc = 1"),
+        (lambda: rows() | {"images": rows()["images"] | {"jpeg": 10}}, "differ from those of 'back'"),
+        (lambda: rows() | {"images": {"initialise": {"method": "imported"}}}, "initialise.source: missing"),
+    ],
+)
+def test_rows_that_do_not_fit_the_set(upstream, message, project):
+    with pytest.raises(EdcError, match=message):
+        execute(upstream())

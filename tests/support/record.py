@@ -49,10 +49,17 @@ def every_table(*runs: list[Row]) -> dict[str, pd.DataFrame]:
     return tables(evaluations(record), read_reported()) | applications(record)
 
 
+def table(name: str, record: pd.DataFrame) -> pd.DataFrame:
+    """One table."""
+    if name in ("continual", "slimming"):
+        return applications(record)[name]
+    return tables(evaluations(record), read_reported())[name]
+
+
 def ran(name: str, *runs: list[Row]) -> list[Row]:
     """Lines of a table that ran here, without empty cells."""
-    table = every_table(*runs)[name]
-    lines = table[table["seeds"].notna()] if "seeds" in table else table
+    lines = table(name, frame(*runs))
+    lines = lines[lines["seeds"].notna()] if "seeds" in lines else lines
     return [{k: v for k, v in line.items() if not (pd.isna(v) or v == "")} for line in lines.to_dict("records")]
 
 
@@ -64,4 +71,5 @@ def only(name: str, *runs: list[Row]) -> Row:
 
 def text(name: str, *runs: list[Row]) -> str:
     """A table as Markdown."""
-    return page(name, every_table(*runs)[name], evaluations(frame(*runs)))
+    record = frame(*runs)
+    return page(name, table(name, record), evaluations(record))

@@ -32,6 +32,8 @@ SCORES = (
 ORDER = ["dataset", "ipc", "student", "recipe", "variant", "protocol"]
 SAME = ["dataset", "ipc", "student", "training"]
 """Equal where only the images differ."""
+OURS = ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"]
+"""Columns of evaluations that say which figure of the paper is theirs, in the order of its ``KEY``."""
 IMAGENET = "imagenet1k"
 
 
@@ -96,8 +98,8 @@ def ablation(cells: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
     The paper's figure on ImageNet-1k stands beside ours: of the same student where the paper has it, else of ResNet-18.
     Away from ImageNet-1k there is no difference, as nothing but the variant is the same.
     """
-    of_line = figures.drop_duplicates(["recipe", "variant"], keep="last").set_index(["recipe", "variant"])["ipc"]
-    paper_ipc = of_line.reindex(_keys(cells, ["paper_recipe", "paper_variant"])).set_axis(cells.index)
+    of_line = dict(zip(_keys(figures, ["recipe", "variant"]), figures["ipc"], strict=True))
+    paper_ipc = _keys(cells, ["paper_recipe", "paper_variant"]).map(of_line).astype("Int64")
     listed = paper_ipc.notna() & ((cells["variant"] != "") | (paper_ipc == cells["ipc"]))
     rows = cells.assign(paper_ipc=paper_ipc)[listed.astype(bool)]
     rows["own"] |= (rows["variant"] == "") & _keys(rows, ["recipe", "protocol"]).isin(list(CROSSED))
@@ -182,9 +184,7 @@ def compare(rows: pd.DataFrame, figures: pd.DataFrame) -> tuple[pd.DataFrame, pd
     figure = look_up(rows[rows["own"]], figures)
     rows = rows.assign(reported=figure["accuracy"], reported_std=figure["std"])
     rows["difference"] = (rows["final_mean"] - rows["reported"]).round(4)
-    ran = _keys(
-        rows[rows["reported"].notna()], ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"]
-    )
+    ran = _keys(rows[rows["reported"].notna()], OURS)
     absent = figures[~_keys(figures, KEY).isin(ran)]
     absent = absent.rename(columns={"accuracy": "reported", "std": "reported_std"})
     imagenet = absent["dataset"] == IMAGENET
@@ -194,9 +194,11 @@ def compare(rows: pd.DataFrame, figures: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 def look_up(rows: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
     """Accuracy and deviation that the paper reports for each line, empty where it has no such figure."""
-    keys = _keys(rows, ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"])
-    return figures.set_index(KEY)[["accuracy", "std"]].reindex(keys).set_axis(rows.index)
+    known = dict(zip(_keys(figures, KEY), figures[["accuracy", "std"]].to_numpy(), strict=True))
+    pairs = [known.get(key, (np.nan, np.nan)) for key in _keys(rows, OURS)]
+    return pd.DataFrame(pairs, rows.index, columns=["accuracy", "std"], dtype=float)
 
 
-def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.MultiIndex:
-    return pd.MultiIndex.from_frame(rows[columns].astype({"ipc": "int64"} if "ipc" in columns else {}))
+def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """The values of some columns as one tuple for each line."""
+    return pd.Series(list(zip(*(rows[name] for name in columns), strict=True)), rows.index, dtype=object)

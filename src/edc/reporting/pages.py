@@ -88,7 +88,7 @@ def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
             blocks.append("## " + ", ".join(parts))
         blocks.append(grid(_arranged(name, rows, _formatted(rows.drop(columns=columns), rows, footnotes))))
         if "seconds" in rows:
-            blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(device(rows).unique()))}.")
+            blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(filter(None, device(rows).unique())))}.")
     if not columns:
         blocks += (
             ["\n".join(f"{dataset}: {title(dataset)}." for dataset in ran["dataset"].unique())] if len(ran) else []
@@ -212,7 +212,7 @@ def kilobytes(value: float) -> str:
 
 def device(rows: pd.DataFrame) -> pd.Series:
     """Where runs computed, with how many threads of a CPU and in which precision."""
-    threads = rows["threads"].map(lambda n: f", {n} thread{'s' * (n != 1)}", na_action="ignore").fillna("")
+    threads = ["" if pd.isna(n) else f", {n} thread{'s' * (n != 1)}" for n in rows["threads"]]
     return rows["device"] + threads + (", " + rows["precision"]).mask(rows["precision"] == "float32", "")
 
 

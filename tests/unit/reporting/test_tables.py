@@ -16,6 +16,7 @@ from edc.errors import EdcError
 from edc.reporting.evaluations import evaluations
 from edc.reporting.pages import HEADINGS, page
 from edc.reporting.paper import REMARKS, Footnotes
+from edc.reporting.record import ENVIRONMENT
 
 FULL: dict[str, Any] = {"ipc": 0, "regime": "hard", "protocol": "real_data"}
 HARD: dict[str, Any] = {"regime": "hard", "protocol": "hard_label"}
@@ -377,6 +378,12 @@ def test_every_table_is_a_page_with_straight_grids() -> None:
     assert "| 50.0 ± 1.0 | (+0.0) | 12 | 0123456 |" in pages["table1"]
     assert "| 12 | 0123456\\* |" in pages["table1"]
     assert "Seconds of all seeds, on CPU, 1 thread." in pages["table1"]
+
+
+def test_a_run_whose_device_and_commit_are_unknown_is_shown_without() -> None:
+    unknown = dict.fromkeys(ENVIRONMENT)
+    written = text("table1", evaluation("edc", **unknown), evaluation("random", 40, **unknown))
+    assert "| 40.0 | (+10.0) |  |  |" in written
 
 
 def test_footnotes_are_numbered_in_order_and_all_used() -> None:

@@ -19,18 +19,18 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Dataset condensation: make small image sets with soft labels, evaluate them, compare methods.",
+    help="Condense labelled image datasets into a few images per class, evaluate them, and compare methods.",
 )
 
 Keys = Annotated[
     list[str] | None,
-    typer.Option("--run", help="Only this run, a row of the stage in params.yaml; may be repeated.", metavar="KEY"),
+    typer.Option("--run", help="Only this run, a key of the stage in params.yaml. May be repeated.", metavar="KEY"),
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Runs at once; by default as many as fit on the GPUs or cores."),
+    typer.Option("--jobs", min=1, help="Number of parallel runs. Default: as many as the GPUs or cores allow."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Make runs again even if they are up to date.")]
+Force = Annotated[bool, typer.Option("--force", help="Execute runs again even if they are up to date.")]
 
 
 def _stage_command(stage: str) -> None:
@@ -39,9 +39,7 @@ def _stage_command(stage: str) -> None:
 
         run_stage(stage, run, jobs, force)
 
-    app.command(stage, help=f"{STAGES[stage]} Makes the runs of params.yaml that are not up to date, below runs/.")(
-        command
-    )
+    app.command(stage, help=f"{STAGES[stage]} Executes the runs of params.yaml that are not up to date.")(command)
 
 
 for _stage in STAGES:
@@ -59,19 +57,20 @@ def tables() -> None:
 @app.command()
 def plan(
     studies: Annotated[
-        list[str] | None, typer.Argument(help="Studies below workflow/studies; none: list them.", metavar="STUDY")
+        list[str] | None,
+        typer.Argument(help="Studies in workflow/studies. Without one, all are listed.", metavar="STUDY"),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", help="Folder of the studies' dataset on this machine; remembered in .edc/."),
+        typer.Option("--data", help="Folder of the studies' dataset on this machine. It is remembered in .edc/."),
     ] = None,
-    cost: Annotated[bool, typer.Option("--cost", help="Print what the studies take; write nothing.")] = False,
-    rate: Annotated[float, typer.Option("--rate", help="With --cost: TFLOP/s the device reaches.")] = 40.0,
+    cost: Annotated[bool, typer.Option("--cost", help="Print what the studies take, and write nothing.")] = False,
+    rate: Annotated[float, typer.Option("--rate", help="With --cost: assumed speed of the device in TFLOP/s.")] = 40.0,
     device_name: Annotated[
-        str, typer.Option("--device-name", help="With --cost: name of that device.")
+        str, typer.Option("--device-name", help="With --cost: name of that device in the output.")
     ] = "one H100-class GPU (TF32)",
 ) -> None:
-    """Spell studies out in params.yaml, side by side; without a study, list them."""
+    """Write every run of the studies to params.yaml. Without a study, list the studies."""
     from edc.config.files import names, read
     from edc.config.plan import make_plan, write_plan
 
@@ -112,10 +111,10 @@ def plan(
 
 @app.command()
 def explain(
-    run: Annotated[str, typer.Argument(help="A run of params.yaml: STAGE/KEY, or KEY where one stage has it.")],
-    key: Annotated[str, typer.Argument(help="One value or section, as in optimiser.lr; none: all.")] = "",
+    run: Annotated[str, typer.Argument(help="A run of params.yaml: STAGE/KEY, or KEY alone if only one stage has it.")],
+    key: Annotated[str, typer.Argument(help="A value or section, such as optimiser.lr. Without it, all values.")] = "",
 ) -> None:
-    """Print where each value of a run comes from: file, line and layer."""
+    """Print the file, line and layer that each value of a run comes from."""
     from edc.config.explain import explain
 
     sources = explain(run, key)
@@ -132,7 +131,7 @@ def run_plan(
     ] = None,
     force: Force = False,
 ) -> None:
-    """Make every run of the plan that is not up to date, and the tables, without DVC or Snakemake."""
+    """Execute every run that is not up to date, then make the tables, without DVC or Snakemake."""
     from edc.pipeline.stages import run_plan
 
     run_plan(jobs, minutes, force)
@@ -140,13 +139,13 @@ def run_plan(
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(help="Of the dataset and its study: lower-case letters, digits, underscores.")],
+    name: Annotated[str, typer.Argument(help="Name of dataset and study: lower-case letters, digits, underscores.")],
     data: Annotated[
-        Path, typer.Option("--data", help="An image folder (train/CLASS/*, test/CLASS/*) or parquet files.")
+        Path, typer.Option("--data", help="Image folder (train/CLASS/*, test/CLASS/*) or folder of parquet files.")
     ],
-    image_size: Annotated[int, typer.Option(help="Side in pixels.", min=8, max=1024)] = 32,
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8, max=1024)] = 32,
 ) -> None:
-    """Write the dataset file and a first study for images of your own."""
+    """Write a dataset file and a first study for your own images."""
     from edc.data.new import new_dataset
 
     for path in new_dataset(name, data, image_size):
@@ -156,7 +155,7 @@ def new(
 
 @app.command()
 def track() -> None:
-    """Record in MLflow the finished runs it lacks (in MLFLOW_TRACKING_URI, or mlflow.db here); see EDC_TRACKING."""
+    """Record finished runs that MLflow lacks, in MLFLOW_TRACKING_URI or in mlflow.db. See EDC_TRACKING."""
     from edc import tracking
     from edc.config.references import load_plan
 
@@ -173,21 +172,21 @@ def track() -> None:
 @app.command()
 def bench(
     dataset: Annotated[
-        str, typer.Option("--dataset", help="The dataset whose image size, observers and values are used.")
+        str, typer.Option("--dataset", help="Dataset whose image size, observers and values are used.")
     ] = "cifar10",
-    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage; may be repeated.")] = None,
-    network: Annotated[list[str] | None, typer.Option("--network", help="Only this network; may be repeated.")] = None,
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage. May be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option("--network", help="Only this network. May be repeated.")] = None,
     images: Annotated[
-        list[int] | None, typer.Option("--images", min=1, help="Images of a batch; may be repeated.")
+        list[int] | None, typer.Option("--images", min=1, help="Images per batch. May be repeated.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads.")] = 2,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="How long each case is measured.")] = 10.0,
-    recipe: Annotated[str, typer.Option("--recipe", help="The recipe of synthesis.")] = "edc_code",
-    precision: Annotated[str, typer.Option("--precision", help="Of the stages: float32 or bfloat16.")] = "float32",
-    to: Annotated[Path | None, typer.Option("--to", help="The CSV file; by default below results/bench.")] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Seconds per case.")] = 10.0,
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of synthesis.")] = "edc_code",
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages.")] = "float32",
+    to: Annotated[Path | None, typer.Option("--to", help="CSV file to write. Default: one in results/bench.")] = None,
 ) -> None:
-    """Measure each stage beside the bare passes of its networks, on random images."""
+    """Measure time and memory of each stage beside plain passes of its networks, on random images."""
     from edc.bench import run
 
     suffix = "" if precision == "float32" else f"-{precision}"
@@ -200,9 +199,9 @@ def bench(
 
 @app.command()
 def report(
-    to: Annotated[Path, typer.Option("--to", help="The HTML file that is written.")] = Path("results/report.html"),
+    to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("results/report.html"),
 ) -> None:
-    """Write the results of the active plan as one HTML page: is EDC better than random images, and at what cost?"""
+    """Write the results of the plan as one HTML page: accuracy beside random images, and its cost."""
     from edc.reporting.report import write_report
 
     typer.echo(write_report(to))
@@ -210,9 +209,9 @@ def report(
 
 @app.command()
 def schema(
-    check: Annotated[bool, typer.Option("--check", help="Only check that the files are up to date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check whether they are up to date.")] = False,
 ) -> None:
-    """Write the JSON schemas of params.yaml and of the files below workflow/ to workflow/schema/."""
+    """Write the JSON schemas of params.yaml and of the files in workflow/ to workflow/schema/."""
     from edc.config.schema import write_schemas
 
     stale = write_schemas(check)
@@ -223,12 +222,12 @@ def schema(
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="A finished synthesize run.")],
-    to: Annotated[Path, typer.Option("--to", help="The folder to write; it must not exist.")],
-    layout: Annotated[str, typer.Option("--format", help="folder, parquet or torch.")],
-    labels: Annotated[str | None, typer.Option("--labels", help="A finished relabel run of these images.")] = None,
+    run: Annotated[str, typer.Argument(help="Key of a finished synthesize run.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to write. It must not exist.")],
+    layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet or torch.")],
+    labels: Annotated[str | None, typer.Option("--labels", help="Key of a finished relabel run of the images.")] = None,
 ) -> None:
-    """Write a condensed set for use elsewhere: as image folder, Hugging Face parquet or tensors."""
+    """Write a condensed set as an image folder, Hugging Face parquet files or tensors."""
     from edc.exchange.export import export as write
 
     typer.echo(f"wrote {write(run, to, layout, labels)}")
@@ -236,24 +235,27 @@ def export(
 
 @app.command("import")
 def import_command(
-    name: Annotated[str, typer.Argument(help="Of the set and its recipe: lower-case letters, digits, underscores.")],
+    name: Annotated[str, typer.Argument(help="Name of set and recipe: lower-case letters, digits, underscores.")],
     data: Annotated[
         Path,
-        typer.Option("--data", help="An export, an image folder, or .safetensors, .pt, .npy or .npz tensors."),
+        typer.Option("--data", help="An export, an image folder, or a .safetensors, .pt, .npy or .npz file."),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="The dataset it stands for, below workflow/datasets.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Dataset in workflow/datasets that the set stands for.")],
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Soft labels (N, K): logits or probabilities.")
+        Path | None, typer.Option("--labels", help="File of soft labels (N, K): logits or probabilities.")
     ] = None,
     values: Annotated[
         str | None,
-        typer.Option("--values", help="What floats mean: unit ([0, 1]) or normalised (by the dataset's mean and std)."),
+        typer.Option(
+            "--values",
+            help="Scale of float images: unit ([0, 1]) or normalised (by the dataset's mean and std).",
+        ),
     ] = None,
     classes: Annotated[
-        Path | None, typer.Option("--classes", help="Classes (N,), where --data holds images alone.")
+        Path | None, typer.Option("--classes", help="File of the classes (N,), if --data holds images alone.")
     ] = None,
 ) -> None:
-    """Import a condensed set made elsewhere as a recipe, to label and evaluate it like those made here."""
+    """Import a condensed set made elsewhere as a recipe, so that studies can label and evaluate it."""
     from edc.exchange.importing import import_set
 
     for path in import_set(name, data, dataset, labels, values, classes):
@@ -269,7 +271,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 

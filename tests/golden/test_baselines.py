@@ -21,11 +21,12 @@ from edc import nets
 from edc.condense.class_sums import ClassSums
 from edc.condense.composites import best_crops, best_images, padded, scores, tile
 from edc.condense.densify import spectrum_divergence
-from edc.condense.engine import Observer, Progress, synthesize
+from edc.condense.engine import Progress, synthesize
 from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import Hook, StatisticsCollector
 from edc.condense.matching import StatisticsMatcher, skipped_hooks
 from edc.condense.moments import grid
+from edc.condense.observer import Observer
 from edc.config import files as studies
 from edc.config import layers as layering
 from edc.config.choices import (

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from edc.condense.engine import Observer, Progress, synthesize
+from edc.condense.engine import Progress, synthesize
 from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import StatisticsCollector
+from edc.condense.observer import Observer
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.nets.placing import placed

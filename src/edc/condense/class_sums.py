@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from edc.condense.moments import Layout
+from edc.condense.layout import Layout
 
 
 class ClassSums:

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.condense.engine import Observer, Progress, augmentation, synthesize
+from edc.condense.engine import Progress, augmentation, synthesize
 from edc.condense.layer_statistics import Kind, StatisticsCollector, measured_layers
 from edc.condense.matching import StatisticsMatcher, skipped_hooks
 from edc.condense.moments import pool, to_grid
+from edc.condense.observer import Observer
 from edc.config.choices import Regularise
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser

@@ -16,8 +16,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from edc.condense.layout import Layout
 from edc.condense.maps import Maps
-from edc.condense.moments import Averages, LayerInput, Layout, Sums
+from edc.condense.moments import Averages, LayerInput, Sums
 from edc.nets.placing import compute_logits
 
 Kind = Literal["bn", "conv"]

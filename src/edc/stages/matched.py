@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edc.condense.engine import Observer
+from edc.condense.observer import Observer
 from edc.config.rows import SynthesizeRow
 from edc.stages.context import Context
 from edc.stages.observers import load_observer

@@ -15,10 +15,11 @@ from support.rows import synthesize_row as row
 from support.synthesis import CLASSES, NORMALISER, SHAPE, made, make_observers, network, nothing, start
 from torch import Tensor, nn
 
-from edc.condense.engine import HISTORY, Observer, Progress, groups_together, step, synthesize
+from edc.condense.engine import HISTORY, Progress, groups_together, step, synthesize
 from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.matching import StatisticsMatcher
+from edc.condense.observer import Observer
 from edc.condense.regularise import flatness
 from edc.data.augment import Normaliser, crop_boxes
 from edc.data.rng import generator

@@ -14,8 +14,9 @@ from support.rows import synthesize_row as row
 from support.synthesis import CLASSES, NORMALISER, SHAPE, make_observers, network, start
 from torch import Tensor, nn
 
-from edc.condense.engine import Observer, Progress, augmentation, step, synthesize
+from edc.condense.engine import Progress, augmentation, step, synthesize
 from edc.condense.initialise import groups_of
+from edc.condense.observer import Observer
 from edc.config.choices import SynthesisAugment
 from edc.config.rows import SynthesizeRow
 from edc.errors import EdcError

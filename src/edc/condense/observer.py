@@ -1,0 +1,68 @@
+"""An observer in synthesis: a frozen network with the statistics its layers are matched against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edc.condense.layer_statistics import StatisticsCollector, running_statistics
+from edc.condense.matching import StatisticsMatcher
+from edc.config.rows import SynthesizeRow
+from edc.errors import EdcError
+
+
+@dataclass
+class Observer:
+    """A frozen network, the collector of its statistics, and the loss that matches them.
+
+    Attributes:
+        name: the observer's row.
+        collector: of its statistics.
+        matcher: its loss.
+    """
+
+    name: str
+    collector: StatisticsCollector
+    matcher: StatisticsMatcher
+
+    @classmethod
+    def make(
+        cls,
+        name: str,
+        network: nn.Module,
+        row: SynthesizeRow,
+        patch: int,
+        shape: Sequence[int],
+        targets: dict[str, Tensor] | None,
+    ) -> Observer:
+        """Register the hooks and check that the stored statistics are of this network.
+
+        Args:
+            name: the observer's row.
+            network: in eval mode, on its device.
+            row: the synthesis choices.
+            patch: cell side the statistics were made with.
+            shape: (C, H, W) of the images.
+            targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.
+
+        Raises:
+            EdcError: the statistics are of another network or image size, or there is nothing to match.
+        """
+        bn_only = row.match.method == "bn"
+        collector = StatisticsCollector(network, patch, shape, ("bn",) if bn_only else ("bn", "conv"))
+        if targets is None:
+            if bn_only and not collector.hooks:
+                raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
+            device = next(network.parameters()).device
+            running = running_statistics(network, collector.hooks, torch.zeros(collector.size, device=device))
+            return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, running, None))
+        size = targets["global"].numel()
+        if size != collector.size:
+            raise EdcError(
+                f"statistics of {name} have {size} values, the network has {collector.size}; make them again"
+            )
+        table = targets["classes"] if row.match.method == "category" else None
+        return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, targets["global"], table))

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
+from edc.bench.run import summary
 from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
 from edc.config.expand import Builder
 from edc.config.files import StudyFile, names, read
@@ -212,9 +213,8 @@ def differing(model: BaseModel, hidden: Iterable[str] = ()) -> str:
 
 def bench(name: str) -> pd.DataFrame:
     """Sums over the networks of one file of measurements."""
-    from edc.bench.run import summary
-
-    table = summary(pd.read_csv(RESULTS / "bench" / f"{name}.csv")).round(2)
+    table = summary(pd.read_csv(RESULTS / "bench" / f"{name}.csv"))
+    table = table.assign(**table.select_dtypes("float64").map("{:.2f}".format, na_action="ignore"))
     return table.rename(columns=lambda name: name.replace("_to_", " / ").replace("_mb", " MB").replace("_", " "))
 
 

@@ -59,22 +59,6 @@ def test_classes_of_one_size_are_solved_together(monkeypatch: pytest.MonkeyPatch
     assert solved == [(4, 3, 3)]
 
 
-def test_equal_images_are_pushed_apart() -> None:
-    """Two nearly equal pictures of a class: a step down the gradient raises the smaller eigenvalue's share."""
-    x = views(1, strength=0.3).repeat(2, 1, 1, 1) + views(2, strength=0.02, seed=1)
-    x.requires_grad_()
-    labels = torch.zeros(2, dtype=torch.int64)
-    before = spectrum_divergence(x, labels, 4.0, normalise=True)
-    before.backward()
-    with torch.no_grad():
-        after = spectrum_divergence(x - 100 * x.grad, labels, 4.0, normalise=True)
-    assert after < before
-
-
-def test_alone_in_its_class_nothing_is_asked() -> None:
-    assert float(spectrum_divergence(views(3), torch.tensor([5, 1, 2]), 4.0, normalise=True)) == 0
-
-
 @pytest.mark.parametrize("normalise", [False, True])
 def test_as_a_regulariser(normalise: bool) -> None:
     x, labels = views(4), torch.tensor([0, 0, 1, 1])

@@ -234,7 +234,7 @@ def test_same_seed_same_images_and_the_initial_ones_do_not_change() -> None:
 
 
 class KilledError(Exception):
-    """Stands for a kill."""
+    """Raised where a run is killed."""
 
 
 CHOICES = {
@@ -245,7 +245,7 @@ CHOICES = {
 
 @pytest.mark.parametrize("choices", CHOICES)
 def test_interrupted_runs_end_with_the_same_pixels(choices: str, tmp_path: Path) -> None:
-    """Whatever the iteration a run is killed in, it goes on from its saved state bit for bit."""
+    """Whatever the iteration a run is killed in, it resumes from its saved state bit for bit."""
     settings = row(iterations=5, **CHOICES[choices])
     path = tmp_path / "state.pt"
     expected, whole = made(settings, group=4)
@@ -275,7 +275,7 @@ def test_finished_state_does_nothing_more() -> None:
     assert torch.equal(made(settings, group=4, state=state, after=never)[0], expected)
 
 
-def test_kept_pixels_are_plain_data(tmp_path: Path) -> None:
+def test_saved_tensors_need_no_gradient(tmp_path: Path) -> None:
     """A leaf that wants a gradient is no leaf any more once it is moved to a GPU, and Adam refuses it."""
 
     def after(now: Progress) -> None:
@@ -289,7 +289,7 @@ def test_kept_pixels_are_plain_data(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_resumes_where_fewer_groups_fit(tmp_path: Path) -> None:
-    """The groups that were in work begin anew, one by one, and come out as they would have."""
+    """The groups being optimised restart one by one, with the same result."""
     settings = row(iterations=4)
 
     def after(now: Progress) -> None:
@@ -306,7 +306,7 @@ def test_an_interrupted_run_resumes_where_fewer_groups_fit(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_set_that_waits_on_the_host_comes_out_as_one_on_the_gpu(tmp_path: Path) -> None:
+def test_a_set_on_the_host_has_the_result_of_one_on_the_gpu(tmp_path: Path) -> None:
     """From bytes to bytes, killed in the second group."""
     settings = row(iterations=4)
     images, labels = start()
@@ -355,7 +355,7 @@ def test_interrupted_run_resumes_on_a_gpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
-def test_what_is_kept_of_a_group_is_all_that_is_left_of_it(at_once: int) -> None:
+def test_results_are_what_finish_returns(at_once: int) -> None:
     """From pixels to pixels, as the stage has it: equal to rounding at the end, nothing kept before a group is done."""
     settings, sizes = row(iterations=4), []
     images, labels = start()
@@ -375,17 +375,6 @@ def test_what_is_kept_of_a_group_is_all_that_is_left_of_it(at_once: int) -> None
     assert torch.equal(result, NORMALISER.decode(whole))
     everything = pixels.numel()
     assert sizes == ([0] * 4 + [3] + [everything] * 4 + [3] if at_once == 1 else [0] * 4 + [6])
-
-
-def test_groups_are_independent() -> None:
-    settings = row(iterations=4, regularise={"method": "logits", "beta": 0.5})
-    images, _ = start()
-    changed = images.clone()
-    changed[:4] = start(seed=9)[0][:4]
-    one, _ = made(settings, group=4, images=images)
-    two, _ = made(settings, group=4, images=changed)
-    assert not torch.equal(one[:4], two[:4])
-    assert torch.equal(one[4:], two[4:])
 
 
 def test_pixels_stay_in_the_range_of_pictures() -> None:

@@ -139,15 +139,6 @@ def test_golden_groups(golden: dict[str, Any]) -> None:
     assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [p for batch in double for p in batch]
 
 
-@given(st.integers(1, 12), st.integers(1, 7), st.integers(0, 30))
-@settings(max_examples=60, deadline=None)
-def test_groups_cover_every_image_once(classes: int, ipc: int, size: int) -> None:
-    groups = groups_of(classes, ipc, size, 1)
-    assert torch.cat(groups).tolist() == list(range(classes * ipc))
-    assert all(len(group) == (size or classes * ipc) for group in groups[:-1])
-    assert 0 < len(groups[-1]) <= (size or classes * ipc)
-
-
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 12), st.integers(0, 7))
 @settings(max_examples=80, deadline=None)
 def test_rounds_hold_every_class_and_groups_stay_inside(classes: int, ipc: int, rounds: int, size: int) -> None:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.condense.engine import Observer, Progress, step, synthesize
+from edc.condense.engine import Progress, step, synthesize
 from edc.condense.hessian import (
     Group,
     difference_product,
@@ -25,6 +25,7 @@ from edc.condense.hessian import (
     without_regulariser,
 )
 from edc.condense.layer_statistics import StatisticsCollector
+from edc.condense.observer import Observer
 from edc.config.choices import Match
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser

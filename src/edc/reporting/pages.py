@@ -81,18 +81,15 @@ def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
         once = [*CELL, "protocol", "seconds", "device", "threads", "precision", "commit", "source"]
         ran = ran.merge(cells.loc[cells["variant"] == "", once], how="left", on=[*CELL, "protocol"])
     columns = SECTIONS.get(name, [])
-    for values, rows in ran.groupby(columns) if columns else [((), ran)] if len(ran) else []:
+    for values, rows in ran.groupby(columns) if columns else [((), ran)] * (len(ran) > 0):
+        labels: dict[str, Any] = dict(zip(columns, values, strict=True))
         if columns:
-            labels: dict[str, Any] = dict(zip(columns, values, strict=True))
-            parts = [title(labels.pop("dataset")), *(f"{key} {value}" for key, value in labels.items())]
-            blocks.append("## " + ", ".join(parts))
+            blocks.append("## " + ", ".join([title(labels.pop("dataset")), *(f"{k} {v}" for k, v in labels.items())]))
         blocks.append(grid(_arranged(name, rows, _formatted(rows.drop(columns=columns), rows, footnotes))))
         if "seconds" in rows:
             blocks.append(f"Seconds of all seeds, on {'; '.join(sorted(filter(None, device(rows).unique())))}.")
-    if not columns:
-        blocks += (
-            ["\n".join(f"{dataset}: {title(dataset)}." for dataset in ran["dataset"].unique())] if len(ran) else []
-        )
+        if not columns:
+            blocks.append("\n".join(f"{dataset}: {title(dataset)}." for dataset in rows["dataset"].unique()))
     blocks += _not_run(absent, footnotes)
     notes = [f"[^{number}]: {text}" for number, text in enumerate(footnotes.texts, 1)]
     return "\n\n".join([*blocks, *(["\n".join(notes)] if notes else [])]) + "\n"
@@ -212,7 +209,7 @@ def kilobytes(value: float) -> str:
 
 def device(rows: pd.DataFrame) -> pd.Series:
     """Where runs computed, with how many threads of a CPU and in which precision."""
-    threads = ["" if pd.isna(n) else f", {n} thread{'s' * (n != 1)}" for n in rows["threads"]]
+    threads = ["" if pd.isna(n) else f", {n} thread" + ("" if n == 1 else "s") for n in rows["threads"]]
     return rows["device"] + threads + (", " + rows["precision"]).mask(rows["precision"] == "float32", "")
 
 

@@ -69,6 +69,7 @@ def test_the_baseline_has_the_same_training() -> None:
     runs += [evaluation("random", a, protocol=p) for p, a in (("edc", 40), ("rded", 48))]
     runs += [evaluation("rded", 20, protocol="rded", ipc=1)]
     runs += [evaluation("edc_code", 50, protocol="edc_code", training="edc"), evaluation("config_d", 9, training="")]
+    runs += [evaluation("random", 8, protocol="config_c", training="")]
     lines = {(line["recipe"], line["protocol"], line["ipc"]): line for line in ran("table1", *runs)}
     compared = {key: line["improvement"] for key, line in lines.items() if "improvement" in line and key[0] != "random"}
     assert compared == {("rded", "edc", 10): 10, ("rded", "rded", 10): -3, ("edc_code", "edc_code", 10): 10}

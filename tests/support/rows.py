@@ -45,9 +45,10 @@ def student_row(student: str = "convnet_w32", **changes: Any) -> EvaluateRow:
 def source_config(kind: str, root: Path | None = None, **changes: Any) -> SimpleNamespace:
     """The parameters of a dataset as its readers use them."""
     values = {
-        "name": "pets", "kind": kind, "root": root and str(root), "image_size": 8, "channels": 3, "classes": 3,
-        "val_fraction": 0.25, "split_seed": 0, "train_per_class": None, "test_per_class": None, "unreadable_limit": 0,
-        "class_names": None, "streamed": False, "resize": None, "image_column": "img", "label_column": "label",
+        "name": "pets", "family": "pets", "kind": kind, "root": root and str(root), "image_size": 8, "channels": 3,
+        "classes": 3, "val_fraction": 0.25, "split_seed": 0, "train_per_class": None, "test_per_class": None,
+        "unreadable_limit": 0, "class_names": None, "streamed": False, "resize": None, "image_column": "img",
+        "label_column": "label",
     }  # fmt: skip
     return SimpleNamespace(**values | changes)
 

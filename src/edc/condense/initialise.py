@@ -17,7 +17,7 @@ from edc.errors import EdcError
 if TYPE_CHECKING:
     from edc.config.rows import Dataset, SynthesizeRow
     from edc.data.augment import Normaliser
-    from edc.data.sets import Images
+    from edc.data.images import Images
 
 
 def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import gzip
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from edc.data.pictures import View
-from edc.data.roots import DataConfig
-from edc.data.sets import DIGITS_TEST, Part, Pixels, Rows, Source, draw
+from edc.data.pictures import Pixels, Rows, View
+from edc.data.sets import DIGITS_TEST, draw
+from edc.data.source import Part, Source
 from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
 
 TEST_FRACTION = 0.2
 """Of every class; scikit-learn has no test part, so this split is fixed and independent of all parameters."""
@@ -36,7 +40,7 @@ def load_table() -> Rows:
         return np.loadtxt(file, delimiter=",").astype(np.int64)
 
 
-def read(config: DataConfig, part: Part) -> Source:
+def read(config: Dataset, part: Part) -> Source:
     """The digits of one part; grey values 0..16 become 0..255, images grow from 8 pixels bilinearly."""
     table = load_table()
     labels = table[:, -1].astype(np.int64)

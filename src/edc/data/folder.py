@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
-from edc.data.roots import DataConfig, resolve_root
+from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_chosen, check_same_classes
 from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 TEST_FOLDERS = ("test", "val", "validation")
 
 
-def read(config: DataConfig, part: Part) -> Source:
+def read(config: Dataset, part: Part) -> Source:
     """Lists one part of an image folder; both parts' class folders are compared first.
 
     With `class_names` only those folders are read, in that order. Of several test folders the first one with the

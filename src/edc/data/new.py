@@ -15,7 +15,7 @@ from edc.config.registry import READERS
 from edc.config.rows import Dataset
 from edc.data.pictures import CentreCrop
 from edc.data.roots import remember_root
-from edc.data.sets import Source
+from edc.data.source import Source
 from edc.errors import EdcError
 from edc.storage import write_text
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +19,12 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
-from edc.data.roots import DataConfig, resolve_root
+from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
 TEST_PATTERNS = (
@@ -32,7 +36,7 @@ TEST_PATTERNS = (
 )
 
 
-def read(config: DataConfig, part: Part) -> Source:
+def read(config: Dataset, part: Part) -> Source:
     """Reads labels and class names of one part; the schemas of both parts are compared first.
 
     Class names are those of the Hugging Face metadata in the schema, otherwise "0" to "K-1".
@@ -92,7 +96,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
         raise EdcError(f"{path}: not readable as parquet ({' '.join(str(error).split())})") from None
 
 
-def _classes(path: Path, config: DataConfig) -> tuple[str, ...]:
+def _classes(path: Path, config: Dataset) -> tuple[str, ...]:
     """Class names of a file, after its columns are checked."""
     image, label = config.image_column, config.label_column
     with _opened(path) as file:

@@ -6,51 +6,15 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from edc.errors import EdcError
 
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
+
 REMEMBERED = Path(".edc/data.json")
 """Folders given to `edc plan STUDY --data PATH`, by dataset name; local to a checkout and ignored by Git."""
-
-
-class DataConfig(Protocol):
-    """The parameters that readers use; `family` (str or None) is optional."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def root(self) -> str | None: ...
-    @property
-    def source(self) -> str | None: ...
-    @property
-    def image_size(self) -> int: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def classes(self) -> int: ...
-    @property
-    def class_names(self) -> list[str] | None: ...
-    @property
-    def streamed(self) -> bool: ...
-    @property
-    def resize(self) -> int | None: ...
-    @property
-    def val_fraction(self) -> float: ...
-    @property
-    def split_seed(self) -> int: ...
-    @property
-    def train_per_class(self) -> int | None: ...
-    @property
-    def test_per_class(self) -> int | None: ...
-    @property
-    def image_column(self) -> str: ...
-    @property
-    def label_column(self) -> str: ...
-    @property
-    def unreadable_limit(self) -> int: ...
 
 
 def variable(name: str) -> str:
@@ -58,7 +22,7 @@ def variable(name: str) -> str:
     return "EDC_DATA_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
-def resolve_root(config: DataConfig) -> Path:
+def resolve_root(config: Dataset) -> Path:
     """The folder a dataset is read from.
 
     The first of these that is set: the environment variables of the dataset's name and of its family, the
@@ -70,8 +34,7 @@ def resolve_root(config: DataConfig) -> Path:
     Raises:
         EdcError: none is set, or the folder is missing, no folder, or empty; the line names its origin.
     """
-    family = getattr(config, "family", None)
-    names = [config.name] + ([family] if family and family != config.name else [])
+    names = list(dict.fromkeys([config.name, config.family]))
     remembered = _remembered()
     candidates = [(variable(name), os.environ.get(variable(name))) for name in names]
     candidates += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]

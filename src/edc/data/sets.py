@@ -10,23 +10,20 @@ import os
 import warnings
 from collections.abc import Callable
 from pkgutil import resolve_name
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from edc.config.registry import READERS
 from edc.data.images import Images, ImageSet
-from edc.data.pictures import CentreCrop, Pixels, Rows
-from edc.data.roots import DataConfig
-from edc.data.source import Part, Source, check, check_same_classes, class_hash, restrict
+from edc.data.pictures import CentreCrop, Rows
+from edc.data.source import Part, Source, check, restrict
 from edc.data.streamed import Pool, StreamedSet
 from edc.errors import EdcError, unknown_name
 
-__all__ = [
-    "Images", "ImageSet", "Part", "Pixels", "Rows", "Source", "StreamedSet",
-    "check_same_classes", "class_hash", "draw", "load_split", "training_rows",
-]  # fmt: skip
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -34,7 +31,7 @@ SUBSET, VAL, TEST_SUBSET, DIGITS_TEST = range(4)
 """Streams of `draw`, one per purpose, so that draws are independent."""
 
 
-def load_split(config: DataConfig, split: Split) -> Images:
+def load_split(config: Dataset, split: Split) -> Images:
     """One split of a dataset, in memory or, where the dataset is streamed, decoded on demand.
 
     Args:
@@ -51,7 +48,7 @@ def load_split(config: DataConfig, split: Split) -> Images:
         raise unknown_name("dataset kind", config.kind, READERS, f"dataset {config.name}")
     if split == "val" and not config.val_fraction > 0:
         raise EdcError(f"dataset {config.name}: val_fraction is 0, so no image is held out; expected above 0")
-    read: Callable[[DataConfig, Part], Source] = resolve_name(READERS[config.kind])
+    read: Callable[[Dataset, Part], Source] = resolve_name(READERS[config.kind])
     source = restrict(read(config, "test" if split == "test" else "train"), config.class_names)
     check(source, config.classes)
     if split == "test":
@@ -110,7 +107,7 @@ def _at_most(labels: Rows, limit: int | None, seed: int, stream: int) -> Rows:
     return np.arange(len(labels)) if limit is None else draw(labels, lambda n: min(n, limit), seed, stream)
 
 
-def _decoded(source: Source, rows: Rows, config: DataConfig, split: Split) -> ImageSet:
+def _decoded(source: Source, rows: Rows, config: Dataset, split: Split) -> ImageSet:
     shape = (len(rows), config.channels, config.image_size, config.image_size)
     if (size := int(np.prod(shape, dtype=np.int64))) > (memory := _memory()):
         key = "test_per_class" if split == "test" else "train_per_class"

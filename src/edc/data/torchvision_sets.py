@@ -6,19 +6,23 @@ torchvision compares every file with its official MD5 sum before unpickling it.
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from edc.data.pictures import View
-from edc.data.roots import DataConfig, resolve_root
-from edc.data.sets import Part, Pixels, Rows, Source
+from edc.data.pictures import Pixels, Rows, View
+from edc.data.roots import resolve_root
+from edc.data.source import Part, Source
 from edc.errors import EdcError, unknown_name
+
+if TYPE_CHECKING:
+    from edc.config.rows import Dataset
 
 SOURCES = ("CIFAR10", "CIFAR100")
 
 
-def read(config: DataConfig, part: Part) -> Source:
+def read(config: Dataset, part: Part) -> Source:
     """Loads one part of a torchvision set; the root holds `cifar-10-batches-py`, or is that folder itself.
 
     Raises:

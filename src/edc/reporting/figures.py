@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from edc.data.sets import Images
+    from edc.data.images import Images
 
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10
 Points = Sequence[Sequence[float | None]] | np.ndarray
@@ -53,7 +53,7 @@ def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> 
 
 
 def new_figure(width: float = 6.0, height: float = 4.0, fitted: bool = True) -> Figure:
-    """A matplotlib figure without a window system, its axes fitted to their labels if asked."""
+    """A matplotlib figure without a window system, its axes fitted to their labels or not."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained" if fitted else None)

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from edc.config.rows import Dataset, Plan
-from edc.data.sets import class_hash, load_split
+from edc.data.sets import load_split
+from edc.data.source import class_hash
 from edc.errors import EdcError
 from edc.stages.versions import VERSIONS
 from edc.storage import (
@@ -33,7 +34,7 @@ from edc.storage import (
 from edc.training import cuda_graphs
 
 if TYPE_CHECKING:
-    from edc.data.sets import Images
+    from edc.data.images import Images
 
 
 class Context:

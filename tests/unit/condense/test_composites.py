@@ -16,8 +16,8 @@ from edc.condense.composites import best_crops, best_images, composites, padded,
 from edc.condense.initialise import InitialisationInputs, pick
 from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
+from edc.data.images import ImageSet
 from edc.data.rng import generator
-from edc.data.sets import ImageSet
 from edc.errors import EdcError
 
 SIZE = 8

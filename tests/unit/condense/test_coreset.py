@@ -17,7 +17,7 @@ from edc import nets
 from edc.condense.coreset import class_features, features, herd, herding, kmeans, nearest_to_centres
 from edc.condense.initialise import InitialisationInputs, initial_images
 from edc.data.augment import Normaliser
-from edc.data.sets import ImageSet
+from edc.data.images import ImageSet
 from edc.errors import EdcError
 
 

@@ -15,7 +15,7 @@ from edc.condense.initialise import InitialisationInputs, avoiding_probabilities
 from edc.condense.initialise import initial_images as initial_images_of
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
-from edc.data.sets import ImageSet
+from edc.data.images import ImageSet
 from edc.errors import EdcError
 
 

@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.rows import refusal, source_config
 
+from edc.config.registry import READERS
 from edc.data import roots, sets
-from edc.data.sets import READERS, ImageSet, Source, class_hash, load_split, training_rows
+from edc.data.images import ImageSet
+from edc.data.sets import load_split, training_rows
+from edc.data.source import Source, class_hash
 from edc.errors import EdcError
 
 label_lists = st.lists(st.integers(0, 6), min_size=1, max_size=120)

@@ -19,7 +19,9 @@ from support.rows import source_config
 
 from edc.data import pictures
 from edc.data.crops import draw_crops
-from edc.data.sets import ImageSet, StreamedSet, load_split
+from edc.data.images import ImageSet
+from edc.data.sets import load_split
+from edc.data.streamed import StreamedSet
 from edc.errors import EdcError
 
 NAMES = ("ant", "bee", "cat")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from edc.config.rows import Dataset, RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
-from edc.data.sets import ImageSet
+from edc.data.images import ImageSet
 from edc.training.incremental import (
     ALL,
     CondensedMemory,

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
+from edc.data.images import ImageSet
 from edc.data.replay import batches_of
-from edc.data.sets import ImageSet
 from edc.training.evaluation import accuracy
 from edc.training.schedules import multiplier
 from edc.training.students import Student, accuracies

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from edc.config.choices import Loss, Optimiser
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
-from edc.data.sets import ImageSet
+from edc.data.images import ImageSet
 from edc.nets import build
 from edc.training.averaging import WeightAverage
 from edc.training.evaluation import accuracy

@@ -88,14 +88,14 @@ def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | No
         versions: of the stages' numerics now, by stage.
     """
     runs = pd.MultiIndex.from_frame(new[["stage", "run"]])
-    kept = old[~pd.MultiIndex.from_frame(old[["stage", "run"]]).isin(runs)].copy()
-    current = kept["stage"].map(versions or {}).astype("Int64")
-    kept.loc[(kept["source"] == "run") & (kept["version"] < current).fillna(False), "source"] = "earlier"
+    others = old[~pd.MultiIndex.from_frame(old[["stage", "run"]]).isin(runs)].copy()
+    current = others["stage"].map(versions or {}).astype("Int64")
+    others.loc[(others["source"] == "run") & (others["version"] < current).fillna(False), "source"] = "earlier"
     columns = [*ENVIRONMENT, "training"]
     rows = new.merge(old[[*KEYS, "digest", *columns]], how="left", on=[*KEYS, "digest"], suffixes=("", "_old"))
     for name in columns:
         rows[name] = rows[name].where(rows[name].notna() & (rows[name] != ""), rows[f"{name}_old"])
-    frame = pd.concat([part for part in (kept, rows[list(COLUMNS)]) if len(part)] or [new], ignore_index=True)
+    frame = pd.concat([part for part in (others, rows[list(COLUMNS)]) if len(part)] or [new], ignore_index=True)
     return sort(typed(_other_data(frame, new), COLUMNS, str(PATH)))
 
 

@@ -84,8 +84,8 @@ def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
 
 def table2(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
     """The paper's nine students at its numbers of images, on whichever dataset; its figures are ImageNet-1k's."""
-    asked = _keys(plain, ["ipc", "paper_student"]).isin(_keys(figures, ["ipc", "student"]))
-    rows, absent = compare(plain[(plain["regime"] == "soft") & asked], figures)
+    listed = _keys(plain, ["ipc", "paper_student"]).isin(_keys(figures, ["ipc", "student"]))
+    rows, absent = compare(plain[(plain["regime"] == "soft") & listed], figures)
     beside = rows.assign(paper_dataset=np.where(rows["own"], IMAGENET, ""))
     rows["reported_imagenet1k"] = look_up(beside, figures)["accuracy"]
     rows["reported_student"] = rows["paper_student"].where(rows["reported_imagenet1k"].notna())

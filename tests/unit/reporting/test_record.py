@@ -145,9 +145,9 @@ def test_images_of_two_versions_of_a_dataset_never_mix(capsys: pytest.CaptureFix
     merged = record.merge(old, frame(evaluation("edc", dataset_digest="b", test_digest="t")))
     assert merged.groupby("recipe")["source"].first().to_dict() == {"edc": "run", "random": "other data"}
     assert set(record.comparable(merged)["recipe"]) == {"edc"}
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "1 run(s) of other images of dataset 'digits'" in said
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "1 run(s) of other images of dataset 'digits'" in line
     back = record.merge(merged, frame(evaluation("edc", dataset_digest="a", test_digest="t")))
     assert back.groupby("recipe")["source"].first().to_dict() == {"edc": "run", "random": "earlier"}
     other_test = record.merge(old, frame(evaluation("edc", dataset_digest="a", test_digest="u")))
@@ -235,7 +235,7 @@ def test_training_is_equal_where_only_the_images_differ() -> None:
         return str(rows_of(path)[0]["training"])
 
     first = trained("one")
-    assert trained("two", recipe="rded", protocol="mine", ipc=1, student="resnet18") == first
+    assert trained("two", recipe="rded", protocol="own", ipc=1, student="resnet18") == first
     others = [
         trained("v", weights="v"),
         trained("short", epochs=2),

@@ -61,7 +61,7 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
         raise EdcError(f"labels {labels!r}: made for an earlier version of {run!r}; {remedy}")
     arrays = {name: read_array(folder / f"{name}.npy") for name in ("static", "logits")}
     arrays = {name: array for name, array in arrays.items() if len(array)}  # imported ones may have no epoch
-    return LabelledSet(images, dataset, origin | {"labels": labels, "teachers": row.observers}, arrays, row)
+    return LabelledSet(images, dataset, origin | {"labels": labels}, arrays, row)
 
 
 def finished(stage: str, run: str) -> dict[str, Any]:
@@ -72,7 +72,5 @@ def finished(stage: str, run: str) -> dict[str, Any]:
     """
     if not (run_folder(stage, run) / "manifest.json").is_file():
         known = [path.parent.name for path in (RUNS / stage).glob("*/manifest.json")]
-        if not known:
-            raise EdcError(f"{RUNS / stage}: no finished run; expected {run!r}, in the root of a checkout")
         raise unknown_name(f"finished {stage} run", run, known, str(RUNS / stage))
     return read_manifest(stage, run)

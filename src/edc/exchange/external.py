@@ -15,11 +15,10 @@ from torch import Tensor
 from edc.config.rows import Dataset
 from edc.data.folder import class_folders
 from edc.data.images import ImageSet
-from edc.data.source import check_same_classes
 from edc.errors import EdcError, unknown_name
 from edc.exchange import tensors
 from edc.exchange.formats import read_folder
-from edc.exchange.sets import LabelledSet, read_set
+from edc.exchange.sets import LabelledSet, check_fits, read_set
 
 
 def read_external(
@@ -49,7 +48,8 @@ def read_external(
         images, soft = from_tensors(data, dataset, classes, values, classes_file)
         source = LabelledSet(images, dataset, {"file": data.name, "values": values or "uint8"})
     elif (data / "manifest.json").exists():
-        source = from_export(data, dataset, classes)
+        source = replace(read_set(data)[0], dataset=dataset)  # class after class
+        check_fits(source.images, dataset, classes, str(data))
     else:
         source = LabelledSet(from_folder(data, dataset, classes), dataset, {"file": data.name})
     if labels is not None:
@@ -65,24 +65,11 @@ def read_external(
     return replace(source, images=source.images.select(order))
 
 
-def from_export(data: Path, dataset: Dataset, classes: Sequence[str]) -> LabelledSet:
-    """What `edc export` wrote, class after class, of images and classes as the dataset has them."""
-    source, _ = read_set(data)
-    check_same_classes(classes, source.images.classes, f"dataset {dataset.name!r}", str(data))
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    if source.images.shape != shape:
-        raise EdcError(f"{data}: images of {list(source.images.shape)}; expected {list(shape)}, nothing is resized")
-    return replace(source, dataset=dataset)
-
-
 def from_folder(data: Path, dataset: Dataset, classes: tuple[str, ...]) -> ImageSet:
-    """FOLDER/CLASS/*: one folder for each of the dataset's classes."""
-    folders = class_folders(data)
-    for name in folders:
+    """FOLDER/CLASS/*, every class one of the dataset's."""
+    for name in class_folders(data):
         if name not in classes:
             raise unknown_name("class folder", name, classes, str(data))
-    if len(folders) != len(classes):
-        raise EdcError(f"{data}: {len(folders)} classes; expected {len(classes)} folders, the dataset's classes")
     return read_folder(data, classes, dataset)
 
 

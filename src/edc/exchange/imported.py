@@ -13,9 +13,8 @@ from torch import Tensor
 
 from edc.condense.initialise import InitialisationInputs
 from edc.config.rows import RelabelRow
-from edc.data.source import check_same_classes
 from edc.errors import EdcError
-from edc.exchange.sets import LabelledSet, read_set, replay_choices
+from edc.exchange.sets import LabelledSet, check_fits, read_set, replay_choices
 from edc.storage import RUNS, digest, read_tensors, run_folder
 
 IMPORTED = RUNS / "imported"
@@ -31,11 +30,8 @@ def imported(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
     if row.initialise.source is None:
         raise EdcError("initialise.source: missing; expected the name of a set imported with `edc import`")
     name, source = read_imported(row.initialise.source)
-    images, folder, of_dataset = source.images, IMPORTED / name, f"dataset {dataset.name!r}"
-    check_same_classes(inputs.train.classes, images.classes, of_dataset, str(folder))
-    shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    if images.shape != shape:
-        raise EdcError(f"{folder}: images of {list(images.shape)}; expected {list(shape)} as in {of_dataset}")
+    images, folder = source.images, IMPORTED / name
+    check_fits(images, dataset, inputs.train.classes, str(folder))
     if len(images) != row.ipc * dataset.classes:
         raise EdcError(f"{folder}: {len(images) // dataset.classes} images per class; expected ipc = {row.ipc}")
     return images.images, images.labels
@@ -96,7 +92,7 @@ def read_imported(source: str) -> tuple[str, LabelledSet]:
     folder = IMPORTED / name
     if not (folder / "manifest.json").exists():
         raise EdcError(f"{folder}: no such imported set; run `edc import {name}`, or copy the folder here")
-    labelled, manifest = read_set(folder, "import the set again")
+    labelled, manifest = read_set(folder)
     if expected and expected != digest(manifest):
         raise EdcError(f"{folder}: another set than the recipe's initialise.source = {source!r}")
     return name, labelled
@@ -104,9 +100,9 @@ def read_imported(source: str) -> tuple[str, LabelledSet]:
 
 def why_unusable(source: LabelledSet, row: RelabelRow) -> str | None:
     """Why a set's labels per epoch can't be those of a row, whose augmentation is another; None where they can."""
-    if source.replay is None or "logits" not in source.labels:
+    if source.relabel is None or "logits" not in source.labels:
         return "no labels per epoch were imported"
-    stored = replay_choices(source.replay)
+    stored = replay_choices(source.relabel)
     for name, value in replay_choices(row).items():
         if stored[name] != value:
             return f"its labels per epoch were made with {name} = {stored[name]!r}, the row has {value!r}"

@@ -106,9 +106,9 @@ def recipe(source: LabelledSet, name: str) -> dict[str, Any]:
 def protocol(source: LabelledSet, name: str) -> dict[str, Any]:
     """The file of a protocol that uses the set's labels, with the augmentation they were made under."""
     per_epoch, layer = "logits" in source.labels, dict[str, Any](relabel={"source": "imported"})
-    if per_epoch and source.replay is not None:
+    if per_epoch and source.relabel is not None:
         # epochs and batch are the student's; whether a mirrored image keeps its class is a value of the dataset.
-        replay = replay_choices(source.replay)
+        replay = replay_choices(source.relabel)
         layer["student"] = {key: replay.pop(key) for key in ("epochs", "batch")}
         replay.pop("flip")
         layer["relabel"] |= replay

@@ -1,9 +1,4 @@
-"""`edc.load`: a condensed set as a torch dataset of the very views and labels students were trained on.
-
-condensed = edc.load("digits-edc-ipc10")
-condensed.set_epoch(3)
-loader = DataLoader(condensed, batch_size=condensed.batch)
-"""
+"""`edc.load`: a condensed set as a torch dataset of the very views and labels students were trained on."""
 
 from __future__ import annotations
 
@@ -17,13 +12,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edc.config.files import names, read
 from edc.config.layers import own_protocol
-from edc.config.rows import Dataset, RelabelRow
 from edc.data.augment import Normaliser
-from edc.data.images import ImageSet
 from edc.data.replay import EpochDraws, Replay, batches_of
 from edc.errors import EdcError, unknown_name
 from edc.exchange.export import finished, read_run
-from edc.exchange.sets import read_set
+from edc.exchange.sets import LabelledSet, read_set
 from edc.storage import RUNS, read_array, read_json, run_folder
 
 Regime = Literal["soft", "static"]
@@ -39,9 +32,7 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
     CutMix and mixup come from those in any case.
 
     Args:
-        images: uint8 (N, C, S, S), classes and class names.
-        dataset: what the images stand for.
-        replay: the augmentation.
+        source: images, dataset and augmentation.
         targets: an ``.npy`` file of logits, (E, N, K) under the regime soft, (N, K) under static.
         regime: soft has a label for every epoch; static has one for every image, and images are not mixed.
         epoch: the first one.
@@ -55,15 +46,9 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
         EdcError: labels and images do not fit together, or there is no such epoch.
     """
 
-    def __init__(
-        self,
-        images: ImageSet,
-        dataset: Dataset,
-        replay: RelabelRow,
-        targets: Path,
-        regime: Regime = "soft",
-        epoch: int = 0,
-    ) -> None:
+    def __init__(self, source: LabelledSet, targets: Path, regime: Regime = "soft", epoch: int = 0) -> None:
+        images, dataset, replay = source.images, source.dataset, source.relabel
+        assert replay is not None
         self.classes, self.labels, self.regime = images.classes, images.labels, regime
         self.targets, self._size = targets, replay.batch
         self.batch = min(replay.batch, len(images))
@@ -84,11 +69,6 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
             last = "" if self.epochs is None else f" to {self.epochs - 1}, the last with stored labels"
             raise EdcError(f"{self.targets.parent}: epoch {epoch}; expected 0{last}")
         self._epoch.fill_(epoch)
-
-    @property
-    def order(self) -> Tensor:
-        """Index of the image at each place of the epoch, int64 (N,)."""
-        return self._draws()[0].order
 
     def batches(self) -> list[list[int]]:
         """Places in the students' batches, for a DataLoader's ``batch_sampler``: a lone last image joins the rest."""
@@ -160,11 +140,10 @@ def load(
         labels = labels or labels_for(run)
         source, folder = read_run(run, labels), run_folder("relabel", labels)
     name = "logits" if regime == "soft" else "static"
-    if source.replay is None or name not in source.labels:
+    if source.relabel is None or name not in source.labels:
         raise EdcError(f"{folder}: without {name}; expected `edc export RUN --labels RELABEL_RUN`, or another regime")
     # Absolute: the current directory may change before they are read.
-    targets = folder.absolute() / f"{name}.npy"
-    return CondensedDataset(source.images, source.dataset, source.replay, targets, regime, epoch)
+    return CondensedDataset(source, folder.absolute() / f"{name}.npy", regime, epoch)
 
 
 def labels_for(run: str) -> str:

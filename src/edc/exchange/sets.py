@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,12 @@ from edc import __version__
 from edc.config.rows import Dataset, RelabelRow
 from edc.config.validation import Model, validate
 from edc.data.images import ImageSet
+from edc.data.source import check_same_classes
 from edc.errors import EdcError
 from edc.exchange.formats import LAYOUTS
 from edc.storage import read_array, read_json, sha256, write_json
 
+REMEDY = "export it, or import it, again"
 NOT_REPLAYED = {"dataset", "precision", "images", "observers", "source", "ensemble", "min_accuracy"}
 """Values of a relabel row that decide how labels are made; all others decide which pixels an epoch shows."""
 
@@ -37,14 +39,14 @@ class LabelledSet:
         dataset: the values of the dataset it stands for.
         origin: what is known of how it was made, as JSON.
         labels: fp16 logits: "static", one per image (N, K), and "logits", one per image and epoch (E, N, K).
-        replay: the augmentation of the labels per epoch; None where the set has never been labelled here.
+        relabel: how labels per epoch were made; None where the set was not labelled here.
     """
 
     images: ImageSet
     dataset: Dataset
     origin: dict[str, Any]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
-    replay: RelabelRow | None = None
+    relabel: RelabelRow | None = None
 
 
 class Manifest(Model):
@@ -60,7 +62,7 @@ class Manifest(Model):
     dataset: Dataset
     origin: dict[str, Any]
     labels: dict[Literal["static", "logits"], list[int]]
-    replay: dict[str, Any] | None
+    relabel: RelabelRow | None
     files: dict[str, dict[Literal["bytes", "sha256"], int | str]]
 
 
@@ -80,16 +82,15 @@ def write_set(folder: Path, layout: str, source: LabelledSet) -> dict[str, Any]:
         "dataset": dataset,
         "origin": source.origin,
         "labels": {name: list(array.shape) for name, array in source.labels.items()},
-        "replay": None if source.replay is None else replay_choices(source.replay),
+        "relabel": source.relabel,
         "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in files},
     }
-    manifest = Manifest.model_validate(values).model_dump(mode="json")
-    write_json(folder / "manifest.json", manifest)
+    write_json(folder / "manifest.json", manifest := Manifest.model_validate(values).model_dump(mode="json"))
     return manifest
 
 
-def read_set(folder: Path, remedy: str = "export the set again") -> tuple[LabelledSet, dict[str, Any]]:
-    """What :func:`write_set` wrote, and its manifest; ``remedy`` says what to do about a damaged one.
+def read_set(folder: Path) -> tuple[LabelledSet, dict[str, Any]]:
+    """What :func:`write_set` wrote, and its manifest.
 
     Raises:
         EdcError: a file is missing or damaged, or the pixels are not those that were written.
@@ -98,30 +99,31 @@ def read_set(folder: Path, remedy: str = "export the set again") -> tuple[Labell
     try:
         values = read_json(path)
     except EdcError:
-        raise EdcError(f"{path}: damaged or truncated; {remedy}") from None
+        raise EdcError(f"{path}: damaged or truncated; {REMEDY}") from None
     manifest: Manifest = validate(Manifest, values, str(path))
     for name, entry in manifest.files.items():
         if not (file := folder / name).is_file():
-            raise EdcError(f"{file}: no such file; {remedy}")
+            raise EdcError(f"{file}: no such file; {REMEDY}")
         if {"bytes": file.stat().st_size, "sha256": sha256(file)} != entry:
-            raise EdcError(f"{file}: damaged or changed since it was written; {remedy}")
+            raise EdcError(f"{file}: damaged or changed since it was written; {REMEDY}")
     images = LAYOUTS[manifest.layout].read(folder, tuple(manifest.classes), manifest.dataset)
     if images.digest != manifest.digest:
-        raise EdcError(f"{folder}: images, classes or their order changed since they were written; {remedy}")
+        raise EdcError(f"{folder}: images, classes or their order changed since they were written; {REMEDY}")
     labels: dict[str, np.ndarray] = {name: read_array(folder / f"{name}.npy") for name in manifest.labels}
-    replay = None if manifest.replay is None else replay_row(manifest.replay, f"{path}: replay")
-    return LabelledSet(images, manifest.dataset, manifest.origin, labels, replay), values
+    return LabelledSet(images, manifest.dataset, manifest.origin, labels, manifest.relabel), values
+
+
+def check_fits(images: ImageSet, dataset: Dataset, classes: Sequence[str], where: str) -> None:
+    """Refuse images whose classes, their order or their size are not those of a dataset."""
+    check_same_classes(classes, images.classes, f"dataset {dataset.name!r}", where)
+    shape = (dataset.channels, dataset.image_size, dataset.image_size)
+    if images.shape != shape:
+        raise EdcError(f"{where}: images of {list(images.shape)}; expected {list(shape)}, nothing is resized")
 
 
 def replay_choices(row: RelabelRow) -> dict[str, Any]:
     """The values of a relabel row that decide which pixels an epoch shows."""
     return row.model_dump(mode="json", exclude=NOT_REPLAYED)
-
-
-def replay_row(choices: Mapping[str, Any], where: str) -> RelabelRow:
-    """The relabel row that replays such values."""
-    row: RelabelRow = validate(RelabelRow, {"dataset": "-", "images": "-", "observers": ["-"], **choices}, where)
-    return row
 
 
 @contextlib.contextmanager

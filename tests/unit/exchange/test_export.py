@@ -35,7 +35,7 @@ from edc.data.images import ImageSet
 from edc.data.sets import load_split
 from edc.exchange.export import export
 from edc.exchange.importing import import_set
-from edc.exchange.sets import read_set, replay_choices
+from edc.exchange.sets import read_set
 
 
 @pytest.mark.parametrize("layout", FORMATS)
@@ -48,7 +48,7 @@ def test_content_of_an_export(layout, project):
     assert (values["origin"]["commit"], values["origin"]["dirty"]) == ("c0ffee", False)
     assert values["dataset"]["root"] is None
     assert "/here" not in json.dumps(values)
-    assert values["replay"] == replay_choices(RelabelRow(**REPLAY))
+    assert RelabelRow(**values["relabel"]) == RelabelRow(**REPLAY)
     assert values["labels"] == {"static": [9, 3], "logits": [4, 9, 3]}
     for name in ("static.npy", "logits.npy"):
         assert Path("out", name).read_bytes() == Path("runs/relabel", LABELS, name).read_bytes()
@@ -154,7 +154,7 @@ def test_a_damaged_export_is_refused(layout, project):
         refused(lambda: import_set("back", Path("out"), "pets"), "out: images, classes or their order changed")
     Path("out/manifest.json").write_text("{")
     refused(lambda: import_set("back", Path("out"), "pets"), "out/manifest.json: damaged")
-    for key, value in (("format", "edc condensed set, version 9"), ("layout", "tar"), ("replay", 3)):
+    for key, value in (("format", "edc condensed set, version 9"), ("layout", "tar"), ("relabel", 3)):
         Path("out/manifest.json").write_text(json.dumps(values | {key: value}))
         refused(lambda: import_set("back", Path("out"), "pets"), f"out/manifest.json: {key} = {value!r}")
 

@@ -193,4 +193,4 @@ def test_another_set_under_the_name_is_refused(project):
     refused(lambda: read_imported(source), "another set than the recipe's", source)
     path = IMPORTED / "back" / "condensed.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
-    refused(lambda: read_imported("back"), "condensed.safetensors: damaged", "import the set again")
+    refused(lambda: read_imported("back"), "condensed.safetensors: damaged", "import it, again")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 from edc import STAGES, tracking
@@ -37,10 +38,10 @@ def run_stage(
     """
     plan, begun = load_plan(), time.monotonic()
     tracking.enabled()  # refuses a bad EDC_TRACKING before hours of work, not after
-    (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
     for run in todo:
         plan.row(*run)
+    (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     made = run_all(plan, todo, jobs, force, seconds=durations())
     if made and tracked and time.monotonic() - begun > TRACKED_AFTER:
         track(plan)
@@ -72,10 +73,14 @@ def run_tables(tracked: bool = True) -> None:
 
 def durations() -> Callable[[Run], float]:
     """Seconds a run took before, by the record; unknown ones count as long, so that they start first."""
-    from edc.reporting import record
 
-    known = record.seconds()
-    return lambda run: known.get(run, float("inf"))
+    @cache
+    def known() -> dict[Run, float]:  # pandas is imported once there is something to do
+        from edc.reporting import record
+
+        return record.seconds()
+
+    return lambda run: known().get(run, float("inf"))
 
 
 def finish(plan: Plan | None = None) -> None:

@@ -90,6 +90,8 @@ class Schedule:
         """Make them all; see :func:`run_all`."""
         while self.waiting or self.running:
             self._submit(seconds)
+            if not self.running:  # all that waited build on failed runs
+                continue
             timeout = None if deadline is None else max(0.0, deadline - time.monotonic())
             done, _ = wait(self.running, timeout, FIRST_COMPLETED)
             if not done:

@@ -1,4 +1,4 @@
-"""Export, import and load with real commands: those of docs/exchange.md, help, bad input."""
+"""Export, import and load with real commands: those of docs/exchange.md, bad input."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def exported(once) -> Checkout:
         checkout = Checkout.make(folder / "project")
         checkout.write("workflow/studies/few.yaml", STUDY)
         checkout.ok("edc", "plan", "few")
-        for stage in ("pretrain", "statistics", "synthesize", "relabel", "evaluate"):
+        for stage in ("pretrain", "statistics", "synthesize", "relabel"):
             checkout.ok("edc", stage)
         for language, text in BLOCKS:
             for command in text.splitlines() if language == "sh" else ():
@@ -86,13 +86,3 @@ def test_bad_input_is_one_line_and_nothing_is_written(exported):
     assert "recipes/theirs.yaml: exists already" in exported.refused(*data)
     export = ("edc", "export", RUN, "--format", "parquet", "--to", "exported/parquet")
     assert "exported/parquet: exists already" in exported.refused(*export)
-
-
-HELP = "import sys; from edc.cli import app; app([{!r}, '--help'], standalone_mode=False); print(sorted(sys.modules))"
-
-
-@pytest.mark.parametrize("command", ["export", "import", "bench"])
-def test_help_loads_nothing_heavy(planned, command):
-    output = planned.ok(sys.executable, "-c", HELP.format(command))
-    assert "Usage:" in output
-    assert not {"'torch'", "'numpy'", "'yaml'"} & set(re.findall(r"'\w+'", output.splitlines()[-1]))

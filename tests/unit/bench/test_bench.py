@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import weakref
 from dataclasses import asdict
 from pathlib import Path
@@ -98,20 +97,11 @@ def test_cases_that_are_refused(arguments, message):
         cases(*arguments)
 
 
-@pytest.mark.parametrize(
-    ("device", "recipe", "precision", "message"),
-    [
-        ("gpu", "edc", "float32", "--device"),
-        pytest.param(
-            "cuda", "edc", "float32", "--device cuda", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="GPU")
-        ),
-        ("cpu", "ecd", "float32", "--recipe"),
-        ("cpu", "edc", "half", "--precision"),
-    ],
-)
-def test_options_that_are_refused(device, recipe, precision, message, tmp_path):
-    with pytest.raises(EdcError, match=message):
-        run_bench([], device, 1, 0, recipe, tmp_path / "bench.csv", precision)
+@pytest.mark.parametrize("change", [{"device": "gpu"}, {"recipe": "ecd"}, {"precision": "half"}])
+def test_options_that_are_refused(change, tmp_path):
+    options = {"device": "cpu", "recipe": "edc", "precision": "float32"} | change
+    with pytest.raises(EdcError, match=f"--{next(iter(change))}: unknown"):
+        run_bench([], threads=1, seconds=0, to=tmp_path / "bench.csv", **options)
 
 
 @pytest.mark.parametrize("text", ["", "stage,network\n", 'nonsense "x\n', None])
@@ -135,7 +125,7 @@ def row(network: str, milliseconds: float, bare: float, **others: object) -> dic
 
 
 def test_networks_are_summed():
-    small = {"peak_mb": 2.0, "floor_mb": 0.5, "bare_peak_mb": 1.0, "process_mb": 9.0}
+    small = {"peak_mb": 2.0, "floor_mb": 0.5, "bare_peak_mb": 1.0}
     large = {"peak_mb": 3.0, "floor_mb": 2.0, "bare_peak_mb": 2.5, "process_mb": 4.0}
     table = pd.DataFrame([row("a", 3, 2, reference=8, **small), row("b", 30, 10, reference=40, **large)])
     sums = summary(table).iloc[0]
@@ -164,7 +154,12 @@ def convolution(width: int) -> nn.Module:
 
 def test_activations_are_what_the_backward_pass_keeps():
     """Per image the convolution's input of 8 x 8 values and the ReLU's output of 4 x 8 x 8; no weights."""
-    assert activation_bytes(convolution(4), (1, 8, 8), 6) == 6 * 4 * (64 + 4 * 64)
+    model = convolution(4)
+    assert activation_bytes(model, (1, 8, 8), 6) == 6 * 4 * (64 + 4 * 64)
+    weight = weakref.ref(model[0].weight)
+    del model
+    gc.collect()
+    assert weight() is None
 
 
 @pytest.mark.parametrize(("kilobytes", "groups"), [(1, 1), (11.5, 1), (23.1, 2), (116, 10)])
@@ -173,15 +168,6 @@ def test_groups_fill_the_planned_memory(kilobytes, groups):
     networks, memory = [convolution(1), convolution(4)], kilobytes * 1e3 / 1e9
     assert groups_at_once(networks, (1, 8, 8), 6, torch.device("cuda"), memory) == groups
     assert groups_at_once(networks, (1, 8, 8), 6, CPU, memory) == 1
-
-
-def test_counting_activations_frees_the_network():
-    model = convolution(4)
-    weight = weakref.ref(model[0].weight)
-    activation_bytes(model, (1, 8, 8), 6)
-    del model
-    gc.collect()
-    assert weight() is None
 
 
 def test_tensors_are_counted_while_they_exist():
@@ -209,18 +195,10 @@ def test_maps_of_a_pass():
     assert map_bytes(network, (1, 4, 4), 10) == 10 * 4 * 16 * (1 + 2 + 2)
 
 
-def test_peak_memory_is_of_this_process():
-    before = peak_memory()
-    held = torch.ones(64 * 2**20)
-    assert peak_memory() - before > 0.5 * held.numel() * 4
-    assert math.isfinite(float(held[0]))
-
-
 def test_collecting_statistics_leaves_no_graph():
     """Many visits take no more memory than one."""
-    model = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 3, 1))
-    collector = StatisticsCollector(model.eval().requires_grad_(False), 4, (3, 64, 64))
-    x = torch.randn(16, 3, 64, 64, requires_grad=True)
+    collector = StatisticsCollector(convolution(64), 4, (1, 64, 64))
+    x = torch.randn(16, 1, 64, 64, requires_grad=True)
 
     def visit() -> None:
         logits, statistics = collector(x)

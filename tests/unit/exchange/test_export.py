@@ -12,21 +12,7 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support.pets import (
-    CLASSES,
-    DATA,
-    DATASET,
-    FORMATS,
-    LABELS,
-    OF_IMAGES,
-    REPLAY,
-    RUN,
-    finish,
-    manifest,
-    pixels,
-    refused,
-    write_yaml,
-)
+from support.pets import CLASSES, DATA, FORMATS, LABELS, OF_IMAGES, REPLAY, RUN, finish, manifest, pixels, refused
 from torchvision.datasets import ImageFolder
 
 import edc
@@ -100,7 +86,9 @@ def test_the_parquet_opens_with_pyarrow_and_as_a_dataset(project):
     assert features == {"img": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
     assert table.column("label").to_pylist() == OF_IMAGES.tolist()
     Path("out/data/test-00000-of-00001.parquet").write_bytes(path.read_bytes())  # a dataset has a test part
-    train = load_split(Dataset(**(DATASET | {"kind": "parquet", "root": "out/data", "val_fraction": 0.0})), "train")
+    train = load_split(
+        Dataset(**DATA | {"name": "pets", "kind": "parquet", "root": "out/data", "val_fraction": 0.0}), "train"
+    )
     assert train.classes == CLASSES
     assert torch.equal(train.read(torch.arange(9)), pixels())
 
@@ -168,5 +156,5 @@ def test_an_export_of_other_classes_is_refused(project):
         ("[3, 8, 8]", "[3, 16, 16]", "nothing is resized"): {"image_size": 16},
     }
     for parts, change in changes.items():
-        write_yaml("workflow/datasets/pets.yaml", values | {"data": DATA | change})
+        Path("workflow/datasets/pets.yaml").write_text(yaml.safe_dump(values | {"data": DATA | change}))
         refused(lambda: import_set("back", Path("out"), "pets"), *parts)

@@ -86,7 +86,7 @@ def expanded(file: Model, where: str) -> Values:
 
 def compact(plan: Plan) -> Values:
     """The same plan with shared values written once: what :func:`expanded` takes."""
-    plain = plan.model_dump(mode="json")
+    plain, bare = (plan.model_dump(mode="json", exclude_defaults=exclude) for exclude in (False, True))
     sections = {section: Shared() for section in SHARED}
     for stage, (section, reference) in SECTIONS.items():
         for key, row in plain[stage].items():
@@ -95,7 +95,8 @@ def compact(plan: Plan) -> Values:
             own = {name: value for name, value in _ordered(row).items() if name not in values and name not in unsaid}
             # A relabel row's protocol stands in its key alone.
             preferred = row.get("protocol") or row.get("recipe") or key.removeprefix(f"{row.get('images')}-")
-            name, different = sections[section].place(preferred, values)
+            short = {name: value for name, value in bare[stage][key].items() if name in values}
+            name, different = sections[section].place(preferred, values, short)
             plain[stage][key] = own | {reference: name} | different
     for stage in ("pretrain", "statistics"):
         plain[stage] = {key: _ordered(row) for key, row in plain[stage].items()}
@@ -103,7 +104,8 @@ def compact(plan: Plan) -> Values:
     head["studies"] = {
         study: {stage: keys for stage, keys in runs.items() if keys} for study, runs in head["studies"].items()
     }
-    shared = {section: entries.values for section, entries in sections.items()}
+    head["datasets"] = bare["datasets"]
+    shared = {section: entries.short for section, entries in sections.items()}
     # Empty sections too: DVC refuses a stage whose section is missing.
     return head | shared | plain
 
@@ -117,18 +119,21 @@ class Shared:
 
     Attributes:
         values: by name.
+        short: the same without those that are the models' defaults, as they are written.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, Values] = {}
+        self.short: dict[str, Values] = {}
         self._names: dict[str, list[str]] = {}
 
-    def place(self, preferred: str, values: Values) -> tuple[str, Values]:
+    def place(self, preferred: str, values: Values, short: Values) -> tuple[str, Values]:
         """The entry for some values and in what they differ from it; a new entry where none is near.
 
         Args:
             preferred: name of the recipe or protocol; only its own entries are considered.
             values: as in a row.
+            short: those of them that are no defaults.
         """
         names = self._names.setdefault(preferred, [])
         differences = [(name, difference(values, self.values[name])) for name in names]
@@ -137,7 +142,7 @@ class Shared:
             return name, different
         name = free_key(preferred, self.values)
         names.append(name)
-        self.values[name] = values
+        self.values[name], self.short[name] = values, short
         return name, {}
 
 

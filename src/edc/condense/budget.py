@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+import torch
+from torch import nn
 
 
 def groups_at_once(
@@ -37,8 +35,6 @@ def activation_bytes(network: nn.Module, shape: Sequence[int], images: int) -> i
         shape: (C, H, W) of an image.
         images: B; measured on two and scaled.
     """
-    import torch
-
     saved: dict[int, int] = {}
     weights = {parameter.data_ptr() for parameter in network.parameters()}
 

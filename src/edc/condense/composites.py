@@ -7,22 +7,18 @@ Of every candidate image the crop with the lowest loss is taken; of those, the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.condense.initialise import pick
+from edc.condense.initialise import InitialisationInputs, pick
 from edc.data.crops import draw_crops
 from edc.data.rng import generator
 from edc.errors import EdcError
 from edc.nets.passes import images_at_once
 from edc.nets.placing import compute_logits
-
-if TYPE_CHECKING:
-    from edc.condense.initialise import InitialisationInputs
 
 
 def padded(crops: Tensor, size: int) -> Tensor:

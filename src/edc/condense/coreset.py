@@ -7,21 +7,18 @@ concatenated. Everything after the forward passes is computed in float64 on the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.condense.initialise import InitialisationInputs
 from edc.data.rng import generator
 from edc.errors import EdcError
 from edc.nets.passes import images_at_once
 from edc.nets.placing import compute_logits
 from edc.nets.weights import classifiers
-
-if TYPE_CHECKING:
-    from edc.condense.initialise import InitialisationInputs
 
 RESTARTS = 4
 """Random initialisations of k-means, of which the best is used."""

@@ -7,14 +7,11 @@ small on 32 px noise, larger on 224 px noise); ``normalise`` brings them into th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from edc.condense.regularise import RegulariserInputs
+from edc.condense.regularise import RegulariserInputs
 
 SIDE = 32
 """Side to which views are pooled, pixels."""

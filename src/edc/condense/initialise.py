@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from edc.config.choices import INITIALISE, implementation
+from edc.config.rows import Dataset, SynthesizeRow
+from edc.data.augment import Normaliser
+from edc.data.images import Images
 from edc.data.rng import generator
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset, SynthesizeRow
-    from edc.data.augment import Normaliser
-    from edc.data.images import Images
 
 
 def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edc.condense.layer_statistics import Hook
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from edc.config.choices import Match
+from edc.config.choices import Match
 
 
 class StatisticsMatcher:

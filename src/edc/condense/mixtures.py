@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edc.config.analysis import MixtureSizes
 from edc.data.rng import generator
 from edc.training.schedules import cosine_iteration
-
-if TYPE_CHECKING:
-    from edc.config.analysis import MixtureSizes
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

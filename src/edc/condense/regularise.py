@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from edc.condense.layer_statistics import StatisticsCollector
-    from edc.condense.matching import StatisticsMatcher
-    from edc.config.choices import Regularise
+from edc.condense.layer_statistics import StatisticsCollector
+from edc.condense.matching import StatisticsMatcher
+from edc.config.choices import Regularise
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import gzip
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from edc.config.rows import Dataset
 from edc.data.pictures import Pixels, Rows, View
 from edc.data.sets import DIGITS_TEST, draw
 from edc.data.source import Part, Source
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 TEST_FRACTION = 0.2
 """Of every class; scikit-learn has no test part, so this split is fixed and independent of all parameters."""

@@ -7,19 +7,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edc.config.rows import Dataset
 from edc.data.augment import Normaliser, pad_crop
 from edc.data.crops import CropDraws, draw_crops
 from edc.data.images import Images, ImageSet, Indices
 from edc.data.replay import batches_of
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 T = TypeVar("T")
 

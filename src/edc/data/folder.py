@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edc.config.rows import Dataset
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_chosen, check_same_classes
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
 TEST_FOLDERS = ("test", "val", "validation")

@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from edc.config.rows import Dataset
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
 TEST_PATTERNS = (

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edc.config.rows import RelabelRow
 from edc.data import randaugment
 from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop
 from edc.data.mixing import mixup, shuffle_strips
 from edc.data.rng import generator
 from edc.nets.passes import images_at_once
-
-if TYPE_CHECKING:
-    from edc.config.rows import RelabelRow
 
 ON_GPU = 8
 """How many times as many images a GPU augments at once: its operations take as long for 25 as for 4,000."""

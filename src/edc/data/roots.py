@@ -6,12 +6,9 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edc.config.rows import Dataset
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 REMEMBERED = Path(".edc/data.json")
 """Folders given to `edc plan STUDY --data PATH`, by dataset name; local to a checkout and ignored by Git."""

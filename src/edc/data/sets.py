@@ -10,20 +10,18 @@ import os
 import warnings
 from collections.abc import Callable
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from edc.config.registry import READERS
+from edc.config.rows import Dataset
 from edc.data.images import Images, ImageSet
 from edc.data.pictures import CentreCrop, Rows
 from edc.data.source import Part, Source, check, restrict
 from edc.data.streamed import Pool, StreamedSet
 from edc.errors import EdcError, unknown_name
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 Split: TypeAlias = Literal["train", "val", "test"]
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edc.config.rows import Dataset
 from edc.data.folder import class_folders, is_picture, listed, pictures
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 FOLDER = "tiny-imagenet-200"
 """Folder in the archive; the folder above it is accepted as root, too."""

@@ -6,18 +6,15 @@ torchvision compares every file with its official MD5 sum before unpickling it.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from edc.config.rows import Dataset
 from edc.data.pictures import Pixels, Rows, View
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source
 from edc.errors import EdcError, unknown_name
-
-if TYPE_CHECKING:
-    from edc.config.rows import Dataset
 
 SOURCES = ("CIFAR10", "CIFAR100")
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
+from edc.data.feed import Feed
 from edc.nets.passes import images_at_once
 from edc.nets.placing import compute_logits
-
-if TYPE_CHECKING:
-    from edc.data.feed import Feed
 
 
 @torch.no_grad()

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.config.choices import Loss
 from edc.data.rng import generator
 from edc.training.losses import student_loss
-
-if TYPE_CHECKING:
-    from edc.config.choices import Loss
 
 Batch = tuple[Tensor, Tensor | None, Tensor]
 """Images (B, C, S, S), soft labels as logits (B, K) or None, and classes (B,)."""

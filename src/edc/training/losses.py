@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch.nn.functional as F
 from torch import Tensor
 
-from edc.config.choices import LOSS, implementation
-
-if TYPE_CHECKING:
-    from edc.config.choices import Loss
+from edc.config.choices import LOSS, Loss, implementation
 
 
 def mse_ce(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:

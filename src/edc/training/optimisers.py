@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edc.config.choices import Optimiser
 from edc.nets.groups import weight_decay_groups
-
-if TYPE_CHECKING:
-    from edc.config.choices import Optimiser
 
 
 def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimizer:

@@ -6,12 +6,8 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from edc.config.choices import CURRICULUM, SCHEDULE, implementation
-
-if TYPE_CHECKING:
-    from edc.config.choices import Curriculum, Schedule
+from edc.config.choices import CURRICULUM, SCHEDULE, Curriculum, Schedule, implementation
 
 
 @dataclass(frozen=True)

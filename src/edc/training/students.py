@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edc.config.rows import Dataset, StudentRow
+from edc.data.feed import Feed
 from edc.data.rng import generator
 from edc.nets import build
 from edc.nets.passes import images_at_once
@@ -20,9 +21,6 @@ from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
 from edc.training.trainer import Trainer
 from edc.training.trainer_group import draws_random_numbers
-
-if TYPE_CHECKING:
-    from edc.data.feed import Feed
 
 
 class Student(Trainer):

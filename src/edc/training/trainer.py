@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edc.config.choices import Optimiser
 from edc.nets.placing import compute_logits, placed
 from edc.training.optimisers import make_optimiser
-
-if TYPE_CHECKING:
-    from edc.config.choices import Optimiser
 
 
 class Trainer:

@@ -20,9 +20,7 @@ class ConvNet(nn.Module):
     Args:
         width: channels of every convolution.
         depth: number of blocks; each halves the side of the map, rounding down.
-        classes: number of outputs.
         image_size: side S of the images in pixels, at least 2 ** depth.
-        channels: channels of the image.
 
     Raises:
         EdcError: if nothing of the image would be left after the last pooling.

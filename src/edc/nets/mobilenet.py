@@ -55,8 +55,6 @@ class MobileNetV2(nn.Module):
     """Stem of stride 2, 17 inverted residuals, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes).
 
     Args:
-        classes: number of outputs.
-        channels: channels of the image.
         width: multiplier of all channel numbers; the head has at least 1280 channels.
     """
 

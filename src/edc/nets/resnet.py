@@ -78,8 +78,6 @@ class ResNet(nn.Module):
     Args:
         block: the residual block of every stage.
         depths: blocks per stage.
-        classes: number of outputs.
-        channels: channels of the image.
     """
 
     def __init__(

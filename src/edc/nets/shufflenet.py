@@ -64,8 +64,6 @@ class ShuffleNetV2(nn.Module):
     """1x1 stem, three stages, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes).
 
     Args:
-        classes: number of outputs.
-        channels: channels of the image.
         widths: channels of the three stages.
         depths: basic units that follow the down-sampling unit of each stage.
     """

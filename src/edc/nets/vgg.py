@@ -29,9 +29,6 @@ class VGG(nn.Module):
     """Eight convolutions, global average pooling, linear layer: (B, channels, S, S) -> (B, classes).
 
     Args:
-        classes: number of outputs.
-        image_size: side S of the images in pixels.
-        channels: channels of the image.
         widths: output channels of the eight convolutions; a slimmed network has fewer than `WIDTHS`.
     """
 

@@ -39,8 +39,6 @@ class WideResNet(nn.Module):
     Args:
         depth: layers in all, 6n + 4 for n blocks per stage.
         widen: multiplier k of the stages' channel numbers, above 1.
-        classes: number of outputs.
-        channels: channels of the image.
     """
 
     def __init__(self, depth: int, widen: int, classes: int, channels: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,6 +48,7 @@ class Memory(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class CondensedMemory:
     """The condensed images of the classes seen, labelled by the teachers in every step.
 
@@ -63,23 +65,20 @@ class CondensedMemory:
         normaliser: into the space networks see.
     """
 
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Tensor,
-        classes: int,
-        choices: RelabelRow,
-        regime: Regime,
-        batch: int,
-        label: Callable[[Tensor], Tensor],
-        normaliser: Normaliser,
-    ) -> None:
-        self.images, self.labels, self.classes, self.choices = images, labels, classes, choices
-        self.regime, self.batch, self.label, self.normaliser = regime, batch, label, normaliser
+    images: Tensor
+    labels: Tensor
+    classes: int
+    choices: RelabelRow
+    regime: Regime
+    batch: int
+    label: Callable[[Tensor], Tensor]
+    normaliser: Normaliser
+
+    def __post_init__(self) -> None:
         self._replay: tuple[np.ndarray, Replay] | None = None  # of the classes of the previous call
-        if regime == "static":  # in the batches of the relabel stage, so the labels are the same
-            parts = images.split(choices.batch)
-            self.static = torch.cat([label(normaliser.encode(part)) for part in parts])
+        if self.regime == "static":  # in the batches of the relabel stage, so the labels are the same
+            parts = self.images.split(self.choices.batch)
+            self.static = torch.cat([self.label(self.normaliser.encode(part)) for part in parts])
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[Batch]:
         """See :class:`Memory`."""
@@ -100,6 +99,7 @@ class CondensedMemory:
             yield x, targets, classes[index]
 
 
+@dataclass(eq=False)
 class RealMemory:
     """All training images of the classes seen, with hard labels: the upper bound.
 
@@ -111,10 +111,11 @@ class RealMemory:
         device: of the batches.
     """
 
-    def __init__(
-        self, train: Images, dataset: Dataset, batch: int, normaliser: Normaliser, device: torch.device
-    ) -> None:
-        self.train, self.dataset, self.batch, self.normaliser, self.device = train, dataset, batch, normaliser, device
+    train: Images
+    dataset: Dataset
+    batch: int
+    normaliser: Normaliser
+    device: torch.device
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[Batch]:
         """See :class:`Memory`."""

@@ -1,7 +1,5 @@
 """Streamed images: what a run needs at its peak does not grow with the number of pictures."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -23,7 +21,7 @@ NOISE = 90
 NETWORK = "torchvision:shufflenet_v2_x0_5"
 
 
-def fill(root: Path, pictures: list[bytes], count: int) -> Path:
+def fill(root, pictures, count):
     """An image folder; its pictures are links to a few files."""
     root.mkdir()
     for i, picture in enumerate(pictures):
@@ -36,7 +34,7 @@ def fill(root: Path, pictures: list[bytes], count: int) -> Path:
     return root
 
 
-def peak(root: Path, streamed: bool) -> int:
+def peak(root, streamed):
     """Megabytes a process takes to train an observer for an epoch."""
     dataset = {
         "name": "wide", "family": "wide", "kind": "folder", "image_size": SIDE, "classes": 2, "streamed": streamed,
@@ -60,7 +58,7 @@ def peak(root: Path, streamed: bool) -> int:
 
 
 @pytest.mark.slow
-def test_peak_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_memory_does_not_grow_with_the_number_of_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pictures, rng = [], np.random.default_rng(0)
     for i in range(8):

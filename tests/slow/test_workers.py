@@ -1,10 +1,7 @@
 """Worker processes that end early: by the time limit, killed, or with their parent."""
 
-from __future__ import annotations
-
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,11 +13,11 @@ LONG = plan(epochs=100_000)
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def workers(process: subprocess.Popen[str]) -> list[int]:
+def workers(process):
     """Workers of a process, once a checkpoint was saved."""
     saved, limit = Path(".edc/checkpoints/pretrain/b.pt"), time.monotonic() + 120
     while not saved.exists() and process.poll() is None and time.monotonic() < limit:
@@ -30,7 +27,7 @@ def workers(process: subprocess.Popen[str]) -> list[int]:
     return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
-def test_the_time_limit_leaves_a_checkpoint() -> None:
+def test_the_time_limit_leaves_a_checkpoint():
     process = call(LONG, minutes=0.5)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 3
@@ -38,7 +35,7 @@ def test_the_time_limit_leaves_a_checkpoint() -> None:
     assert Path(".edc/checkpoints/pretrain/b.pt").exists()
 
 
-def test_a_worker_that_is_killed_is_one_line() -> None:
+def test_a_worker_that_is_killed_is_one_line():
     process = call(LONG)
     (worker,) = workers(process)
     os.kill(worker, signal.SIGKILL)
@@ -46,7 +43,7 @@ def test_a_worker_that_is_killed_is_one_line() -> None:
     assert "EdcError: a worker ended while pretrain b was being made: killed, or the machine is out of memory" in errors
 
 
-def test_workers_end_with_their_parent() -> None:
+def test_workers_end_with_their_parent():
     process = call(LONG)
     (worker,) = workers(process)
     process.kill()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +60,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "analysis": STUDENT,
 }
 """Values of the run ``row`` of each stage; tests change some of them."""
-PREPARED = [
-    ("pretrain", "observer"), ("statistics", "statistics"), ("synthesize", "images"), ("relabel", "labels"),
-]  # fmt: skip
+PREPARED = {"pretrain": "observer", "statistics": "statistics", "synthesize": "images", "relabel": "labels"}
+"""The runs that stages with a student build on."""
 
 
 def plan(stage: str = "evaluate", upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Plan:
@@ -71,10 +69,10 @@ def plan(stage: str = "evaluate", upstream: dict[str, dict[str, Any]] | None = N
 
     Args:
         stage: which.
-        upstream: values changed in sections ``dataset``, ``observer``, ``images`` or ``labels``.
+        upstream: values changed in ``dataset``, ``observer``, ``images`` or ``labels``.
         changes: values of the run.
     """
-    other = {name: (upstream or {}).get(name, {}) for name in ("dataset", "observer", "images", "labels")}
+    other: dict[str, Any] = {"dataset": {}, "observer": {}, "images": {}, "labels": {}} | (upstream or {})
     values: dict[str, Any] = {
         "studies": {"s": {}},
         "machine": {"device": "cpu", "threads": 1},
@@ -88,20 +86,9 @@ def plan(stage: str = "evaluate", upstream: dict[str, dict[str, Any]] | None = N
     return Plan.model_validate(values)
 
 
-def context(stage: str, upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Context:
-    """The run ``row`` of a stage, yet to be executed."""
-    return Context(plan(stage, upstream, **changes), stage, "row", torch.device("cpu"))
-
-
 def execute(plan: Plan, stage: str, key: str) -> None:
     """Execute a run in this process."""
     importlib.import_module(f"edc.stages.{stage}").run(Context(plan, stage, key, torch.device("cpu")))
-
-
-def prepare() -> None:
-    """Run what the applications build on, in the current directory."""
-    for stage, key in PREPARED:
-        execute(plan(), stage, key)
 
 
 def run(stage: str, upstream: dict[str, dict[str, Any]] | None = None, **changes: Any) -> dict[str, bytes]:
@@ -132,13 +119,11 @@ class KilledError(Exception):
 
 def interrupt(stage: str, saves: int, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Save a checkpoint at every opportunity, and raise :class:`KilledError` after so many of them."""
-    save: Callable[..., None] = Checkpoint.save
-    left = [saves]
+    save, left = Checkpoint.save, iter(range(saves - 1))
 
     def save_and_raise(self: Checkpoint, state: Any) -> None:
         save(self, state)
-        left[0] -= 1
-        if not left[0]:
+        if next(left, None) is None:
             raise KilledError
 
     with monkeypatch.context() as patch:
@@ -148,8 +133,14 @@ def interrupt(stage: str, saves: int, monkeypatch: pytest.MonkeyPatch, **changes
             run(stage, **changes)
 
 
+def prepare() -> None:
+    """Execute what stages with a student build on, in the current directory."""
+    for run in PREPARED.items():
+        execute(plan(), *run)
+
+
 def make_project(folder: Path) -> Path:
-    """A folder where what the applications build on is finished; only to be copied."""
+    """The same in another folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         prepare()

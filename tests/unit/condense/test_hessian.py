@@ -1,16 +1,12 @@
 """Curvature of the synthesis loss against exact small cases, and against the engine."""
 
-from __future__ import annotations
-
 import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from edc.condense.engine import Progress, step, synthesize
 from edc.condense.hessian import (
@@ -37,20 +33,20 @@ CLASSES = 3
 # Hutchinson's estimate
 
 
-def every_sign(*shape: int) -> list[Tensor]:
+def every_sign(*shape):
     """All vectors of signs: over them the estimate is no estimate."""
     return [torch.tensor(v).double().view(shape) for v in itertools.product((-1.0, 1.0), repeat=math.prod(shape))]
 
 
-def softmax_loss(weight: Tensor) -> Callable[[Tensor], Tensor]:
+def softmax_loss(weight):
     return lambda x: F.cross_entropy(x @ weight, torch.tensor([0, 2]))
 
 
-def test_norm_of_a_quadratic() -> None:
+def test_norm_of_a_quadratic():
     half = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     matrix, x = half + half.T, torch.ones(6, dtype=torch.float64)
 
-    def loss(x: Tensor) -> Tensor:
+    def loss(x):
         return 0.5 * x @ matrix @ x
 
     for product in (exact_product(loss, x), difference_product(loss, x, 0.3)):
@@ -61,7 +57,7 @@ def test_norm_of_a_quadratic() -> None:
     torch.testing.assert_close(exact_product(loss, x)(v), matrix @ v)
 
 
-def test_norm_of_a_softmax() -> None:
+def test_norm_of_a_softmax():
     random = torch.Generator().manual_seed(1)
     x, weight = (torch.randn(*shape, dtype=torch.float64, generator=random) for shape in ((2, 4), (4, 3)))
     loss = softmax_loss(weight)
@@ -72,23 +68,14 @@ def test_norm_of_a_softmax() -> None:
     assert frobenius(difference_product(loss, x, 0.05), every_sign(2, 4))[0] == pytest.approx(expected, rel=0.02)
 
 
-def test_the_standard_error_bounds_the_estimate_from_a_few_probes() -> None:
-    weight = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)) / 6
-    x = torch.zeros(2, 40, dtype=torch.float64)
-    expected = float(torch.autograd.functional.hessian(softmax_loss(weight), x).norm())
-    norm, error = frobenius(exact_product(softmax_loss(weight), x), [v.double() for v in random_signs(50, x, 0)])
-    assert 0 < error < 0.2 * expected
-    assert abs(norm - expected) < 4 * error
-
-
-def test_differences_include_a_kink_that_the_exact_hessian_does_not() -> None:
+def test_differences_include_a_kink_that_the_exact_hessian_does_not():
     x, v = torch.tensor([0.01, 5.0]), torch.ones(2)
     assert exact_product(lambda x: (x.abs() * x.abs().sqrt()).sum(), x)(v)[1] > 0
     bent = difference_product(lambda x: x.relu().sum(), x, 0.05)(v)
     torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
 
 
-def test_probes_are_signs_of_a_seed() -> None:
+def test_probes_are_signs_of_a_seed():
     like = torch.zeros(3, 4)
     first, second = random_signs(2, like, 0), random_signs(3, like, 0)
     assert set(first[0].unique().tolist()) == {-1.0, 1.0}
@@ -100,7 +87,7 @@ def test_probes_are_signs_of_a_seed() -> None:
 # The loss of synthesis, twice differentiable
 
 
-def network(seed: int, bend: type[nn.Module] = nn.Tanh) -> nn.Module:
+def network(seed, bend=nn.Tanh):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
@@ -118,7 +105,7 @@ def network(seed: int, bend: type[nn.Module] = nn.Tanh) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def group(method: str = "category", regularise: str = "logits", iterations: int = 7, **match: Any) -> Group:
+def group(method="category", regularise="logits", iterations=7, **match):
     """Six images of three classes and two observers with made-up statistics."""
     row = SynthesizeRow.model_validate(
         {
@@ -148,7 +135,7 @@ def group(method: str = "category", regularise: str = "logits", iterations: int 
 
 
 @pytest.mark.parametrize("patch", [0, 3, 4])
-def test_statistics_and_their_gradient_are_those_of_synthesis(patch: int) -> None:
+def test_statistics_and_their_gradient_are_those_of_synthesis(patch):
     x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
     layer = torch.nn.Conv2d(2, 1, 1) if patch else torch.nn.BatchNorm2d(2).eval()
     found, expected = plain_statistics(x, patch), StatisticsCollector(layer, patch or 1, x.shape[1:])(x)[1]
@@ -169,7 +156,7 @@ def test_statistics_and_their_gradient_are_those_of_synthesis(patch: int) -> Non
     ],
     ids=str,
 )
-def test_the_loss_is_that_of_the_engine(choices: dict[str, Any]) -> None:
+def test_the_loss_is_that_of_the_engine(choices):
     """Of the last round of visits, without memory and regulariser; value and gradient."""
     made = group(**choices)
     row = without_regulariser(made.row)
@@ -183,7 +170,7 @@ def test_the_loss_is_that_of_the_engine(choices: dict[str, Any]) -> None:
     torch.testing.assert_close(torch.autograd.grad(found, x)[0], slope, rtol=1e-4, atol=1e-6)
 
 
-def test_hessian_of_synthesis_agrees_with_differences_where_there_are_no_kinks() -> None:
+def test_hessian_of_synthesis_agrees_with_differences_where_there_are_no_kinks():
     made = group()
     loss, probes = synthesis_loss(made), random_signs(3, made.start, 0)
     product = exact_product(loss, made.start)
@@ -194,15 +181,7 @@ def test_hessian_of_synthesis_agrees_with_differences_where_there_are_no_kinks()
     assert norms[1] == pytest.approx(norms[0], rel=0.02)
 
 
-def test_the_gradient_is_zero_where_a_statistic_is_matched_exactly() -> None:
-    made = group("layers", drop=0.0)
-    for observer in made.observers:
-        observer.matcher.global_target = observer.collector(made.start)[1].detach()
-    found = exact_product(synthesis_loss(made), made.start)(torch.ones_like(made.start))
-    assert found.isfinite().all()
-
-
-def test_iterates_are_those_of_the_synthesis() -> None:
+def test_iterates_are_those_of_the_synthesis():
     made = group(carry=True)
     plain = without_regulariser(made.row)
     kept = {row.regularise.method: iterates(made, row, [0, 2, 7]) for row in (made.row, plain)}

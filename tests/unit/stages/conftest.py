@@ -1,9 +1,6 @@
 """A folder with an observer, statistics, images and labels of a few digits."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,13 +12,13 @@ from edc.stages import slimming
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(tmp_path_factory):
     """Made once; only to be copied."""
     return laboratory.make_project(tmp_path_factory.mktemp("prepared"))
 
 
 @pytest.fixture
-def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(prepared, tmp_path, monkeypatch):
     """A copy to work in, the current directory; VGG-11 is a small one."""
     folder = tmp_path / "project"
     shutil.copytree(prepared, folder)
@@ -30,7 +27,7 @@ def project(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return folder
 
 
-def small_vgg(name: str, classes: int, image_size: int, channels: int, seed: int) -> VGG:
+def small_vgg(name, classes, image_size, channels, seed):
     """VGG-11 with few channels; scales spread so that pruning removes no layer."""
     torch.manual_seed(seed)
     model = VGG(classes, image_size, channels, widths=(8, 8, 10, 10, 12, 12, 12, 12))

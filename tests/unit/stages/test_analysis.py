@@ -1,12 +1,9 @@
 """Stage analysis on a few digits: its tables and scores, the same bytes after an interruption between two parts."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from edc.stages import figure2
 from edc.storage import run_folder
 
 UPSTREAM = {"images": lab.EDC | {"ipc": 1}}
-SIZES: dict[str, Any] = {
+SIZES = {
     "ipc": 1,
     "mixture": {"steps": 30},
     "landscape": {"points": 5, "directions": 2},
@@ -25,7 +22,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-def test_sharpness_is_the_mean_rise_to_both_sides() -> None:
+def test_sharpness_is_the_mean_rise_to_both_sides():
     rows = []
     for seed, steep in itertools.product((0, 1), (1.0, 3.0)):
         rows += [["s", seed, int(steep), d, 2 + steep * d * d + d, 10 * d * d] for d in (-0.5, 0.0, 0.5, 1.0)]
@@ -37,9 +34,7 @@ def test_sharpness_is_the_mean_rise_to_both_sides() -> None:
     assert scores["training_rise_std_x"] == pytest.approx(0)
 
 
-def test_the_stage_and_interruptions_between_its_parts(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, capsys):
     for stage, key in (("synthesize", "images"), ("relabel", "labels")):
         lab.execute(lab.plan("analysis", UPSTREAM, **SIZES), stage, key)
     first = lab.run("analysis", UPSTREAM, **SIZES)
@@ -57,11 +52,11 @@ def test_the_stage_and_interruptions_between_its_parts(
     assert not list(Path(".edc/checkpoints/analysis").iterdir())
 
 
-def interrupt(*_: object) -> None:
+def interrupt(*_):
     raise lab.KilledError
 
 
-def check(files: dict[str, bytes]) -> None:
+def check(files):
     """The tables are complete, and the manifest summarises them."""
     tables = {}
     for name, columns in figure2.TABLES.items():

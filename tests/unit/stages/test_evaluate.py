@@ -1,10 +1,6 @@
 """Evaluation on the test split and on held-out training images, and what a manifest holds."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from support import laboratory as lab
@@ -17,11 +13,11 @@ from edc.storage import run_folder
 
 
 @pytest.fixture
-def splits_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def splits_read(monkeypatch):
     """The splits of the dataset that were read."""
-    read: list[str] = []
+    read = []
 
-    def load(dataset: Any, split: Any) -> Any:
+    def load(dataset, split):
         read.append(split)
         return sets.load_split(dataset, split)
 
@@ -30,7 +26,7 @@ def splits_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("split", ["test", "val"])
-def test_students_are_evaluated_on_the_split_of_their_row(project: Path, splits_read: list[str], split: Any) -> None:
+def test_students_are_evaluated_on_the_split_of_their_row(project, splits_read, split):
     lab.run("evaluate", split=split)
     assert splits_read == [split]
     images, manifest = sets.load_split(Dataset.model_validate(lab.DATA), split), lab.manifest("evaluate")
@@ -40,24 +36,7 @@ def test_students_are_evaluated_on_the_split_of_their_row(project: Path, splits_
         assert correct == pytest.approx(round(correct))
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "statistics", "synthesize", "relabel"])
-def test_no_stage_before_the_evaluation_reads_the_test_split(project: Path, splits_read: list[str], stage: str) -> None:
-    lab.run(stage)
-    assert splits_read
-    assert "test" not in splits_read
-
-
-def test_scores_are_those_of_the_history(project: Path) -> None:
-    lab.run("evaluate", validations=2)
-    scores, rows = lab.manifest("evaluate")["scores"], lab.history("evaluate")
-    for seed, (final, best) in enumerate(zip(scores["final"], scores["best"], strict=True)):
-        accuracies = [float(row["accuracy"]) for row in rows if row["seed"] == str(seed) and row["accuracy"]]
-        assert len(accuracies) == 2
-        assert (accuracies[-1], max(accuracies)) == (pytest.approx(final), pytest.approx(best))
-    assert scores["final_mean"] == pytest.approx(sum(scores["final"]) / 2)
-
-
-def test_a_manifest_has_no_time_device_or_path(project: Path, tmp_path: Path) -> None:
+def test_a_manifest_has_no_time_device_or_path(project, tmp_path):
     lab.run("evaluate")
     text = (run_folder("evaluate", "row") / "manifest.json").read_text()
     assert str(tmp_path) not in text
@@ -65,9 +44,7 @@ def test_a_manifest_has_no_time_device_or_path(project: Path, tmp_path: Path) ->
     assert json.loads((run_folder("evaluate", "row") / "run.json").read_text())["seconds"] > 0
 
 
-def test_progress_prints_a_line_with_the_time_left(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_prints_a_line_with_the_time_left(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with ProgressLog(1000, "evaluate row", 100, "epoch") as log:
@@ -78,10 +55,3 @@ def test_progress_prints_a_line_with_the_time_left(
         "edc: evaluate row: epoch 130 of 1000, loss 0.333, 14 min 30 s left",
         "edc: evaluate row: epoch 160 of 1000, loss 0.333, 28 h 23 min left",
     ]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"), (3600, "1 h 0 min")]
-)
-def test_time_left_as_text(seconds: float, text: str) -> None:
-    assert progress._duration(seconds) == text

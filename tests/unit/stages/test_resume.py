@@ -1,10 +1,7 @@
 """Every stage gives the same bytes again, and an interrupted run resumes and ends with them too."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support import laboratory as lab
@@ -12,8 +9,7 @@ from support import laboratory as lab
 from edc.stages import relabel
 from edc.storage import run_folder
 
-HARD = {"regime": "hard"}
-CASES: list[tuple[str, dict[str, Any], list[int]]] = [
+CASES = [
     ("pretrain", {}, [1, 3, 4]),
     ("statistics", {"batch": 40}, [1, 3, 4]),
     ("synthesize", {}, [1, 3, 6, 8]),
@@ -31,14 +27,7 @@ CASES: list[tuple[str, dict[str, Any], list[int]]] = [
 
 
 @pytest.mark.parametrize(("stage", "changes", "saves"), CASES, ids=[case[0] for case in CASES])
-def test_an_interrupted_run_ends_with_the_same_bytes(
-    project: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    stage: str,
-    changes: dict[str, Any],
-    saves: list[int],
-) -> None:
+def test_an_interrupted_run_ends_with_the_same_bytes(project, monkeypatch, capsys, stage, changes, saves):
     expected = lab.run(stage, **changes)
     for count in saves:
         shutil.rmtree(run_folder(stage, "row"))
@@ -52,7 +41,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 
 @pytest.mark.parametrize("stage", ["evaluate", "continual", "slimming"])
 @pytest.mark.parametrize("regime", ["soft", "static", "hard"])
-def test_a_second_run_gives_the_same_bytes(project: Path, stage: str, regime: str) -> None:
+def test_a_second_run_gives_the_same_bytes(project, stage, regime):
     first = lab.run(stage, regime=regime)
     assert set(first) == {"history.csv", "curves.png", "manifest.json"}
     shutil.rmtree(run_folder(stage, "row"))
@@ -61,20 +50,10 @@ def test_a_second_run_gives_the_same_bytes(project: Path, stage: str, regime: st
 
 @pytest.mark.parametrize(
     ("upstream", "changes"),
-    [
-        ({}, {"class_variance": "mixture"}),
-        ({"dataset": {"split_seed": 1}}, {}),
-        ({"observer": {"seed": 1}}, {}),
-    ],
+    [({}, {"class_variance": "mixture"}), ({"dataset": {"split_seed": 1}}, {}), ({"observer": {"seed": 1}}, {})],
     ids=["values", "images", "observer"],
 )
-def test_a_checkpoint_of_other_values_or_inputs_is_ignored(
-    project: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    upstream: dict[str, dict[str, Any]],
-    changes: dict[str, Any],
-) -> None:
+def test_a_checkpoint_of_other_values_or_inputs_is_ignored(project, monkeypatch, capsys, upstream, changes):
     lab.interrupt("statistics", 2, monkeypatch)
     if upstream:
         lab.execute(lab.plan("statistics", upstream), "pretrain", "observer")
@@ -86,18 +65,16 @@ def test_a_checkpoint_of_other_values_or_inputs_is_ignored(
 
 
 @pytest.mark.parametrize("name", ["row.pt", "row.npy"])
-def test_a_truncated_file_of_a_checkpoint_costs_time_but_no_byte(
-    project: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_a_truncated_file_of_a_checkpoint_costs_time_but_no_byte(project, monkeypatch, name):
     expected = lab.run("relabel", epochs=40)
     shutil.rmtree(run_folder("relabel", "row"))
     lab.interrupt("relabel", 2, monkeypatch, epochs=40)
     path = Path(".edc/checkpoints/relabel", name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    labelled: list[int] = []
+    labelled = []
     label_epochs = relabel.label_epochs
 
-    def recorded(logits: Any, replay: Any, epochs: range, *others: Any) -> None:
+    def recorded(logits, replay, epochs, *others):
         labelled.extend(epochs)
         label_epochs(logits, replay, epochs, *others)
 

@@ -1,34 +1,32 @@
 """Loss along directions and gradients of batches, against exact small cases."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from edc.config.choices import Loss
 from edc.data.rng import generator
-from edc.training.landscape import cosine, curve, direction, directions, gradient, local_cosines, mean_loss, moved, part
+from edc.training.landscape import cosine, direction, directions, gradient, local_cosines, mean_loss, moved, part
 
 SHAPE = (2, 8, 8)
 CLASSES = 3
 
 
-def small(seed: int = 0) -> nn.Module:
+def small(seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, CLASSES))
 
 
-def batch(count: int, soft: bool = False) -> tuple[Tensor, Tensor | None, Tensor]:
+def batch(count, soft=False):
     random = torch.Generator().manual_seed(count)
     targets = torch.randn(count, CLASSES, generator=random) if soft else None
     return torch.randn(count, *SHAPE, generator=random), targets, torch.arange(count) % CLASSES
 
 
-def test_directions_have_the_norms_of_the_filters() -> None:
+def test_directions_have_the_norms_of_the_filters():
     model = small()
     found = direction(model, np.random.default_rng(0))
     for weight, way in zip(model.parameters(), found, strict=True):
@@ -45,7 +43,7 @@ def test_directions_have_the_norms_of_the_filters() -> None:
         torch.testing.assert_close(longer, 2 * way)
 
 
-def test_moved_weights_are_restored_exactly() -> None:
+def test_moved_weights_are_restored_exactly():
     model = small()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     along = direction(model, np.random.default_rng(0))
@@ -54,19 +52,7 @@ def test_moved_weights_are_restored_exactly() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_curve_of_a_quadratic() -> None:
-    model = nn.Linear(3, 2, bias=False)
-
-    def loss() -> float:
-        return float(model.weight.detach().square().sum())
-
-    way = [torch.ones(2, 3)]
-    values = curve(way, [-1.0, 0.0, 2.0], model, loss)
-    w = model.weight.detach()
-    assert values == pytest.approx([float((w + d).square().sum()) for d in (-1, 0, 2)], rel=1e-5)
-
-
-def test_mean_loss_weighs_images_not_batches() -> None:
+def test_mean_loss_weighs_images_not_batches():
     model, loss = small().eval(), Loss(name="mse_ce", ce_weight=0.1)
     whole = batch(7, soft=True)
     pieces = [part(whole, slice(0, 5)), part(whole, slice(5, 7))]
@@ -76,7 +62,7 @@ def test_mean_loss_weighs_images_not_batches() -> None:
 
 
 @pytest.mark.parametrize("name", ["mse_ce", "kl"])
-def test_gradient_of_all_is_the_mean_of_its_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_of_all_is_the_mean_of_its_parts(name, monkeypatch):
     model, loss, whole = small(), Loss(name=name), batch(12, soft=True)
     expected = gradient(model, whole, loss)
     parts = torch.stack([gradient(model, part(whole, slice(i, i + 3)), loss) for i in (0, 3, 6, 9)])
@@ -87,7 +73,7 @@ def test_gradient_of_all_is_the_mean_of_its_parts(name: str, monkeypatch: pytest
     assert not model.training
 
 
-def test_cosines_grow_to_one_with_the_batch() -> None:
+def test_cosines_grow_to_one_with_the_batch():
     whole, found = local_cosines(small(), batch(24), Loss(), [2, 8, 24, 50], 8, generator(0, "test"))
     assert list(found) == [2, 8, 24]
     means = [np.mean(values) for values in found.values()]

@@ -1,9 +1,5 @@
 """The penalty of network slimming, and the scores of pruned networks."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import numpy as np
 import torch
 from support import laboratory as lab
@@ -19,7 +15,7 @@ SGD = {"optimiser": {"name": "sgd", "lr": 0.1, "momentum": 0.0}, "schedule": {"n
 IMAGES, CLASSES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.arange(6)
 
 
-def student(sparsity: float) -> Student:
+def student(sparsity):
     torch.manual_seed(0)
     model = VGG(10, 8, 1, widths=(8, 8, 10, 10, 12, 12, 12, 12))
     for layer in model.modules():
@@ -31,7 +27,7 @@ def student(sparsity: float) -> Student:
     return Student(0, row, Dataset.model_validate(lab.DATA), torch.device("cpu"), model=model, sparsity=sparsity)
 
 
-def test_the_penalty_adds_its_subgradient_to_the_scales_alone() -> None:
+def test_the_penalty_adds_its_subgradient_to_the_scales_alone():
     students = student(0.0), student(0.5)
     signs = [scale.detach().sign().clone() for scale in students[1].scales]
     assert signs[0][:3].tolist() == [-1, 0, 1]
@@ -50,7 +46,7 @@ def test_the_penalty_adds_its_subgradient_to_the_scales_alone() -> None:
     assert all(torch.equal(plain[name], sparse[name]) for name in plain.keys() - set(penalised))
 
 
-def test_the_penalty_shrinks_scales() -> None:
+def test_the_penalty_shrinks_scales():
     norms = {}
     for sparsity in (0.0, 0.05):
         one = student(sparsity)
@@ -62,8 +58,8 @@ def test_the_penalty_shrinks_scales() -> None:
     assert norms[0.05] < 0.7 * norms[0.0]
 
 
-def test_scores_by_hand() -> None:
-    history: list[list[Any]] = [
+def test_scores_by_hand():
+    history = [
         [0, 0.0, 100, 1000, 5000, None, 90.0], [0, 0.5, 50, 400, 2000, 20.0, 80.0],
         [1, 0.0, 100, 1000, 5000, None, 94.0], [1, 0.5, 50, 300, 1000, 30.0, 70.0],
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A disk without space."""
+"""A disk without space, and an object whose pickle executes code when it is read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import resource
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -22,3 +23,13 @@ def full_disk(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         sys.dont_write_bytecode = bytecode
+
+
+class Malicious:
+    """Unpickling it leaves the file ``trace``."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.trace,))

@@ -14,7 +14,6 @@ from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.memory import class_memory
 from edc.stages.progress import ProgressLog
-from edc.training.trainer_group import TrainerGroup
 from edc.training.incremental import (
     HISTORY,
     class_steps,
@@ -22,6 +21,7 @@ from edc.training.incremental import (
     step_accuracies,
 )
 from edc.training.students import Student
+from edc.training.trainer_group import TrainerGroup
 
 
 def run(context: Context) -> None:

@@ -12,9 +12,9 @@ from edc.reporting.figures import learning_curves
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
-from edc.training.trainer_group import TrainerGroup
 from edc.training.evaluation import accuracy_scores, validation_epochs
 from edc.training.students import Student, accuracies
+from edc.training.trainer_group import TrainerGroup
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "accuracy")
 

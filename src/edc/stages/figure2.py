@@ -42,9 +42,9 @@ from edc.stages.context import Context
 from edc.stages.matched import matched_observers
 from edc.stages.observers import load_observers
 from edc.stages.sources import training_data
-from edc.training.trainer_group import TrainerGroup
 from edc.training.landscape import CHUNK, Batch, cosine, curve, directions, local_cosines, mean_loss
 from edc.training.students import Student
+from edc.training.trainer_group import TrainerGroup
 
 ALPHAS = (1.0, 0.0, 0.5)
 MATCHING = ("alpha", "global_mean", "global_variance", "class_mean", "class_variance")
@@ -77,7 +77,9 @@ class Measurements:
         """The first group of images, where synthesis itself starts them."""
         row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
         scorers = list(load_observers(self.context, row.scorers).values())
-        pixels, labels = initial_images(InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers))
+        pixels, labels = initial_images(
+            InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers)
+        )
         index = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)[0]
         pixels = pixels[index].to(device)
         start = pixels if pixels.is_floating_point() else self.normaliser.encode(pixels)

@@ -13,11 +13,11 @@ from edc.data.rng import generator
 from edc.nets import build, parameter_count
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
-from edc.training.trainer_group import TrainerGroup
 from edc.training.evaluation import accuracy
 from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
 from edc.training.trainer import Trainer
+from edc.training.trainer_group import TrainerGroup
 
 HISTORY = ("epoch", "lr", "train_loss", "val_accuracy")
 

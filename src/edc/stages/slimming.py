@@ -19,9 +19,9 @@ from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
-from edc.training.trainer_group import TrainerGroup
 from edc.training.slimming import HISTORY, sizes, slimming_scores
 from edc.training.students import Student
+from edc.training.trainer_group import TrainerGroup
 
 
 def run(context: Context) -> None:

@@ -5,7 +5,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from edc.condense.engine import Progress, step, synthesize
@@ -38,10 +37,6 @@ def every_sign(*shape):
     return [torch.tensor(v).double().view(shape) for v in itertools.product((-1.0, 1.0), repeat=math.prod(shape))]
 
 
-def softmax_loss(weight):
-    return lambda x: F.cross_entropy(x @ weight, torch.tensor([0, 2]))
-
-
 def test_norm_of_a_quadratic():
     half = torch.randn(6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     matrix, x = half + half.T, torch.ones(6, dtype=torch.float64)
@@ -57,31 +52,11 @@ def test_norm_of_a_quadratic():
     torch.testing.assert_close(exact_product(loss, x)(v), matrix @ v)
 
 
-def test_norm_of_a_softmax():
-    random = torch.Generator().manual_seed(1)
-    x, weight = (torch.randn(*shape, dtype=torch.float64, generator=random) for shape in ((2, 4), (4, 3)))
-    loss = softmax_loss(weight)
-    hessian = torch.autograd.functional.hessian(loss, x)
-    expected = float(hessian.norm())
-    assert frobenius(exact_product(loss, x), every_sign(2, 4))[0] == pytest.approx(expected, rel=1e-12)
-    assert frobenius(difference_product(loss, x, 1e-4), every_sign(2, 4))[0] == pytest.approx(expected, rel=1e-6)
-    assert frobenius(difference_product(loss, x, 0.05), every_sign(2, 4))[0] == pytest.approx(expected, rel=0.02)
-
-
 def test_differences_include_a_kink_that_the_exact_hessian_does_not():
     x, v = torch.tensor([0.01, 5.0]), torch.ones(2)
     assert exact_product(lambda x: (x.abs() * x.abs().sqrt()).sum(), x)(v)[1] > 0
     bent = difference_product(lambda x: x.relu().sum(), x, 0.05)(v)
     torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
-
-
-def test_probes_are_signs_of_a_seed():
-    like = torch.zeros(3, 4)
-    first, second = random_signs(2, like, 0), random_signs(3, like, 0)
-    assert set(first[0].unique().tolist()) == {-1.0, 1.0}
-    assert torch.equal(first[0], random_signs(2, like, 0)[0])
-    assert not torch.equal(first[0], random_signs(2, like, 1)[0])
-    assert len(second) == 3
 
 
 # The loss of synthesis, twice differentiable

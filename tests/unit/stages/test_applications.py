@@ -90,10 +90,7 @@ def test_units_of_a_slimming_run(project, monkeypatch):
     assert [(row["seed"], row["ratio"], row["channels"]) for row in lab.history("slimming")] == [
         (s, *unit) for s in "01" for unit in (("0", "84"), ("0.2", "68"), ("0.4", "51"))
     ]
-    scores = lab.manifest("slimming")["scores"]
-    assert scores["ratios"] == [0.0, 0.2, 0.4]
-    for name in ("parameters_mean", "macs_mean"):
-        assert scores[name] == sorted(set(scores[name]), reverse=True)
+    assert lab.manifest("slimming")["scores"]["ratios"] == [0.0, 0.2, 0.4]
 
 
 def test_without_fine_tuning_accuracy_is_that_before_it(project):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from support import laboratory as lab
-from support.faults import full_disk
 
 from edc.errors import EdcError
 from edc.storage import run_folder, write_json
@@ -124,19 +123,3 @@ def test_a_loss_that_diverges(project, stage):
     assert line.startswith(f"{stage}.row: diverged in ")
     names = ("optimise.lr", "match.weight") if stage == "synthesize" else ("optimiser.lr",)
     assert line.endswith("lower " + " or ".join(f"{stage}.row.{name}" for name in names))
-
-
-@pytest.mark.parametrize("stage", ["statistics", "synthesize", "relabel"])
-def test_a_full_disk_leaves_no_manifest(project, stage):
-    with full_disk(300), pytest.raises(EdcError, match=r"cannot be written \(.*File too large.*\)$") as error:
-        lab.run(stage)
-    assert "\n" not in str(error.value)
-    assert not (run_folder(stage, "row") / "manifest.json").exists()
-    assert not list(Path("runs").rglob("*.tmp"))
-
-
-def test_a_full_disk_while_a_checkpoint_is_saved(project, monkeypatch):
-    monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", "0")
-    with full_disk(300):
-        line = refused("statistics")
-    assert line.startswith(".edc/checkpoints/statistics/row.pt: cannot be written")

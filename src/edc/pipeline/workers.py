@@ -64,6 +64,8 @@ def run_all(
         return 0
     jobs = min(jobs or slots(plan.machine.device, plan.machine.threads), len(pending))
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    # Python's helper process removes the semaphores of a pool that is left at once; it need not report that.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     with _interruptible(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _follow_parent) as pool:
         schedule = Schedule(plan, list(pending), jobs, force, pool)
         return schedule.run(deadline, seconds)

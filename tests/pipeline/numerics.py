@@ -1,6 +1,7 @@
 """The numbers of the tiny study, as they are recorded in ``numerics.json`` and compared by ``test_numerics.py``.
 
-Run in a checkout of the tiny study by ``python numerics.py CHECKOUT`` to record them again, after a stage's version was raised.
+``python numerics.py CHECKOUT``, with a finished checkout of the tiny study, records them again after a stage's version
+was raised.
 """
 
 from __future__ import annotations

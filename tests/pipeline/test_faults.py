@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from checkout import RUNNERS, Checkout, until
@@ -44,6 +45,7 @@ def interrupted(checkout: Checkout, stage: str, number: int) -> bool:
     return process.returncode != 0 and saved.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", RUNS)
 def test_a_killed_run_resumes_and_ends_with_the_same_bytes(finished, tmp_path, stage):
     finished.edit({f"{stage}.{RUNS[stage]}.{name}": value for name, value in LONGER[stage].items()})
@@ -57,7 +59,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(finished, tmp_path, s
     assert not list(finished.path(".edc/checkpoints", stage).glob("*.pt"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_stops_a_stage_and_its_workers_and_keeps_the_checkpoint(finished, number):
     finished.edit({f"relabel.{RUNS['relabel']}.epochs": 200_000})
     process = finished.start("edc", "relabel", "--run", RUNS["relabel"], EDC_CHECKPOINT_SECONDS="0")
@@ -77,7 +79,7 @@ def members(group: int) -> list[int]:
     for entry in os.scandir("/proc"):
         if entry.name.isdigit():
             try:
-                fields = open(f"/proc/{entry.name}/stat").read().rpartition(")")[2].split()
+                fields = Path(entry, "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
             if int(fields[2]) == group and fields[0] != "Z":
@@ -85,7 +87,7 @@ def members(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("runner", ["dvc", "snakemake"])
+@pytest.mark.parametrize("runner", ["dvc", pytest.param("snakemake", marks=pytest.mark.slow)])
 def test_a_runner_killed_in_the_middle_is_called_again_and_ends_with_the_same_bytes(project, by, runner):
     process = project.start(*RUNNERS[runner])
     assert until(lambda: list(project.path("runs").glob("evaluate/*/manifest.json")) or process.poll() is not None)
@@ -98,6 +100,7 @@ def test_a_runner_killed_in_the_middle_is_called_again_and_ends_with_the_same_by
     assert project.outputs() == by("edc").outputs()
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_make_the_same_run_twice(project):
     first = project.start("edc", "pretrain")
     second = project.start("edc", "pretrain")
@@ -107,6 +110,7 @@ def test_two_processes_do_not_make_the_same_run_twice(project):
     assert len(lines) == 2, results  # one line per observer, from either process
 
 
+@pytest.mark.slow
 def test_a_failed_run_stops_what_builds_on_it_and_nothing_else(project):
     project.edit({"pretrain.tiny-convnet_w32.optimiser": {"name": "sgd", "lr": 1e30}})
     result = project.run("edc", "run")

@@ -7,7 +7,9 @@ import importlib
 import os
 import platform
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -23,11 +25,8 @@ from edc.pipeline.devices import (
     share_of_memory,
 )
 from edc.pipeline.status import Run, up_to_date
-from edc.storage import STATE
+from edc.storage import STATE, run_folder
 from edc.storage.provenance import provenance
-
-if TYPE_CHECKING:
-    pass
 
 SMALLER = {
     "pretrain": "batch",
@@ -81,12 +80,14 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
     from edc.stages.context import Context
 
     stage, key = run
-    with _lock(run):
+    with _locked(run):
         if not force and up_to_date(plan, run):
             return False
         on = torch.device(device)
         memory = share_of_memory(plan.machine.memory, on)
         reset_peak_memory(device)
+        for partial in run_folder(*run).glob(".*.tmp"):  # of an attempt that was killed while it wrote
+            partial.unlink()
         context = Context(plan, stage, key, on, memory, lambda: environment(plan, device))
         try:
             importlib.import_module(f"edc.stages.{stage}").run(context)
@@ -99,7 +100,8 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
         return True
 
 
-def _lock(run: Run) -> FileLock:
+@contextmanager
+def _locked(run: Run) -> Iterator[None]:
     path = STATE / "locks" / f"{'-'.join(run)}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -108,7 +110,10 @@ def _lock(run: Run) -> FileLock:
     except Timeout:
         print(f"edc: {' '.join(run)} is being made by another process; waiting for it", file=sys.stderr, flush=True)
         lock.acquire()
-    return lock
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def environment(plan: Plan, device: str) -> dict[str, Any]:

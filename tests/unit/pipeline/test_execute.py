@@ -23,6 +23,7 @@ def test_a_run_is_executed_once_and_again_where_forced(tmp_path, monkeypatch):
     assert up_to_date(PLAN, RUN)
     first = lab.files("pretrain")
     assert not execute(PLAN, RUN, "cpu")
+    (run_folder(*RUN) / ".weights.safetensors.1.tmp").touch()  # of an attempt that was killed while it wrote
     assert execute(PLAN, RUN, "cpu", force=True)
     assert lab.files("pretrain") == first
     facts = read_json(run_folder(*RUN) / "run.json")

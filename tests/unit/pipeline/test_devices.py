@@ -49,19 +49,14 @@ def test_two_runs_get_two_gpus_and_a_third_waits_until_one_was_killed(claim):
     assert third.poll() is None
     first.kill()
     assert third.stdout.readline().split() == lines[0]
+    second.communicate("\n")
+    assert claim("0,1").stdout.readline().split() == lines[1]
 
 
 def test_several_runs_share_a_gpu_where_the_environment_allows_it(claim):
     start = partial(claim, EDC_RUNS_PER_GPU="2")
     assert [start("0,1").stdout.readline().split()[1] for _ in range(4)] == ["0", "1", "0", "1"]
     assert start("0,1").stderr.readline() == WAITING
-
-
-def test_a_run_that_ends_releases_its_gpu(claim):
-    first = claim("GPU-5f2c/1")
-    assert first.stdout.readline().split()[:2] == ["cuda", "GPU-5f2c/1"]
-    first.communicate("\n")
-    assert claim("GPU-5f2c/1").stdout.readline().split()[:2] == ["cuda", "GPU-5f2c/1"]
 
 
 def test_the_cpu_and_the_devices_of_a_slurm_job_are_never_waited_for(claim):

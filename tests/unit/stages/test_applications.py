@@ -23,11 +23,9 @@ def test_history_and_scores_of_class_incremental_learning(project):
     # Two orders, two seeds; after the three steps the classes of one, two and three steps are tested, and all.
     assert len(rows) == 2 * 2 * (2 + 3 + 4)
     assert {(row["step"], row["classes"]) for row in rows} == {("0", "4"), ("1", "7"), ("2", "10")}
-    scores = lab.manifest("continual")["scores"]
     final = [float(row["accuracy"]) for row in rows if (row["step"], row["classes_of_step"]) == ("2", "all")]
-    assert scores["accuracy_mean"][-1] == pytest.approx(np.mean(final), rel=1e-5)
-    assert scores["accuracy_std"][-1] == pytest.approx(np.std(final, ddof=1), rel=1e-4, abs=1e-6)
-    assert len(set(final)) > 1
+    assert lab.manifest("continual")["scores"]["accuracy_mean"][-1] == pytest.approx(np.mean(final), rel=1e-5)
+    assert len(set(final)) > 1  # or else the tests of resuming would prove little
 
 
 def test_seeds_and_orders_are_independent_of_each_other(project):
@@ -50,7 +48,7 @@ def test_every_step_trains_fresh_students_with_an_output_for_each_class_seen(pro
     assert made == [(0, 4), (1, 4), (0, 7), (1, 7), (0, 10), (1, 10)]
 
 
-def test_static_labels_are_those_of_the_relabel_stage(project, monkeypatch):
+def test_static_labels_are_those_of_the_relabel_stage(project):
     stored = np.load("runs/relabel/labels/static.npy")
     context = continual.Context(lab.plan("continual", regime="static"), "continual", "row", torch.device("cpu"))
     memory, _ = continual.class_memory(context, continual.Normaliser((0.306,), (0.342,)))

@@ -36,6 +36,13 @@ def test_students_are_evaluated_on_the_split_of_their_row(project, splits_read, 
         assert correct == pytest.approx(round(correct))
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "statistics", "synthesize", "relabel"])
+def test_no_stage_before_the_evaluation_reads_the_test_split(project, splits_read, stage):
+    lab.run(stage)
+    assert splits_read
+    assert "test" not in splits_read
+
+
 def test_a_manifest_has_no_time_device_or_path(project, tmp_path):
     lab.run("evaluate")
     text = (run_folder("evaluate", "row") / "manifest.json").read_text()

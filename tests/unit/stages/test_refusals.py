@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support import laboratory as lab
+from support.faults import full_disk
 
 from edc.errors import EdcError
 from edc.storage import run_folder, write_json
@@ -50,13 +51,6 @@ def test_a_damaged_file_of_an_earlier_stage(project, name, damage):
     line = refused(READERS[name])
     assert line.startswith(f"runs/{name}: ")
     assert f"`edc {stage} --run {key}`" in line
-
-
-@pytest.mark.parametrize("text", ["{", '{"stage": "pretrain"}', "[]", None], ids=["cut", "keys", "list", "missing"])
-def test_a_damaged_manifest_of_an_earlier_stage(project, text):
-    path = Path("runs/pretrain/observer/manifest.json")
-    path.unlink() if text is None else path.write_text(text)
-    assert refused("statistics").startswith(f"{path}: ")
 
 
 def test_labels_of_another_number_of_images(project):
@@ -123,3 +117,13 @@ def test_a_loss_that_diverges(project, stage):
     assert line.startswith(f"{stage}.row: diverged in ")
     names = ("optimise.lr", "match.weight") if stage == "synthesize" else ("optimiser.lr",)
     assert line.endswith("lower " + " or ".join(f"{stage}.row.{name}" for name in names))
+
+
+@pytest.mark.parametrize("seconds", ["0", "3600"], ids=["checkpoint", "output"])
+@pytest.mark.parametrize("stage", ["statistics", "synthesize", "relabel"])
+def test_a_full_disk_leaves_no_manifest(project, monkeypatch, stage, seconds):
+    monkeypatch.setenv("EDC_CHECKPOINT_SECONDS", seconds)
+    with full_disk(300), pytest.raises(EdcError, match=r"^[^\n]*cannot be written \(.*File too large.*\)$"):
+        lab.run(stage)
+    assert not (run_folder(stage, "row") / "manifest.json").exists()
+    assert not list(Path("runs").rglob("*.tmp"))

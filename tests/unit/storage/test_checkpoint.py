@@ -1,7 +1,6 @@
 """Checkpoints: what they hold, which are ignored, and when they are due."""
 
 import contextlib
-import os
 import pickle
 
 import pytest
@@ -52,15 +51,6 @@ def test_a_checkpoint_never_executes_code(path, tmp_path):
     path.write_bytes(pickle.dumps(content, protocol=2))
     assert Checkpoint(path, "id").load() is None
     assert not (tmp_path / "trace").exists()
-
-
-def test_an_interrupted_save_leaves_the_checkpoint_before(path):
-    checkpoint = Checkpoint(path, "id")
-    checkpoint.save({"epoch": 1})
-    with pytest.raises(AttributeError):  # a local function can't be pickled
-        checkpoint.save({"epoch": 2, "function": lambda: None})
-    assert checkpoint.load() == {"epoch": 1}
-    assert os.listdir(path.parent) == ["state.pt"]
 
 
 @pytest.mark.parametrize(("interval", "waits"), [("0", [0, 0, 0]), ("30", [30, 120, 300])])

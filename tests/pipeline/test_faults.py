@@ -87,7 +87,8 @@ def members(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("runner", ["dvc", pytest.param("snakemake", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["dvc", "snakemake"])
 def test_a_runner_killed_in_the_middle_is_called_again_and_ends_with_the_same_bytes(project, by, runner):
     process = project.start(*RUNNERS[runner])
     assert until(lambda: list(project.path("runs").glob("evaluate/*/manifest.json")) or process.poll() is not None)

@@ -22,7 +22,7 @@ CASES = [
     ("continual", lab.FULL | {"epochs": 3}, [6]),
     # Two seeds of 3 + 2 + 2 epochs in three units: 20 checkpoints.
     ("slimming", {}, [1, 9, 20]),
-    ("slimming", {"ema": 0.5}, [4, 6]),
+    ("slimming", {"ema": 0.5}, [2, 6]),
 ]
 
 

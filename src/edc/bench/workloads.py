@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edc.bench.cases import BenchInputs, Work, Workload, weight_bytes
 from edc.bench.memory import map_bytes
 from edc.bench.reference import Oracle, plain_statistics
 from edc.condense.budget import activation_bytes
 from edc.condense.class_sums import ClassSums
-from edc.condense.engine import Observer, Progress, synthesize
-from edc.condense.layer_statistics import LAYERS, StatisticsCollector
+from edc.condense.engine import Progress, synthesize
+from edc.condense.layer_statistics import StatisticsCollector
+from edc.condense.observer import Observer
 from edc.data.feed import Feed
 from edc.data.replay import Replay, batches_of
 from edc.data.rng import generator
@@ -43,17 +44,8 @@ def pretrain(inputs: BenchInputs) -> Workload:
     group, epochs = TrainerGroup([trainer]), iter(range(10**9))
 
     def bare() -> Work:
-        model = inputs.trained()
-        optimiser = make_optimiser(model, row.optimiser)
-        x, y = inputs.encoded(n), inputs.labels(n)
-
-        def step() -> None:
-            loss = F.cross_entropy(model(x), y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-
-        return in_sequence([step] * 2)
+        model, x, y = inputs.trained(), inputs.encoded(n), inputs.labels(n)
+        return training_steps(make_optimiser(model, row.optimiser), lambda: F.cross_entropy(model(x), y), 2)
 
     # Weights, their gradients, the momentum.
     floor = 3 * weight_bytes(trainer.model) + inputs.training_bytes(n) + images.images.numel()
@@ -88,27 +80,23 @@ def statistics(inputs: BenchInputs) -> Workload:
 
 def statistics_reference(inputs: BenchInputs) -> Work:
     """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
-    n, classes = inputs.case.images, inputs.dataset.classes
-    built = [inputs.built(name) for name in inputs.names]
-    x, y = inputs.encoded(n), inputs.labels(n)
-    layer_inputs: list[tuple[Tensor, int]] = []
-    for layer in (layer for model in built for layer in model.modules()):
-        if isinstance(layer, tuple(LAYERS.values())):
-            patch = inputs.patch if isinstance(layer, nn.Conv2d) else 0
-            layer.register_forward_pre_hook(lambda _, args, patch=patch: layer_inputs.append((args[0], patch)))
-    tables: dict[tuple[int, int], Tensor] = {}
+    x, y = inputs.encoded(inputs.case.images), inputs.labels(inputs.case.images)
+    match, nothing = next(iter(inputs.plan.synthesize.values())).match, torch.empty(0)
+    oracles = [
+        Oracle(inputs.built(name), inputs.patch, match, nothing, nothing, torch.float32) for name in inputs.names
+    ]
+    tables: dict[tuple[int, int, int], Tensor] = {}
 
+    @torch.no_grad()
     def layer_by_layer() -> None:
-        with torch.no_grad():
-            for model in built:
-                model(x)
-        for i, (maps, patch) in enumerate(layer_inputs):
-            plain_statistics(maps, patch)
-            of_images = zip(*(plain_statistics(image[None], patch) for image in maps), strict=True)
-            for j, values in enumerate(map(torch.stack, of_images)):
-                table = tables.setdefault((i, j), values.new_zeros(classes, values.shape[1]))
-                table.index_add_(0, y, values)
-        layer_inputs.clear()
+        for i, oracle in enumerate(oracles):
+            oracle.statistics(x)
+            for j, patch in enumerate(oracle.patches):
+                of_images = zip(*(plain_statistics(image[None], patch) for image in oracle.inputs[j]), strict=True)
+                for k, values in enumerate(map(torch.stack, of_images)):
+                    table = tables.setdefault((i, j, k), values.new_zeros(inputs.dataset.classes, values.shape[1]))
+                    table.index_add_(0, y, values)
+            oracle.inputs.clear()
 
     return layer_by_layer
 
@@ -226,16 +214,13 @@ def evaluate(inputs: BenchInputs) -> Workload:
             model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
         )
         x, y = inputs.encoded(batch), inputs.labels(batch)
-        goal = torch.zeros(batch, inputs.dataset.classes, device=device)
+        soft = torch.zeros(batch, inputs.dataset.classes, device=device)
 
-        def step() -> None:
+        def loss() -> Tensor:
             logits = model(x)
-            loss = F.mse_loss(logits, goal) + row.loss.ce_weight * F.cross_entropy(logits, y)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            return F.mse_loss(logits, soft) + row.loss.ce_weight * F.cross_entropy(logits, y)
 
-        return in_sequence([step] * steps)
+        return training_steps(optimiser, loss, steps)
 
     # Weights, their gradients, two moments, an average; the set and an epoch of its views.
     floor = 5 * weight_bytes(*(student.model for student in students)) + inputs.training_bytes(batch)
@@ -260,6 +245,18 @@ def in_sequence(parts: Sequence[Work]) -> Work:
             part()
 
     return all_parts
+
+
+def training_steps(optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor], steps: int) -> Work:
+    """Optimiser steps on the same batch."""
+
+    def step() -> None:
+        value = loss()
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+
+    return in_sequence([step] * steps)
 
 
 def endless_batches(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:

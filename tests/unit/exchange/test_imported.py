@@ -23,7 +23,7 @@ FACTS = ("scores", "image_bytes", "label_bytes", "steps", "test_digest")
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation, and its images and labels imported as ``back`` and ``unlabelled``; only to be copied."""
-    folder = lab.make_project(tmp_path_factory.mktemp("evaluated"))
+    folder = tmp_path_factory.mktemp("evaluated")
     rates = {"optimiser": lab.OPTIMISER, "schedule": lab.SCHEDULE}
     dataset = {
         "description": "d",
@@ -34,6 +34,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {name: value for name, value in lab.DATA.items() if name != "name"}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        lab.prepare()
         lab.run("evaluate")
         write_yaml("workflow/datasets/tiny.yaml", dataset | {"data": data, "statistics": {"patch": 4, "batch": 4}})
         for name, labels in (("back", "labels"), ("unlabelled", None)):

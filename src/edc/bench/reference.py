@@ -1,6 +1,6 @@
 """The matching loss as its formula is written: layers, norms and running values one by one, by autograd.
 
-Slow and obvious. Tests hold the engine against it, and the benchmark shows what the engine saves.
+Slow and simple: tests compare the engine with it, and the benchmark measures it beside the engine.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from edc.config.choices import Match
 def plain_statistics(x: Tensor, patch: int) -> list[Tensor]:
     """Mean and biased variance of a map (B, C, H, W) per channel, and per cell where ``patch`` is not 0."""
     variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-    found = [mean, variance]
+    statistics = [mean, variance]
     if patch:
         height, width = (-(-side // patch) * patch for side in x.shape[-2:])
         y = F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
         cells = y.unfold(2, patch, patch).unfold(3, patch, patch)
         variance, mean = torch.var_mean(cells, dim=(0, 1, 4, 5), correction=0)
-        found += [mean.flatten(), variance.flatten()]
-    return found
+        statistics += [mean.flatten(), variance.flatten()]
+    return statistics
 
 
 class Oracle:
@@ -68,10 +68,10 @@ class Oracle:
 
     def visit(self, x: Tensor, labels: Tensor, skip: Set[int] = frozenset()) -> tuple[Tensor, Tensor]:
         """Logits and the loss of one visit to a group of images (B, C, S, S) with classes (B,)."""
-        logits, found = self.statistics(x)
+        logits, of_layers = self.statistics(x)
         loss = torch.zeros((), dtype=self.dtype, device=x.device)
         start, alpha, rho = 0, self.settings.alpha, self.settings.ema
-        for i, statistics in enumerate(found):
+        for i, statistics in enumerate(of_layers):
             targets = []
             for s in statistics:
                 targets.append(

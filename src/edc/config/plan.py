@@ -18,8 +18,8 @@ from edc.storage import STATE, read_text, write_text
 
 HEADER = """\
 # yaml-language-server: $schema=workflow/schema/params.json
-# Written by `edc plan {studies}`. Values may be edited here; what depends on them becomes stale. Defaults are left out of
-# datasets, recipes, labels and training; `edc explain RUN` prints every value of a run and where it comes from.
+# Written by `edc plan {studies}`. Values may be edited here; what depends on them becomes stale. Defaults are left out
+# of datasets, recipes, labels and training; `edc explain RUN` prints every value of a run and its origin.
 """
 
 Run = tuple[str, str]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -15,16 +14,6 @@ import support
 def golden() -> dict[str, Any]:
     """Numbers the published code computes from small inputs."""
     return support.golden("edc")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest starts first, so that no process has to wait for another one at the end or in between."""
-
-    def rank(item: pytest.Item) -> float:
-        mark = item.get_closest_marker("early")
-        return mark.args[0] if mark else math.inf
-
-    items.sort(key=rank)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from edc import STAGES, tracking
@@ -55,9 +56,11 @@ def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool 
     """
     plan = load_plan()
     tracking.enabled()
-    run_all(plan, runs(plan), jobs, force, minutes, durations())
-    run_tables(tracked=False)
-    finish(plan)
+    try:
+        run_all(plan, runs(plan), jobs, force, minutes, durations())
+        run_tables(tracked=False)
+    finally:  # also of the runs that did finish
+        finish(plan)
 
 
 def run_tables(tracked: bool = True) -> None:
@@ -84,14 +87,11 @@ def durations() -> Callable[[Run], float]:
 
 
 def finish(plan: Plan | None = None) -> None:
-    """After runs were made outside ``dvc repro``: tell DVC of them in one call, and MLflow.
-
-    Without a DVC repository, or without DVC, only MLflow is told.
-    """
+    """After runs were made outside ``dvc repro``: commit them to DVC in one call, where it is in use, and to MLflow."""
     for stage in STAGES:
         if stage != "tables":
             (RUNS / stage).mkdir(parents=True, exist_ok=True)
-    if Path(".dvc").is_dir() and Path("dvc.yaml").exists():
+    if Path(".dvc").is_dir() and Path("dvc.yaml").exists() and find_spec("dvc"):
         command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
         code = subprocess.run(command, check=False).returncode
         if code:

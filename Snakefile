@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edc.config.references import load_plan
 from edc.errors import EdcError
-from edc.pipeline.stages import finish
+from edc.pipeline.stages import finish, track
 from edc.pipeline.status import stale, tables_up_to_date
 
 try:
@@ -113,4 +113,4 @@ onsuccess:
 
 
 onerror:
-    finish(PLAN)
+    track(PLAN)

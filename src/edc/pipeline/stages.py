@@ -58,9 +58,11 @@ def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool 
     tracking.enabled()
     try:
         run_all(plan, runs(plan), jobs, force, minutes, durations())
-        run_tables(tracked=False)
-    finally:  # also of the runs that did finish
-        finish(plan)
+    except EdcError:
+        track(plan)  # the runs that did finish
+        raise
+    run_tables(tracked=False)
+    finish(plan)
 
 
 def run_tables(tracked: bool = True) -> None:

@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 export PATH := $(abspath $(VENV))/bin:$(PATH)
-# Nothing phones home.
+# No telemetry.
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := 1
-# Installed without bytecode, packages keep it from their first import on.
+# Packages are installed without bytecode; it is written at their first import.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint ui report setup lock

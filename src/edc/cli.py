@@ -198,9 +198,7 @@ def bench(
 
 
 @app.command()
-def report(
-    to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("results/report.html"),
-) -> None:
+def report(to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("results/report.html")) -> None:
     """Write the results of the plan as one HTML page: accuracy beside random images, and its cost."""
     from edc.reporting.report import write_report
 
@@ -237,8 +235,7 @@ def export(
 def import_command(
     name: Annotated[str, typer.Argument(help="Name of set and recipe: lower-case letters, digits, underscores.")],
     data: Annotated[
-        Path,
-        typer.Option("--data", help="An export, an image folder, or a .safetensors, .pt, .npy or .npz file."),
+        Path, typer.Option("--data", help="An export, an image folder, or a .safetensors, .pt, .npy or .npz file.")
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset in workflow/datasets that the set stands for.")],
     labels: Annotated[
@@ -247,8 +244,7 @@ def import_command(
     values: Annotated[
         str | None,
         typer.Option(
-            "--values",
-            help="Scale of float images: unit ([0, 1]) or normalised (by the dataset's mean and std).",
+            "--values", help="Scale of float images: unit ([0, 1]) or normalised (by the dataset's mean and std)."
         ),
     ] = None,
     classes: Annotated[

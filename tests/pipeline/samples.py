@@ -53,9 +53,7 @@ STUDY: dict[str, Any] = {
         {"recipes": ["rded", "full"], "protocols": ["default"]},
         {"recipes": ["edc"], "protocols": ["edc"], "variants": ["ema=no"]},
     ],
-    "continual": [
-        {"recipes": ["edc"], "ipc": [1], "protocols": ["edc"], "students": ["convnet_d2"], "steps": 2},
-    ],
+    "continual": [{"recipes": ["edc"], "ipc": [1], "protocols": ["edc"], "students": ["convnet_d2"], "steps": 2}],
     "slimming": [
         {
             "recipes": ["random"],
@@ -65,12 +63,10 @@ STUDY: dict[str, Any] = {
             "sparsity": 0.001,
             "ratios": [0.3],
             "finetune": 2,
-        },
+        }
     ],
     "overrides": {
-        "recipes": {
-            "edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}},
-        },
+        "recipes": {"edc": {"families": {"digits": {"synthesize": {"optimise": {"iterations": 6}}}}}},
         "protocols": {
             "edc": {"families": {"digits": {"student": STUDENT}}},
             "hard_label": {"families": {"digits": {"student": STUDENT}}},

@@ -66,13 +66,7 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
 
 
 def run_bench(
-    todo: Sequence[Case],
-    device: str,
-    threads: int,
-    seconds: float,
-    recipe: str,
-    to: Path,
-    precision: str = "float32",
+    todo: Sequence[Case], device: str, threads: int, seconds: float, recipe: str, to: Path, precision: str = "float32"
 ) -> pd.DataFrame:
     """Measure cases, write the table after each, and return their rows; those in the table are not measured again.
 

@@ -157,11 +157,7 @@ class StatisticsCollector:
     """
 
     def __init__(
-        self,
-        observer: nn.Module,
-        patch: int,
-        shape: Sequence[int],
-        kinds: Sequence[Kind] = ("bn", "conv"),
+        self, observer: nn.Module, patch: int, shape: Sequence[int], kinds: Sequence[Kind] = ("bn", "conv")
     ) -> None:
         self.observer, self.patch = observer, patch
         layers = measured_layers(observer, kinds)

@@ -53,22 +53,13 @@ SCHEDULE: dict[str, str] = {
 }
 """The learning rate's factor per epoch: function of :class:`edc.training.schedules.Moment`."""
 
-LOSS: dict[str, str] = {
-    "mse_ce": "edc.training.losses:mse_ce",
-    "kl": "edc.training.losses:kl",
-}
+LOSS: dict[str, str] = {"mse_ce": "edc.training.losses:mse_ce", "kl": "edc.training.losses:kl"}
 """What a student minimises: function of its logits, the soft labels, the classes and :class:`Loss`."""
 
-LABELS: dict[str, str] = {
-    "observers": "edc.stages.relabel:label",
-    "imported": "edc.exchange.imported:adopt_labels",
-}
+LABELS: dict[str, str] = {"observers": "edc.stages.relabel:label", "imported": "edc.exchange.imported:adopt_labels"}
 """Where labels come from: function of the job."""
 
-ENSEMBLE: dict[str, str] = {
-    "mean": "edc.training.ensembles:plain_mean",
-    "norm": "edc.training.ensembles:norm_mean",
-}
+ENSEMBLE: dict[str, str] = {"mean": "edc.training.ensembles:plain_mean", "norm": "edc.training.ensembles:norm_mean"}
 """How the logits of several observers become one label."""
 
 
@@ -120,8 +111,7 @@ class StatisticsChoices(Model):
     patch: int = Field(ge=1, description="side of the cells of the patch statistics, pixels of the feature map")
     batch: int = Field(ge=2)
     class_variance: Literal["within", "mixture"] = Field(
-        default="within",
-        description="class target: mean within-image variance, or that plus the variance of means",
+        default="within", description="class target: mean within-image variance, or that plus the variance of means"
     )
     seed: int = Field(default=0, ge=0)
 
@@ -138,9 +128,7 @@ class Initialise(Model):
     crop_scale: Area = Field(default=(0.08, 1.0), description="composites: share of the image a crop takes")
     factor: int = Field(default=1, ge=1, le=8, description="composites: crops a side of the tiled image")
     pool: int | None = Field(
-        default=None,
-        ge=1,
-        description="composites: make so many a class and draw from them; null: the best as ranked",
+        default=None, ge=1, description="composites: make so many a class and draw from them; null: the best as ranked"
     )
     source: str | None = Field(default=None, description="imported: name of a set that `edc import` brought in")
 
@@ -205,9 +193,7 @@ class Optimise(Model):
     betas: tuple[Decay, Decay] = (0.5, 0.9)
     group: int = Field(default=0, ge=0, description="images matched together; 0: all of a round")
     rounds: int = Field(
-        default=1,
-        ge=0,
-        description="the set is made in so many rounds of all classes; 0: one image a class each",
+        default=1, ge=0, description="the set is made in so many rounds of all classes; 0: one image a class each"
     )
 
 

@@ -15,12 +15,7 @@ Place = tuple[str | int, ...]
 
 def places(section: Place, family: str, ipc: int) -> list[Place]:
     """Where a recipe or protocol may write a section for a dataset family and images per class, weakest first."""
-    return [
-        section,
-        ("families", family, *section),
-        ("ipc", ipc, *section),
-        ("families", family, "ipc", ipc, *section),
-    ]
+    return [section, ("families", family, *section), ("ipc", ipc, *section), ("families", family, "ipc", ipc, *section)]
 
 
 def value_at(values: Any, place: Place) -> Any:

@@ -61,9 +61,7 @@ class Dataset(Model):
         default=None, description="real images: crop a random share of the area and resize, instead of padding"
     )
     resize: int | None = Field(
-        default=None,
-        ge=4,
-        description="shorter side, pixels, before the centre crop; null: image_size",
+        default=None, ge=4, description="shorter side, pixels, before the centre crop; null: image_size"
     )
     flip: bool = Field(default=True, description="whether a mirrored image keeps its class")
     val_fraction: float = Field(default=0.1, ge=0, le=0.5, description="share of the training images never trained on")

@@ -24,13 +24,7 @@ from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
-TEST_PATTERNS = (
-    "test-*.parquet",
-    "test*.parquet",
-    "validation-*.parquet",
-    "validation*.parquet",
-    "val*.parquet",
-)
+TEST_PATTERNS = ("test-*.parquet", "test*.parquet", "validation-*.parquet", "validation*.parquet", "val*.parquet")
 
 
 def read(config: Dataset, part: Part) -> Source:

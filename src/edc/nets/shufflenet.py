@@ -50,9 +50,7 @@ class DownUnit(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.left = nn.Sequential(
-            *conv_norm(inputs, inputs, 3, stride=2, groups=inputs),
-            *conv_norm(inputs, outputs // 2, 1),
-            nn.ReLU(),
+            *conv_norm(inputs, inputs, 3, stride=2, groups=inputs), *conv_norm(inputs, outputs // 2, 1), nn.ReLU()
         )
         self.right = _branch(inputs, outputs // 2, stride=2)
 

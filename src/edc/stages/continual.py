@@ -14,12 +14,7 @@ from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.memory import class_memory
 from edc.stages.progress import ProgressLog
-from edc.training.incremental import (
-    HISTORY,
-    class_steps,
-    incremental_scores,
-    step_accuracies,
-)
+from edc.training.incremental import HISTORY, class_steps, incremental_scores, step_accuracies
 from edc.training.students import Student
 from edc.training.trainer_group import TrainerGroup
 

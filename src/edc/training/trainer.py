@@ -22,11 +22,7 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        settings: Optimiser,
-        device: torch.device,
-        precision: torch.dtype = torch.float32,
+        self, model: nn.Module, settings: Optimiser, device: torch.device, precision: torch.dtype = torch.float32
     ) -> None:
         self.model = placed(model, device, precision)
         self.optimiser = make_optimiser(self.model, settings)

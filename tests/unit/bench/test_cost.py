@@ -84,9 +84,7 @@ def test_seeds_and_evaluations_count() -> None:
     rows = {"e": student(seeds=[0, 1, 2], validations=4), "f": student(seeds=[5], epochs=3, validations=10)}
     cost = Estimate(plan(synthesize={"x": condensed()}, evaluate=rows)).stage("evaluate")
     assert cost == Cost(
-        runs=2,
-        steps=3 * 20 + 6,
-        macs=D1 * (3 * (3 * 10 * 100 + 4 * 10_000) + (3 * 3 * 100 + 3 * 10_000)),
+        runs=2, steps=3 * 20 + 6, macs=D1 * (3 * (3 * 10 * 100 + 4 * 10_000) + (3 * 3 * 100 + 3 * 10_000))
     )
 
 

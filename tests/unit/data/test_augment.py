@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from edc.data.augment import (
-    Normaliser,
-    crop_boxes,
-    cutmix_box,
-    pad_crop,
-    paste,
-    resized_crop,
-    shared_crop,
-)
+from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop, shared_crop
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CIFAR = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))

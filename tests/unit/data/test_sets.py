@@ -231,10 +231,7 @@ def test_roots_are_looked_up_in_order(place, tmp_path, monkeypatch):
     assert roots.resolve_root(place) == roots.Path("B")
     monkeypatch.setenv("EDC_DATA_SMALL_SET_2", "A")
     assert roots.resolve_root(place) == roots.Path("A")
-    assert json.loads(roots.REMEMBERED.read_text()) == {
-        "big": str(tmp_path / "D"),
-        "small-set.2": str(tmp_path / "C"),
-    }
+    assert json.loads(roots.REMEMBERED.read_text()) == {"big": str(tmp_path / "D"), "small-set.2": str(tmp_path / "C")}
     assert [path.name for path in roots.REMEMBERED.parent.iterdir()] == ["data.json"]
 
 

@@ -29,8 +29,7 @@ def test_round_trip(network: str, suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "head"),
-    [("convnet_w32", "classifier."), ("resnet18", "fc."), ("timm:test_vit", "head.")],
+    ("network", "head"), [("convnet_w32", "classifier."), ("resnet18", "fc."), ("timm:test_vit", "head.")]
 )
 def test_classifier_is_replaced_when_class_counts_differ(network: str, head: str, tmp_path: Path) -> None:
     source = nets.build(network, classes=5, image_size=32, seed=0)

@@ -28,12 +28,7 @@ def test_evaluated_epochs_are_evenly_spread_and_end_with_the_last(epochs: int, c
 
 @pytest.mark.parametrize(
     ("epochs", "count", "evaluated"),
-    [
-        (300, 10, [29, 59, 89, 119, 149, 179, 209, 239, 269, 299]),
-        (10, 3, [3, 6, 9]),
-        (5, 1, [4]),
-        (3, 10, [0, 1, 2]),
-    ],
+    [(300, 10, [29, 59, 89, 119, 149, 179, 209, 239, 269, 299]), (10, 3, [3, 6, 9]), (5, 1, [4]), (3, 10, [0, 1, 2])],
 )
 def test_evaluated_epochs(epochs: int, count: int, evaluated: list[int]) -> None:
     assert sorted(validation_epochs(epochs, count)) == evaluated

@@ -12,14 +12,7 @@ from edc.config.rows import Dataset, RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.images import ImageSet
-from edc.training.incremental import (
-    ALL,
-    CondensedMemory,
-    RealMemory,
-    class_steps,
-    incremental_scores,
-    step_accuracies,
-)
+from edc.training.incremental import ALL, CondensedMemory, RealMemory, class_steps, incremental_scores, step_accuracies
 from edc.training.students import Student
 
 NORMALISER = Normaliser((0.306,), (0.342,))

@@ -10,11 +10,11 @@ STAGES = {
     "statistics": "Collect the observers' layer statistics over the dataset.",
     "synthesize": "Make the images of the condensed sets.",
     "relabel": "Store the teachers' soft labels of the condensed sets.",
-    "evaluate": "Train students on the condensed sets and evaluate them on real images.",
-    "continual": "Learn the classes in steps from condensed images alone.",
+    "evaluate": "Train students on condensed sets and test them on real images.",
+    "continual": "Learn the classes step by step from condensed images.",
     "slimming": "Prune a network with a condensed set as its only data.",
-    "analysis": "Measure why the choices work: matching, flatness, smoothing, small batches.",
-    "tables": "Add the finished runs to the record, and make every table and figure from it.",
+    "analysis": "Measure what the choices do (Figure 2 of the paper).",
+    "tables": "Update the record of runs; make tables and figures of it.",
 }
 
 

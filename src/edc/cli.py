@@ -28,30 +28,25 @@ Keys = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", min=1, help="Number of parallel runs. Default: as many as the GPUs or cores allow."),
+    typer.Option("--jobs", min=1, metavar="N", help="Parallel runs. Default: as many as the GPUs or cores allow."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Execute runs again even if they are up to date.")]
 
 
-def _stage_command(stage: str) -> None:
-    def command(run: Keys = None, jobs: Jobs = None, force: Force = False) -> None:
-        from edc.pipeline.stages import run_stage
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of dataset and study: lower-case letters, digits, underscores.")],
+    data: Annotated[
+        Path, typer.Option("--data", help="Image folder (train/CLASS/*, test/CLASS/*) or folder of parquet files.")
+    ],
+    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8, max=1024, metavar="N")] = 32,
+) -> None:
+    """Write a dataset file and a study for your own images."""
+    from edc.data.new import new_dataset
 
-        run_stage(stage, run, jobs, force)
-
-    app.command(stage, help=f"{STAGES[stage]} Executes the runs of params.yaml that are not up to date.")(command)
-
-
-for _stage in STAGES:
-    if _stage != "tables":
-        _stage_command(_stage)
-
-
-@app.command(help=f"{STAGES['tables']}")
-def tables() -> None:
-    from edc.pipeline.stages import run_tables
-
-    run_tables()
+    for path in new_dataset(name, data, image_size):
+        typer.echo(f"wrote {path}")
+    typer.echo(f"next: `edc plan {name}`, then `dvc repro`")
 
 
 @app.command()
@@ -70,7 +65,7 @@ def plan(
         str, typer.Option("--device-name", help="With --cost: name of that device in the output.")
     ] = "one H100-class GPU (TF32)",
 ) -> None:
-    """Write every run of the studies to params.yaml. Without a study, list the studies."""
+    """Write the runs of studies to params.yaml. Without a study, list the studies."""
     from edc.config.files import names, read
     from edc.config.plan import make_plan, write_plan
 
@@ -114,7 +109,7 @@ def explain(
     run: Annotated[str, typer.Argument(help="A run of params.yaml: STAGE/KEY, or KEY alone if only one stage has it.")],
     key: Annotated[str, typer.Argument(help="A value or section, such as optimiser.lr. Without it, all values.")] = "",
 ) -> None:
-    """Print the file, line and layer that each value of a run comes from."""
+    """Print where the values of a run come from: file, line, layer."""
     from edc.config.explain import explain
 
     sources = explain(run, key)
@@ -127,35 +122,46 @@ def explain(
 def run_plan(
     jobs: Jobs = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Stop after so many minutes; the next call resumes.")
+        float | None, typer.Option("--minutes", min=0, metavar="N", help="Stop after so many minutes; the next call resumes.")
     ] = None,
     force: Force = False,
 ) -> None:
-    """Execute every run that is not up to date, then make the tables, without DVC or Snakemake."""
+    """Execute the plan without DVC or Snakemake.
+
+    Executes every run that is not up to date, then makes the tables.
+    """
     from edc.pipeline.stages import run_plan
 
     run_plan(jobs, minutes, force)
 
 
-@app.command()
-def new(
-    name: Annotated[str, typer.Argument(help="Name of dataset and study: lower-case letters, digits, underscores.")],
-    data: Annotated[
-        Path, typer.Option("--data", help="Image folder (train/CLASS/*, test/CLASS/*) or folder of parquet files.")
-    ],
-    image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8, max=1024)] = 32,
-) -> None:
-    """Write a dataset file and a first study for your own images."""
-    from edc.data.new import new_dataset
+def _stage_command(stage: str) -> None:
+    def command(run: Keys = None, jobs: Jobs = None, force: Force = False) -> None:
+        from edc.pipeline.stages import run_stage
 
-    for path in new_dataset(name, data, image_size):
-        typer.echo(f"wrote {path}")
-    typer.echo(f"next: `edc plan {name}`, then `dvc repro`")
+        run_stage(stage, run, jobs, force)
+
+    app.command(stage, help=f"{STAGES[stage]} Executes the runs of params.yaml that are not up to date.")(command)
+
+
+for _stage in STAGES:
+    if _stage != "tables":
+        _stage_command(_stage)
+
+
+@app.command(help=f"{STAGES['tables']}")
+def tables() -> None:
+    from edc.pipeline.stages import run_tables
+
+    run_tables()
 
 
 @app.command()
 def track() -> None:
-    """Record finished runs that MLflow lacks, in MLFLOW_TRACKING_URI or in mlflow.db. See EDC_TRACKING."""
+    """Record finished runs that MLflow lacks.
+
+    MLFLOW_TRACKING_URI says where, by default in mlflow.db. EDC_TRACKING=off switches it off.
+    """
     from edc import tracking
     from edc.config.references import load_plan
 
@@ -170,52 +176,11 @@ def track() -> None:
 
 
 @app.command()
-def bench(
-    dataset: Annotated[
-        str, typer.Option("--dataset", help="Dataset whose image size, observers and values are used.")
-    ] = "cifar10",
-    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage. May be repeated.")] = None,
-    network: Annotated[list[str] | None, typer.Option("--network", help="Only this network. May be repeated.")] = None,
-    images: Annotated[
-        list[int] | None, typer.Option("--images", min=1, help="Images per batch. May be repeated.")
-    ] = None,
-    device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="CPU threads.")] = 2,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Seconds per case.")] = 10.0,
-    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of synthesis.")] = "edc_code",
-    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages.")] = "float32",
-    to: Annotated[Path | None, typer.Option("--to", help="CSV file to write. Default: one in results/bench.")] = None,
-) -> None:
-    """Measure time and memory of each stage beside plain passes of its networks, on random images."""
-    from edc.bench import run
-
-    suffix = "" if precision == "float32" else f"-{precision}"
-    target = to or run.WHERE / f"{device}-{dataset}{suffix}.csv"
-    cases = run.cases(dataset, stage or [], network or [], images or [])
-    table = run.run_bench(cases, device, threads, seconds, recipe, target, precision)
-    typer.echo(run.summary(table).round(2).to_string(index=False))
-    typer.echo(f"wrote {target}")
-
-
-@app.command()
 def report(to: Annotated[Path, typer.Option("--to", help="HTML file to write.")] = Path("results/report.html")) -> None:
-    """Write the results of the plan as one HTML page: accuracy beside random images, and its cost."""
+    """Write the results of the plan as one HTML page."""
     from edc.reporting.report import write_report
 
     typer.echo(write_report(to))
-
-
-@app.command()
-def schema(
-    check: Annotated[bool, typer.Option("--check", help="Only check whether they are up to date.")] = False,
-) -> None:
-    """Write the JSON schemas of params.yaml and of the files in workflow/ to workflow/schema/."""
-    from edc.config.schema import write_schemas
-
-    stale = write_schemas(check)
-    if check and stale:
-        raise EdcError(f"{', '.join(map(str, stale))}: out of date; run `edc schema`")
-    typer.echo("up to date" if not stale else f"wrote {', '.join(map(str, stale))}")
 
 
 @app.command()
@@ -225,7 +190,7 @@ def export(
     layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet or torch.")],
     labels: Annotated[str | None, typer.Option("--labels", help="Key of a finished relabel run of the images.")] = None,
 ) -> None:
-    """Write a condensed set as an image folder, Hugging Face parquet files or tensors."""
+    """Write a condensed set as images, parquet files or tensors."""
     from edc.exchange.export import export as write
 
     typer.echo(f"wrote {write(run, to, layout, labels)}")
@@ -251,12 +216,62 @@ def import_command(
         Path | None, typer.Option("--classes", help="File of the classes (N,), if --data holds images alone.")
     ] = None,
 ) -> None:
-    """Import a condensed set made elsewhere as a recipe, so that studies can label and evaluate it."""
+    """Import a condensed set made elsewhere as a recipe.
+
+    Studies can then label and evaluate it like any other.
+    """
     from edc.exchange.importing import import_set
 
     for path in import_set(name, data, dataset, labels, values, classes):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: list {name} among the recipes of a study")
+
+
+@app.command()
+def bench(
+    dataset: Annotated[
+        str, typer.Option("--dataset", help="Dataset whose image size, observers and values are used.")
+    ] = "cifar10",
+    stage: Annotated[list[str] | None, typer.Option("--stage", help="Only this stage. May be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option("--network", help="Only this network. May be repeated.")] = None,
+    images: Annotated[
+        list[int] | None, typer.Option("--images", min=1, metavar="N", help="Images per batch. May be repeated.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, metavar="N", help="CPU threads.")] = 2,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, metavar="N", help="Seconds per case.")] = 10.0,
+    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of synthesis.")] = "edc_code",
+    precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages.")] = "float32",
+    to: Annotated[Path | None, typer.Option("--to", help="CSV file to write. Default: one in results/bench.")] = None,
+) -> None:
+    """Measure time and memory of the stages.
+
+    Random images; beside each stage plain passes of its networks.
+    """
+    from edc.bench import run
+
+    suffix = "" if precision == "float32" else f"-{precision}"
+    target = to or run.WHERE / f"{device}-{dataset}{suffix}.csv"
+    cases = run.cases(dataset, stage or [], network or [], images or [])
+    table = run.run_bench(cases, device, threads, seconds, recipe, target, precision)
+    typer.echo(run.summary(table).round(2).to_string(index=False))
+    typer.echo(f"wrote {target}")
+
+
+@app.command()
+def schema(
+    check: Annotated[bool, typer.Option("--check", help="Only check whether they are up to date.")] = False,
+) -> None:
+    """Write the JSON schemas of the YAML files.
+
+    They are those of params.yaml and of the files in workflow/, and go to workflow/schema/.
+    """
+    from edc.config.schema import write_schemas
+
+    stale = write_schemas(check)
+    if check and stale:
+        raise EdcError(f"{', '.join(map(str, stale))}: out of date; run `edc schema`")
+    typer.echo("up to date" if not stale else f"wrote {', '.join(map(str, stale))}")
 
 
 def _version(value: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -18,8 +17,8 @@ from edc.pipeline.status import Run, runs, tables_made
 from edc.pipeline.workers import run_all
 from edc.storage import RUNS
 
-TRACKED_AFTER = 60.0
-"""Seconds a stage must take to be worth a synchronisation with MLflow of its own, which takes some seconds itself."""
+MEASURING = ("evaluate", "continual", "slimming", "analysis")
+"""The stages after which MLflow is synchronised: their runs have results, and it takes some seconds."""
 
 
 def run_stage(
@@ -37,14 +36,14 @@ def run_stage(
     Raises:
         EdcError: the plan has no such run, or runs failed.
     """
-    plan, begun = load_plan(), time.monotonic()
+    plan = load_plan()
     tracking.enabled()  # refuses a bad EDC_TRACKING before hours of work, not after
     todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
     for run in todo:
         plan.row(*run)
     (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     made = run_all(plan, todo, jobs, force, seconds=durations())
-    if made and tracked and time.monotonic() - begun > TRACKED_AFTER:
+    if made and tracked and stage in MEASURING:
         track(plan)
 
 

@@ -122,7 +122,7 @@ def explain(
 def run_plan(
     jobs: Jobs = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, metavar="N", help="Stop after so many minutes; the next call resumes.")
+        float | None, typer.Option("--minutes", min=0, metavar="N", help="Stop after N minutes; the next call resumes.")
     ] = None,
     force: Force = False,
 ) -> None:

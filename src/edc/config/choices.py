@@ -1,7 +1,6 @@
 """The choices of the design space: what a recipe or protocol may contain, each value with its type and range.
 
-Where a choice is a method, its name stands in a registry here, with the function that does it; the function is imported
-when it is first used. To add one: write the function, and give it a name in its registry.
+Where a choice is a method, its name stands in a registry here, with the function, which is imported when first used.
 """
 
 from __future__ import annotations
@@ -66,11 +65,6 @@ ENSEMBLE: dict[str, str] = {"mean": "edc.training.ensembles:plain_mean", "norm":
 def implementation(registry: dict[str, str], name: str) -> Any:
     """The function behind a name of a registry."""
     return resolve_name(registry[name])
-
-
-def module_of(registry: dict[str, str], name: str) -> str:
-    """Its module below this package."""
-    return registry[name].split(":")[0].removeprefix("edc.")
 
 
 class Optimiser(Model):

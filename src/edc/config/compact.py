@@ -67,11 +67,7 @@ PlanFile = _plan_file()
 
 
 def expanded(file: Model, where: str) -> Values:
-    """The values of a :class:`edc.config.rows.Plan`: every row with what it shares.
-
-    Raises:
-        EdcError: a row names shared values that are not there.
-    """
+    """The values of a :class:`Plan`: every row with what it shares; refuses names of shared values that don't exist."""
     values: Values = {name: getattr(file, name) for name in Plan.model_fields}
     for stage, (section, key) in SECTIONS.items():
         shared, rows = getattr(file, section), {}
@@ -91,8 +87,8 @@ def compact(plan: Plan) -> Values:
     for stage, (section, reference) in SECTIONS.items():
         for key, row in plain[stage].items():
             values = {name: row[name] for name in SHARED[section]}
-            unsaid = {name for name in row if name in UNSAID and row[name] == UNSAID[name]}
-            own = {name: value for name, value in _ordered(row).items() if name not in values and name not in unsaid}
+            said = {name: value for name, value in _ordered(row).items() if UNSAID.get(name, ...) != value}
+            own = {name: value for name, value in said.items() if name not in values}
             # A relabel row's protocol stands in its key alone.
             preferred = row.get("protocol") or row.get("recipe") or key.removeprefix(f"{row.get('images')}-")
             short = {name: value for name, value in bare[stage][key].items() if name in values}
@@ -115,12 +111,7 @@ def _ordered(row: Values) -> Values:
 
 
 class Shared:
-    """The entries of one section.
-
-    Attributes:
-        values: by name.
-        short: the same without those that are the models' defaults, as they are written.
-    """
+    """The entries of one section by name; ``short``: without those that are the models' defaults, as written."""
 
     def __init__(self) -> None:
         self.values: dict[str, Values] = {}
@@ -130,10 +121,7 @@ class Shared:
     def place(self, preferred: str, values: Values, short: Values) -> tuple[str, Values]:
         """The entry for some values and in what they differ from it; a new entry where none is near.
 
-        Args:
-            preferred: name of the recipe or protocol; only its own entries are considered.
-            values: as in a row.
-            short: those of them that are no defaults.
+        ``preferred`` is the name of the recipe or protocol, whose own entries alone are considered.
         """
         names = self._names.setdefault(preferred, [])
         differences = [(name, difference(values, self.values[name])) for name in names]

@@ -26,14 +26,10 @@ CROSSED = tuple(Application.model_fields)
 
 @dataclass(frozen=True)
 class Origin:
-    """Where values of a row were written.
+    """Where values of a row were written: a file and the places of its sections, weakest first.
 
-    Attributes:
-        kind, name: the file.
-        places: of its sections, weakest first.
-        study: whose overrides and variants are laid on top.
-        variant: which variant; "" for none.
-        gives: the one value that stands at the places; "" where they are sections of values.
+    Overrides of the study and the variant, if any, are laid on top. ``gives`` is the one value that stands at the
+    places; "" where they are sections of values.
     """
 
     kind: str
@@ -63,15 +59,7 @@ class Cell:
 
 
 class Builder:
-    """Collects the rows of one study.
-
-    Args:
-        name: of the study.
-        study: its file.
-
-    Attributes:
-        origins: where each row's values come from, by stage and key.
-    """
+    """Collects the rows of one study, and where each row's values come from, by stage and key."""
 
     def __init__(self, name: str, study: StudyFile) -> None:
         self.name, self.study = name, study
@@ -83,11 +71,7 @@ class Builder:
         self._files: dict[tuple[str, str], Any] = {}
 
     def build(self) -> Plan:
-        """The study's plan.
-
-        Raises:
-            EdcError: something it names is unknown, or values are not allowed.
-        """
+        """The study's plan; refuses unknown names and values that are not allowed."""
         self.check()
         for grid in self.study.parts():
             crossed = (grid.datasets, grid.recipes, grid.ipc, grid.variants)
@@ -136,18 +120,7 @@ class Builder:
         return self._files[kind, name]
 
     def add(self, stage: str, key: str, row: Values, origins: list[Origin], ignore: tuple[str, ...] = ()) -> str:
-        """Put a row under its key, or find the one with the same values, whatever its key.
-
-        Args:
-            stage: which section.
-            key: preferred; where other values stand under it, a number is appended.
-            row: the values.
-            origins: where they come from.
-            ignore: names that don't count when rows are compared.
-
-        Returns:
-            The key the values stand under.
-        """
+        """The key of a row: that of one with the same values but for those to ignore, else ``key``, free or numbered."""
         row["precision"] = self.study.machine.precision
         identity = stage, repr(sorted((name, value) for name, value in row.items() if name not in ignore))
         if identity not in self._keys:
@@ -251,10 +224,8 @@ class Builder:
 
     def statistics(self, name: str) -> str:
         choices = self.file("datasets", name).statistics
-        row = {"dataset": name, "observers": []} | _dump(choices)
-        return self.add(
-            "statistics", f"{name}-p{choices.patch}", row, [Origin("datasets", name, (("statistics",),), self.name)]
-        )
+        row, origin = {"dataset": name, "observers": []}, Origin("datasets", name, (("statistics",),), self.name)
+        return self.add("statistics", f"{name}-p{choices.patch}", row | _dump(choices), [origin])
 
     def group_statistics(self) -> None:
         """One pass over a dataset serves every observer that any recipe matches, in the order of the dataset's.
@@ -282,18 +253,10 @@ class Builder:
     ) -> tuple[Values, list[Origin]]:
         """The values of a student in training, its labels among the rows: see ``StudentRow``."""
         student, origin = self.section(cell, "protocols", protocol, "student", StudentChoices, ("students", network))
-        row = {
-            "dataset": cell.dataset,
-            "recipe": cell.recipe,
-            "ipc": cell.ipc if images is not None else 0,
-            "student": network,
-            "protocol": protocol,
-            "regime": self.file("protocols", protocol).regime,
-            "images": images,
-            "labels": None,
-            "seeds": list(seeds),
-            **_dump(student),
-        }
+        ipc = cell.ipc if images is not None else 0
+        row: Values = {"dataset": cell.dataset, "recipe": cell.recipe, "ipc": ipc, "student": network}
+        row |= {"protocol": protocol, "regime": self.file("protocols", protocol).regime}
+        row |= {"images": images, "labels": None, "seeds": list(seeds), **_dump(student)}
         if images is not None:
             row["batch"] = min(student.batch, self.datasets[cell.dataset].classes * cell.ipc)
             row["labels"] = self.labels(cell, images, protocol, row, origin)
@@ -322,6 +285,4 @@ def _dump(model: Model) -> Values:
 
 def _changes(laid: Values) -> bool:
     """Whether values laid over a recipe or protocol make another of it; its observers depend on the dataset."""
-    return any(
-        _changes(value) if isinstance(value, dict) else True for key, value in laid.items() if key != "observers"
-    )
+    return any(not isinstance(value, dict) or _changes(value) for key, value in laid.items() if key != "observers")

@@ -29,14 +29,7 @@ COMPUTED = ("flip", "min_accuracy", "observers", "scorers", "statistics", "image
 
 
 def explain(name: str, key: str = "") -> list[tuple[str, str, str]]:
-    """The sources of a run's values.
-
-    Args:
-        name: STAGE/KEY, or a key that only one stage has.
-        key: of one value or section; "": all.
-
-    Returns:
-        For each value its key, the value as JSON, and where it comes from.
+    """The sources of a run's values, or of those of one key: for each its key, as JSON, and where it comes from.
 
     Raises:
         EdcError: there is no plan, no such run, or no such value.

@@ -1,8 +1,8 @@
 """The files a study is composed from: datasets, recipes, protocols and studies under ``workflow/``.
 
-Each is a short YAML file that may inherit from another of its kind. Every key is checked when its file is read. Values
-are merged in a fixed order: the file's own, those for the dataset's family, those for the number of images per class,
-those for both, and last the study's own; what comes out must be complete (:mod:`edc.config.layers`).
+Each may inherit from another of its kind. Every key is checked when its file is read. Values are merged in a fixed
+order: the file's own, those for the dataset's family, those for the number of images per class, those for both, and
+last the study's own; what comes out must be complete (:mod:`edc.config.layers`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from edc.config.validation import Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
-
 
 SynthesisPart = Annotated[Values, Part(SynthesisChoices)]
 LabelPart = Annotated[Values, Part(LabelChoices)]
@@ -254,10 +253,7 @@ def names(kind: str) -> list[str]:
 def chain(kind: str, name: str, where: str = "") -> list[tuple[Path, Values]]:
     """A file and all it inherits from, itself first, each with its values as written.
 
-    Args:
-        kind: datasets, recipes, protocols or studies.
-        name: the file's name without its ending.
-        where: the file that names it, for the error line.
+    ``where`` is the file that names it, for the error line.
 
     Raises:
         EdcError: a name is unknown, a key or value is not allowed, or a file inherits from itself.
@@ -287,15 +283,7 @@ def root(kind: str, name: str) -> str:
 
 
 def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where: str = "") -> Any:
-    """Read one file with all it inherits; see :func:`chain`.
-
-    Args:
-        kind, name, where: as there.
-        overrides: values of the study for this file.
-
-    Raises:
-        EdcError: as there, or a key is missing.
-    """
+    """Read one file with all it inherits and a study's overrides; errors as of :func:`chain`, or a key is missing."""
     values: Values = {}
     for _, own in reversed(chain(kind, name, where)):
         values = merge(values, own)

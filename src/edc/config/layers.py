@@ -39,14 +39,7 @@ def own_protocol(recipe: RecipeFile, family: str, ipc: int) -> str:
 def resolve(
     file: RecipeFile | ProtocolFile, places: Sequence[Place], model: type[Model], where: str, over: Values | None = None
 ) -> Any:
-    """One section of a recipe or protocol, merged and complete.
-
-    Args:
-        file: the recipe or protocol.
-        places: where its values may stand, weakest first.
-        model: what the values must be.
-        where: the file, for the error line.
-        over: what a variant lays on top.
+    """One section of a recipe or protocol, merged from its places, weakest first, and what a variant lays on top.
 
     Raises:
         EdcError: a key is missing, or values contradict one another.

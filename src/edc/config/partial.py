@@ -23,11 +23,7 @@ class Part:
     """Annotation of incomplete values of a model, kept as the dictionary that was written.
 
     ``Annotated[Values, Part(Optimiser)]`` accepts ``{"lr": 0.1}`` and refuses ``{"rate": 0.1}`` and ``{"lr": -1}``.
-
-    Args:
-        model: what the values are a part of.
-        without: keys that are not allowed.
-        also: keys allowed beside the model's, each with its type.
+    ``also``: keys allowed beside the model's, each with its type.
     """
 
     def __init__(self, model: type[BaseModel], without: tuple[str, ...] = (), **also: Any) -> None:
@@ -47,9 +43,7 @@ def partial(
 ) -> type[Model]:
     """The same model with every field optional, at every depth."""
     fields: dict[str, Any] = {name: (kind, None) for name, kind in also}
-    for name, field in model.model_fields.items():
-        if name not in without:
-            fields[name] = _optional(field)
+    fields |= {name: _optional(field) for name, field in model.model_fields.items() if name not in without}
     made: type[Model] = create_model(f"{model.__name__}Part", __base__=Model, __doc__=model.__doc__, **fields)
     return made
 

@@ -27,11 +27,7 @@ Run = tuple[str, str]
 
 
 def make_plan(*names: str) -> Plan:
-    """Spell studies out, side by side in one plan.
-
-    Raises:
-        EdcError: a study, or anything it names, is unknown or holds a value that is not allowed.
-    """
+    """Spell studies out, side by side in one plan; refuses unknown names and values that are not allowed."""
     return expand_studies(names)[0]
 
 
@@ -45,22 +41,13 @@ def expand_studies(names: Sequence[str]) -> tuple[Plan, dict[Run, list[Origin]]]
     for plan, builder in zip(plans[1:], builders[1:], strict=True):
         keys = add(combined, plan.model_dump(mode="json"), builder.name)
         origins = {(stage, keys[stage, key]): found for (stage, key), found in builder.origins.items()} | origins
-    where = "params.yaml"
-    made: Plan = validate(Plan, combined, where)
-    check_references(made, where)
+    made: Plan = validate(Plan, combined, "params.yaml")
+    check_references(made, "params.yaml")
     return made, origins
 
 
 def add(plan: Values, other: Values, study: str) -> dict[Run, str]:
-    """Add the runs of another plan; those with the same values are shared, the first plan's keep their keys.
-
-    Args:
-        plan: changed in place.
-        other: the plan of one study.
-        study: its name.
-
-    Returns:
-        The key in ``plan`` of each of the other's runs.
+    """Add, in place, the runs of a study's plan; returns the key of each. Those with the same values are shared.
 
     Raises:
         EdcError: both have a dataset of the same name with different values.
@@ -108,11 +95,7 @@ def render(plan: Plan) -> str:
 
 
 def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
-    """Write ``params.yaml``; it appears whole or not at all.
-
-    Returns:
-        Where the ``params.yaml`` that stood there is kept, if it was another one: it may have been edited by hand.
-    """
+    """Write ``params.yaml``, atomically; returns where another one is kept that stood there, perhaps edited by hand."""
     path, kept = root / "params.yaml", None
     written, old = render(plan), read_text(path)
     if old is not None and old != written:

@@ -19,11 +19,7 @@ UPSTREAM = {"dataset": "datasets", "images": "synthesize", "labels": "relabel", 
 
 
 def load_plan(path: Path = Path("params.yaml")) -> Plan:
-    """Read and check the active plan.
-
-    Raises:
-        EdcError: the file is missing (``edc plan STUDY`` writes it) or holds a value that is not allowed.
-    """
+    """Read and check the active plan; refuses a missing file and values that are not allowed."""
     if not path.exists():
         raise EdcError(f"{path}: no plan here; write one with `edc plan STUDY`")
     file = validate(PlanFile, read_yaml(path), str(path))
@@ -33,11 +29,7 @@ def load_plan(path: Path = Path("params.yaml")) -> Plan:
 
 
 def check_references(plan: Plan, where: str) -> None:
-    """Every name of an upstream row, dataset or network must exist, and rows must fit the rows they build on.
-
-    Raises:
-        EdcError: the first that does not.
-    """
+    """Every name of an upstream row, dataset or network must exist, and rows must fit the rows they build on."""
     for name, dataset in plan.datasets.items():
         if dataset.kind not in READERS:
             raise unknown_name("dataset kind", dataset.kind, READERS, f"{where}: datasets.{name}")

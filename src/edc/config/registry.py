@@ -1,7 +1,4 @@
-"""Names of readers, and where the code is that stands behind them; it is imported when it is first used.
-
-A module of its own that decides no number: one more name makes no result stale.
-"""
+"""Kinds of datasets and their readers, which are imported when first used."""
 
 from __future__ import annotations
 
@@ -12,4 +9,3 @@ READERS: dict[str, str] = {
     "tiny_imagenet": "edc.data.tiny_imagenet:read",
     "torchvision": "edc.data.torchvision_sets:read",
 }
-"""The reader of each kind of data."""

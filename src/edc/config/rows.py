@@ -1,8 +1,4 @@
-"""The typed parameters: one model per section of ``params.yaml``, every value with its type and range.
-
-A plan (``params.yaml``) has one dictionary per stage and one entry, a row, per run. Rows name the rows they build on.
-The models refuse unknown keys, so a misspelt value cannot be silently ignored.
-"""
+"""``params.yaml``: one dictionary per stage and one entry, a row, per run. Rows name the rows they build on."""
 
 from __future__ import annotations
 
@@ -239,11 +235,7 @@ class Plan(Model):
     analysis: dict[str, AnalysisRow] = {}
 
     def row(self, stage: str, key: str) -> Any:
-        """The row of one run.
-
-        Raises:
-            EdcError: the plan has no such run.
-        """
+        """The row of one run; an EdcError if the plan has none."""
         rows = getattr(self, stage)
         if key not in rows:
             raise unknown_name(f"{stage} run", key, rows, "params.yaml")

@@ -41,9 +41,8 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
 
 
 Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
-Area = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]], AfterValidator(_ascending)
-]
+Share = Annotated[float, Field(gt=0, le=1)]
+Area = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
 Shifts = Annotated[tuple[int, int], AfterValidator(_ascending)]
 
 
@@ -122,11 +121,7 @@ def validate(model: type[BaseModel], values: object, where: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a dictionary.
-
-    Raises:
-        EdcError: the file is missing, is not YAML, or is not a mapping.
-    """
+    """A YAML file as a dictionary; an EdcError where it is missing, is not YAML, or is not a mapping."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except FileNotFoundError:

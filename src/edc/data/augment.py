@@ -18,10 +18,7 @@ from edc.data.crops import crop_boxes as crop_boxes
 def _interpolation(start: Tensor, length: Tensor, size: int, full: int, mirror: Tensor | None) -> Tensor:
     """Rows of bilinear weights that resize ``[start, start + length)`` of an axis of ``full`` pixels to ``size``.
 
-    Half-pixel centres, edges of the interval repeated: what cropping first and resizing then gives.
-
-    Returns:
-        (N, size, full)
+    (N, size, full); half-pixel centres, edges of the interval repeated: what cropping first and resizing then gives.
     """
     centre = torch.arange(size, device=start.device, dtype=torch.float32) + 0.5
     if mirror is not None:
@@ -33,16 +30,9 @@ def _interpolation(start: Tensor, length: Tensor, size: int, full: int, mirror: 
 
 
 def resized_crop(images: Tensor, boxes: Tensor, size: int, flips: Tensor | None = None) -> Tensor:
-    """Crop each image to its box, resize bilinearly, mirror where `flips` is set.
+    """Crop float images (N, C, H, W) to their boxes (N, 4), resize bilinearly to ``size``, mirror where `flips` is set.
 
-    Args:
-        images: float (N, C, H, W).
-        boxes: int (N, 4), see the module.
-        size: side of the result, pixels; at least the boxes' sides (no antialiasing is needed then).
-        flips: bool (N,), left-right mirror after the crop.
-
-    Returns:
-        (N, C, size, size)
+    The size is at least the boxes' sides, so no antialiasing is needed.
     """
     height, width = images.shape[-2:]
     rows = _interpolation(boxes[:, 0], boxes[:, 2], size, height, None)
@@ -51,13 +41,7 @@ def resized_crop(images: Tensor, boxes: Tensor, size: int, flips: Tensor | None 
 
 
 def shared_crop(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
-    """One rectangle and one flip for the whole batch, as in synthesis; differentiable.
-
-    Args:
-        images: (N, C, H, W).
-        box: top, left, height, width.
-        flip: left-right mirror.
-    """
+    """One box and one flip for the whole batch (N, C, H, W), as in synthesis; differentiable."""
     top, left, height, width = (int(v) for v in box)
     size = images.shape[-2:]
     part = images[..., top : top + height, left : left + width]
@@ -67,13 +51,9 @@ def shared_crop(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
 
 
 def pad_crop(images: Tensor, offsets: Tensor, pad: int, flips: Tensor | None = None) -> Tensor:
-    """Zero-pad by ``pad`` pixels, crop the original size at each image's offset, mirror where `flips` is set.
+    """Zero-pad (N, C, H, W) by ``pad`` pixels, crop the original size at each image's offset, mirror by `flips` (N,).
 
-    Args:
-        images: (N, C, H, W), any dtype.
-        offsets: int (N, 2), top and left, 0 to 2 * pad.
-        pad: pixels.
-        flips: bool (N,).
+    Offsets are int (N, 2), top and left, 0 to 2 * pad.
     """
     n, _, height, width = images.shape
     padded = F.pad(images, (pad, pad, pad, pad)) if pad else images
@@ -88,15 +68,9 @@ def pad_crop(images: Tensor, offsets: Tensor, pad: int, flips: Tensor | None = N
 
 
 def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int, int, int]:
-    """The rectangle CutMix pastes (Yun et al. 2019), clipped to the image.
+    """The rectangle CutMix pastes (Yun et al. 2019): first row and column, last row and column + 1.
 
-    Args:
-        lam: share of the image that is not replaced, before clipping.
-        centre: row and column of the rectangle's centre.
-        size: side of the square image, pixels.
-
-    Returns:
-        first row, first column, last row + 1, last column + 1.
+    ``lam`` is the share of the image that is not replaced, before the rectangle is clipped to the image.
     """
     half = int(size * math.sqrt(1 - lam)) // 2
     x, y = centre
@@ -104,13 +78,7 @@ def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int
 
 
 def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
-    """Replace each box of ``images`` by that of ``others``.
-
-    Args:
-        images: (N, C, H, W).
-        others: same shape.
-        boxes: int (N, 4): first row, first column, last row + 1, last column + 1.
-    """
+    """Replace each box (N, 4), as of :func:`cutmix_box`, of ``images`` (N, C, H, W) by that of ``others``."""
     rows = torch.arange(images.shape[-2], device=images.device)
     columns = torch.arange(images.shape[-1], device=images.device)
     inside_rows = (rows >= boxes[:, :1]) & (rows < boxes[:, 2:3])
@@ -120,13 +88,7 @@ def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
 
 
 class Normaliser:
-    """Conversion between uint8 pixels and the normalised inputs of networks.
-
-    Args:
-        mean: per channel, of pixels in [0, 1].
-        std: per channel.
-        device: of the constants.
-    """
+    """Conversion between uint8 pixels and inputs of networks, by mean and deviation per channel of pixels in [0, 1]."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu") -> None:
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)

@@ -24,9 +24,8 @@ class CropDraws:
     """The random numbers of n crops.
 
     Attributes:
-        area: float64 (n, tries), shares of the picture's area.
-        aspect: float64 (n, tries), width / height.
-        place: float64 (n, 2), vertical and horizontal position in [0, 1), from topmost and leftmost.
+        area, aspect: (n, tries), shares of the picture's area, and width / height.
+        place: (n, 2), vertical and horizontal position in [0, 1), from topmost and leftmost.
         ratio: smallest and largest width / height, for pictures that no try fits.
     """
 
@@ -44,13 +43,9 @@ class CropDraws:
         return CropDraws(self.area[index], self.aspect[index], self.place[index], self.ratio)
 
     def boxes(self, heights: npt.ArrayLike, widths: npt.ArrayLike) -> npt.NDArray[np.int64]:
-        """Each picture's rectangle: its first try that fits, else the largest centred one of an allowed ratio.
+        """Each picture's box (n, 4): its first try that fits, else the largest centred one of an allowed ratio.
 
-        Args:
-            heights, widths: of the pictures, pixels; one number for all, or (n,).
-
-        Returns:
-            int64 (n, 4): top, left, height, width.
+        Heights and widths of the pictures are one number for all, or (n,).
         """
         n = len(self)
         full_h = np.broadcast_to(np.asarray(heights, np.int64), (n,))
@@ -73,15 +68,7 @@ class CropDraws:
 def draw_crops(
     rng: np.random.Generator, n: int, scale: Sequence[float], ratio: Sequence[float] = RATIO, tries: int = TRIES
 ) -> CropDraws:
-    """Draws of area = U(scale) and aspect ratio = exp U(log ratio), `tries` for each of `n` pictures, and a place.
-
-    Args:
-        rng: source of the draws.
-        n: number of pictures.
-        scale: smallest and largest share of the area.
-        ratio: smallest and largest width / height.
-        tries: per picture.
-    """
+    """Draws of area = U(scale) and aspect ratio = exp U(log ratio), `tries` for each of `n` pictures, and a place."""
     return CropDraws(
         area=rng.uniform(scale[0], scale[1], (n, tries)),
         aspect=np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, tries))),
@@ -93,24 +80,14 @@ def draw_crops(
 def crop_boxes(
     rng: np.random.Generator, n: int, size: int, scale: Sequence[float], ratio: Sequence[float] = RATIO
 ) -> npt.NDArray[np.int64]:
-    """Rectangles of random area and aspect ratio in `n` square images of side `size`, see :func:`draw_crops`.
-
-    Returns:
-        int64 (n, 4): top, left, height, width.
-    """
+    """Boxes (n, 4) of random area and aspect ratio in `n` square images of side `size`, see :func:`draw_crops`."""
     return draw_crops(rng, n, scale, ratio).boxes(size, size)
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Crop each image to its box and resize bilinearly with antialiasing, like Pillow.
+    """Crop uint8 images (N, C, H, W) to their boxes (N, 4) and resize bilinearly with antialiasing to (size, size).
 
-    Args:
-        images: uint8 (N, C, H, W).
-        boxes: int64 (N, 4), on the device of `images`.
-        size: side of the result, pixels; any.
-
-    Returns:
-        uint8 (N, C, size, size), within one grey level of Pillow, which rounds between the two directions.
+    Within one grey level of Pillow, which rounds between the two directions.
     """
     height, width = images.shape[-2:]
     rows = _triangles(boxes[:, 0], boxes[:, 2], size, height)

@@ -20,9 +20,9 @@ TEST_FRACTION = 0.2
 
 
 def load_table() -> Rows:
-    """The set as scikit-learn stores it, int64 (1797, 65): 64 grey values 0..16 and the digit of every image.
+    """The set as scikit-learn stores it, (1797, 65): 64 grey values 0..16 and the digit of every image.
 
-    Read from the installed package without importing it: the import takes longer than most runs on this set.
+    Read without importing scikit-learn, which takes longer than most runs on this set.
     """
     spec = find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:

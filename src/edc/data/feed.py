@@ -28,15 +28,9 @@ DECODERS = 2
 
 
 class Feed:
-    """Batches of one set of images, epoch by epoch.
+    """Batches of one set of images, epoch by epoch, augmented as the dataset says.
 
     Images in memory are moved to the device once; streamed ones are decoded in the background, a few batches ahead.
-
-    Args:
-        images: of one split.
-        dataset: how training images are augmented.
-        normaliser: of the dataset, on the device.
-        device: of the batches.
     """
 
     def __init__(self, images: Images, dataset: Dataset, normaliser: Normaliser, device: torch.device | str) -> None:
@@ -50,19 +44,13 @@ class Feed:
     def epoch(
         self, rng: np.random.Generator, batch: int, join: bool = True, start: int = 0
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every image once, in random order, each with its own crop and flip.
+        """Every image once, in random order, each with its own crop and flip: as :meth:`plain`.
 
-        All draws are made by this call, before the first batch is read: the order, the offsets in the padding or the
-        rectangles, the flips. So later draws of the caller do not depend on how many batches were read.
+        All draws are made by this call, so later draws of the caller do not depend on how many batches were read.
 
         Args:
-            rng: source of the draws.
-            batch: images per batch.
             join: add a single last image to the batch before, because batch norm needs two.
             start: batches to skip; the others do not change.
-
-        Returns:
-            Images float32 (B, C, S, S), normalised, and classes (B,), on the device.
         """
         n, dataset = len(self), self.dataset
         order = torch.from_numpy(rng.permutation(n))
@@ -76,15 +64,7 @@ class Feed:
         return self._augmented(batches[start:], offsets, crops, flips)
 
     def plain(self, batch: int, indices: Indices | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images without augmentation, in order.
-
-        Args:
-            batch: images per batch.
-            indices: which; None: all.
-
-        Returns:
-            Images float32 (B, C, S, S), normalised, and classes (B,), on the device.
-        """
+        """Images (default: all) in order: float32 (B, C, S, S), normalised, and classes (B,), on the device."""
         order = torch.arange(len(self)) if indices is None else torch.as_tensor(indices, dtype=torch.int64).cpu()
         batches = list(order.split(batch)) if len(order) else []
         for index, pixels in zip(batches, self._pixels(batches, None), strict=True):

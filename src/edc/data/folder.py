@@ -19,14 +19,13 @@ TEST_FOLDERS = ("test", "val", "validation")
 
 
 def read(config: Dataset, part: Part) -> Source:
-    """Lists one part of an image folder; both parts' class folders are compared first.
+    """Lists one part of an image folder, with `class_names` only those folders, in that order.
 
-    With `class_names` only those folders are read, in that order. Of several test folders the first one with the
-    classes of `train` is used: an unlabelled `test` beside a labelled `val` is common.
+    Of several test folders the first one with the classes of `train` is used: an unlabelled `test` beside a labelled
+    `val` is common.
 
     Raises:
-        EdcError: a part is missing or has no class folder, a named class is missing, or the class folders of the two
-            differ.
+        EdcError: a part or a class is missing, or the class folders of the two parts differ.
     """
     root = resolve_root(config)
     train = root / "train"
@@ -51,13 +50,9 @@ def read(config: Dataset, part: Part) -> Source:
 
 
 def listed(folder: Path, classes: Sequence[str], files: dict[str, list[str]], inside: str = "{}") -> Source:
-    """A source of picture files, class after class.
+    """A source of picture files, class after class: ``files`` has their paths in the class's folder.
 
-    Args:
-        folder: above all files.
-        classes: class names in label order.
-        files: by class, paths relative to the class's folder.
-        inside: format of a class's folder below `folder`, from the class's name.
+    ``inside`` is the format of that folder's path below `folder`, from the class's name.
     """
     # Strings, because a Path for each of ten million pictures would take gigabytes.
     names = [os.path.join(inside.format(name), path) for name in classes for path in files[name]]

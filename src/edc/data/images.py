@@ -46,16 +46,7 @@ class Images(ABC):
 
     @abstractmethod
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Images at given indices.
-
-        Args:
-            indices: (n,).
-            crops: n draws of rectangles to crop the images to; None: the whole image.
-            size: side to resize to, pixels (bilinear, antialiased); None: no change.
-
-        Returns:
-            uint8 (n, C, size, size).
-        """
+        """Images at n indices, cropped and resized (bilinear, antialiased) if asked to: uint8 (n, C, size, size)."""
 
     @abstractmethod
     def select(self, indices: Indices) -> Images:
@@ -80,13 +71,7 @@ class Images(ABC):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet(Images):
-    """Images held in memory.
-
-    Attributes:
-        images: uint8 (N, C, H, W), values 0 to 255.
-        labels: int64 (N,), positions in `classes`.
-        classes: the K class names in label order.
-    """
+    """Images held in memory: uint8 (N, C, H, W), values 0 to 255."""
 
     images: Tensor
     labels: Tensor
@@ -94,20 +79,17 @@ class ImageSet(Images):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over images, their shape, labels and class names."""
         digest = hashlib.sha256(json.dumps([list(self.images.shape), self.classes]).encode())
         digest.update(np.ascontiguousarray(self.images.cpu().numpy()).data)
         digest.update(self.labels.cpu().numpy().astype("<i8").data)
         return digest.hexdigest()
 
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Images at given indices, cropped from those in memory; see :meth:`Images.read`."""
         device, (_, height, width) = self.images.device, self.shape
         images = self.images[torch.as_tensor(indices, dtype=torch.int64, device=device)]
         if crops is None and size in (None, height):
@@ -119,7 +101,6 @@ class ImageSet(Images):
         return crop_and_resize(images, boxes, size or height)
 
     def select(self, indices: Indices) -> ImageSet:
-        """The images and labels at `indices` (n,), in that order, with the same classes."""
         chosen = torch.as_tensor(indices, dtype=torch.int64, device=self.labels.device)
         return ImageSet(self.read(chosen), self.labels[chosen], self.classes)
 

@@ -36,13 +36,7 @@ STUDY_HEADER = """\
 def new_dataset(name: str, root: Path, image_size: int) -> list[Path]:
     """Measure images of one's own and write ``workflow/datasets/NAME.yaml`` and ``workflow/studies/NAME.yaml``.
 
-    Args:
-        name: of the dataset and the study.
-        root: an image folder (``train/CLASS/*`` and ``test/CLASS/*`` or ``val/CLASS/*``) or one of parquet files.
-        image_size: side in pixels every image is brought to.
-
-    Returns:
-        The files written.
+    ``root`` is an image folder (``train/CLASS/*`` and ``test/CLASS/*`` or ``val/CLASS/*``) or one of parquet files.
 
     Raises:
         EdcError: the name is taken or unfit, or the folder is not readable as a dataset.

@@ -43,12 +43,7 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Each picture's own random rectangle, resized bilinearly with antialiasing: torchvision's RandomResizedCrop.
-
-    Attributes:
-        channels, size: of the result.
-        crops: one draw per position.
-    """
+    """Each position's random rectangle, resized bilinearly with antialiasing: torchvision's RandomResizedCrop."""
 
     channels: int
     size: int
@@ -65,12 +60,7 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Several views of the same picture: (times, C, S, S).
-
-    Attributes:
-        view: of each time, with a position of its own.
-        times: number of views.
-    """
+    """Several views of the same picture, each with a position of its own: (times, C, S, S)."""
 
     view: View
     times: int
@@ -99,12 +89,9 @@ def fit(picture: Image.Image, channels: int, size: int, resize: int | None = Non
 
 
 def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict[int, str]:
-    """Decodes picture files, or their bytes, into `out`, uint8 (n, C, S, S), one thread per core.
+    """Decodes picture files, or their bytes, into `out`, uint8 (n, C, S, S): the reason for each that is unreadable.
 
-    Small pictures are decoded by one thread, which is faster. At most one picture per thread is held beside `out`.
-
-    Returns:
-        The reason for each position that could not be read.
+    At most one picture per thread is held beside `out`.
     """
     threads = _threads(encoded[:CHUNK])
     step = max(1, min(CHUNK, len(encoded) // (2 * threads)))
@@ -172,9 +159,7 @@ def _reason(error: Exception) -> str:
 
 def _threads(sample: Sequence[Encoded]) -> int:
     sizes = [len(file) if isinstance(file, bytes) else _size(file) for file in sample]
-    if sum(sizes) < SMALL * len(sizes):
-        return 1
-    return available_cores()
+    return 1 if sum(sizes) < SMALL * len(sizes) else available_cores()
 
 
 def _size(path: Path | None) -> int:

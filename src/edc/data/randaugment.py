@@ -1,13 +1,7 @@
 """RandAugment (Cubuk et al. 2020, arXiv 1909.13719) as a batched, replayable operation on uint8 tensors.
 
-Operations and magnitudes are those of torchvision's `RandAugment` (v1): 14 operations, two per image,
-magnitude 9 of the bins 0..30, nearest interpolation, black fill. The draws are an argument, so an epoch's
-augmentation can be repeated from them on any device, whole or in slices.
-
-Where torchvision's tensor and PIL back ends disagree, this follows the TENSOR back end, pixel for pixel.
-At magnitude 9 (measured at 32 x 32 with torchvision 0.29) PIL differs by one grey level in 11 to 18 % of the
-values of Color and Contrast (rounding of the grey image and its mean), in up to 2 % of Sharpness and 0.1 % of
-AutoContrast, and nowhere in the others; from about 96 pixels on, Rotate takes a few pixels from a neighbour.
+Operations and magnitudes are those of torchvision's `RandAugment` (v1), nearest interpolation, black fill. The result
+is that of its tensor back end, pixel for pixel; PIL's differs by one grey level in some pixels of Color and Contrast.
 """
 
 from __future__ import annotations
@@ -35,8 +29,8 @@ class Draws:
     """The random numbers of one RandAugment pass.
 
     Attributes:
-        op: (n, ops) int64, indices into `OPS`, applied from left to right.
-        sign: (n, ops) bool, True takes the negative magnitude; operations without a sign ignore it.
+        op: (n, ops), indices into `OPS`, applied from left to right.
+        sign: (n, ops), True takes the negative magnitude; operations without a sign ignore it.
     """
 
     op: NDArray[np.int64]
@@ -46,15 +40,11 @@ class Draws:
         return len(self.op)
 
     def __getitem__(self, rows: Any) -> Draws:
-        """The draws of some images (a slice or an index array)."""
         return Draws(self.op[rows], self.sign[rows])
 
 
 def draw(rng: np.random.Generator, n: int, ops: int = 2) -> Draws:
-    """Draws `ops` operations and signs for each of `n` images, each uniform and independent.
-
-    The rows are drawn in order: the first rows of a longer draw from an equal generator are the same.
-    """
+    """Draws `ops` operations and signs for each of `n` images, each uniform and independent, row after row."""
     both = rng.integers(2 * len(OPS), size=(n, ops), dtype=np.int64)
     return Draws(both // 2, both % 2 == 1)
 
@@ -65,18 +55,10 @@ def joined(parts: Sequence[Draws]) -> Draws:
 
 
 def apply(images: Tensor, draws: Draws, magnitude: int = 9, bins: int = 31) -> Tensor:
-    """Applies each image's drawn operations; the result of an image is independent of the others in the batch.
+    """Applies each image's drawn operations: uint8 (N, C, H, W), C in {1, 3}; not in place.
 
-    Images are sorted by operation, so that each operation runs once per round.
-
-    Args:
-        images: (N, C, H, W) uint8 on any device, C in {1, 3}; not changed. Color leaves C = 1 as it is.
-        draws: the draws of these N images.
-        magnitude: the bin of every operation's magnitude, 0 <= magnitude < bins.
-        bins: how many magnitudes each operation's range is divided into.
-
-    Returns:
-        (N, C, H, W) uint8, a new tensor on the device of `images`.
+    An image's result is independent of the others. Images are sorted by operation, so that each runs once per round.
+    The range of each operation is divided into ``bins``, of which ``magnitude`` is taken.
 
     Raises:
         ValueError: the images are not such a tensor, the draws do not fit, or the magnitude is out of range.
@@ -129,10 +111,9 @@ class _Tables:
 
     Attributes:
         sources: (10, H * W) int64, per geometric operation and sign each pixel's source plus 1; 0 is black.
-        blend: (28, 2) float32, per operation and sign the weights of the image and of its degenerate image
-            (black, grey, mean grey, blurred); 0 where the operation blends nothing.
-        bits: kept by Posterize (7 at magnitude 9).
-        threshold: grey level from which Solarize inverts (178.5 at magnitude 9).
+        blend: (28, 2) float32, per operation and sign the weights of the image and of its degenerate image.
+        bits: kept by Posterize.
+        threshold: grey level from which Solarize inverts.
     """
 
     sources: Tensor
@@ -176,9 +157,8 @@ def _tables(height: int, width: int, magnitude: int, bins: int, device: torch.de
 def _nearest(matrix: tuple[float, ...], height: int, width: int) -> Tensor:
     """(H * W) int64: each pixel's nearest source pixel plus 1, or 0 outside the image.
 
-    Ties between two pixels hang on the last bit, so this repeats torchvision's float32 arithmetic: a matrix
-    product that rounds once per multiply-add (here through float64, so that no library or precision setting
-    matters) gives the normalised grid, then come `grid_sample`'s coordinates, rounded half to even.
+    Ties between two pixels hang on the last bit, so this repeats torchvision's float32 arithmetic: a matrix product
+    that rounds once per multiply-add (here through float64), then `grid_sample`'s coordinates, rounded half to even.
     """
     size = torch.tensor([0.5 * width, 0.5 * height], dtype=torch.float32, device="cpu")
     by_x, by_y, shift = torch.tensor(matrix, dtype=torch.float32, device="cpu").view(2, 3).T / size

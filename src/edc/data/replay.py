@@ -1,7 +1,4 @@
-"""Replayable augmentation: that of image i in epoch e follows from a seed, so stored labels belong to it.
-
-Teachers and students get exactly the same pixels. Only the seed and the choices are stored.
-"""
+"""Replayable augmentation: that of image i in epoch e follows from a seed, for teachers and students alike."""
 
 from __future__ import annotations
 
@@ -64,13 +61,7 @@ def batch_count(images: int, batch: int) -> int:
 
 
 class Replay:
-    """The repeatable augmentation of a condensed set.
-
-    Args:
-        images: uint8 (N, C, S, S) on the device that augments.
-        row: the choices and the seed.
-        normaliser: of the dataset.
-    """
+    """The repeatable augmentation of a condensed set, uint8 (N, C, S, S) on the device that augments."""
 
     def __init__(self, images: Tensor, row: RelabelRow, normaliser: Normaliser) -> None:
         self.images, self.row, self.normaliser = images, row, normaliser
@@ -105,17 +96,8 @@ class Replay:
             strips = (columns, rows)
         if row.randaugment is not None:
             operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
-        return EpochDraws(
-            order=torch.from_numpy(order),
-            boxes=torch.from_numpy(boxes),
-            flips=torch.from_numpy(flips),
-            partners=torch.from_numpy(partners),
-            mix_boxes=mix,
-            shares=shares,
-            offsets=offsets,
-            strips=strips,
-            operations=operations,
-        )
+        drawn = [torch.from_numpy(values) for values in (order, boxes, flips, partners)]
+        return EpochDraws(drawn[0], drawn[1], drawn[2], drawn[3], mix, shares, offsets, strips, operations)
 
     def _view(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor:
         """Shuffled, cropped and mirrored images, normalised: for every part those at its (B,) indices."""
@@ -145,14 +127,11 @@ class Replay:
         return torch.cat(list(parts)).to(self.images.device)
 
     def batch(self, parts: Sequence[tuple[EpochDraws, Tensor]], mix: bool = True) -> Tensor:
-        """Augmented images.
+        """Augmented images, float32 (sum of B, C, S, S), normalised.
 
         Args:
             parts: an epoch's draws and which of its images, (B,) on the CPU; several are augmented together.
             mix: apply CutMix or mixup; false under hard and static labels.
-
-        Returns:
-            float32 (sum of B, C, S, S), normalised.
         """
         views = self._view(parts)
         if not mix or self.row.mix == "none":

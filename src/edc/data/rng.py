@@ -8,10 +8,9 @@ import numpy as np
 
 
 def generator(seed: int, *stream: str | int) -> np.random.Generator:
-    """A generator for one purpose, e.g. ``generator(seed, "augment", epoch)``.
+    """A generator (Philox) for one purpose, e.g. ``generator(seed, "augment", epoch)``.
 
-    Counter-based (Philox), keyed by the seed and the stream, so a resumed run, a student that replays labels and a test
-    of one epoch get the same numbers without drawing those before.
+    So a resumed run or a student that replays labels gets an epoch's numbers without drawing those before.
     """
     names = [name if isinstance(name, str) else int(name) for name in stream]
     digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()

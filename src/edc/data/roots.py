@@ -25,9 +25,6 @@ def resolve_root(config: Dataset) -> Path:
     The first of these that is set: the environment variables of the dataset's name and of its family, the
     remembered folders of its name and of its family, and `config.root` (relative to the current directory).
 
-    Returns:
-        An existing folder that is not empty.
-
     Raises:
         EdcError: none is set, or the folder is missing, no folder, or empty; the line names its origin.
     """

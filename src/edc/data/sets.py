@@ -1,8 +1,4 @@
-"""The splits train, val and test of a dataset.
-
-The reader of a kind lists labels and class names without decoding; rows are chosen from the labels, and only those are
-decoded: into memory, or on demand where the dataset is streamed.
-"""
+"""The splits train, val and test of a dataset: rows are chosen from the labels, and only those are decoded."""
 
 from __future__ import annotations
 
@@ -32,12 +28,7 @@ SUBSET, VAL, TEST_SUBSET, DIGITS_TEST = range(4)
 def load_split(config: Dataset, split: Split) -> Images:
     """One split of a dataset, in memory or, where the dataset is streamed, decoded on demand.
 
-    Args:
-        config: the dataset's parameters.
-        split: `train` (training part without the held-out images), `val` (the images held out) or `test`.
-
-    Returns:
-        Images of `config.channels` x `config.image_size` x `config.image_size`, in the order of the source.
+    `train` is the training part without the held-out images, `val` the images held out.
 
     Raises:
         EdcError: the data are missing or differ from `config`; one line: file, value, expectation.
@@ -67,13 +58,6 @@ def training_rows(labels: Rows, split: Split, val_fraction: float, seed: int, pe
     Of n images of a class (after `per_class` of them were drawn) round(val_fraction * n) are held out, at least
     one and never all: a class of one image stays in `train`. The draw depends on seed, class and n alone, not on other
     classes, and the images of a smaller `per_class` are among those of a larger one.
-
-    Args:
-        labels: int64 (M,) of the whole training part.
-        split: `train` or `val`.
-        val_fraction: fraction of each class set aside, 0 to 0.5.
-        seed: `split_seed`, at least 0.
-        per_class: keep at most so many training images per class first.
     """
     subset = _at_most(labels, per_class, seed, SUBSET)
 

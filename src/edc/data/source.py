@@ -1,7 +1,4 @@
-"""A dataset before anything is decoded: labels, class names and how to decode rows; the choice of classes.
-
-A kind of source is one function `read(config, part) -> Source` and one name in `edc.config.registry.READERS`.
-"""
+"""A dataset before anything is decoded. A kind is a function `read(config, part) -> Source` and a name in READERS."""
 
 from __future__ import annotations
 

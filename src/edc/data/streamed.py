@@ -26,11 +26,9 @@ STAMPS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """The rows of one split, from which unreadable images are replaced, and the limit of such images.
+    """The rows of one split, ascending, from which unreadable images are replaced, and the limit of such images.
 
     Attributes:
-        rows: int64 (N,), ascending rows of the source.
-        limit: most unreadable images.
         bad: the reason for each unreadable row so far.
         lock: held while `bad` is changed.
     """
@@ -48,8 +46,7 @@ class StreamedSet(Images):
     time; beyond the limit an error is raised.
 
     Args:
-        source: where the pictures are.
-        rows: int64 (N,), rows of the source in the order of this set.
+        rows: (N,), rows of the source in the order of this set.
         shape: channels, height and width; height and width are equal.
         resize: shorter side before the centre crop, pixels; None: the height.
         pool: the split the rows belong to.
@@ -63,7 +60,6 @@ class StreamedSet(Images):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
         return self._shape
 
     @cached_property
@@ -84,7 +80,6 @@ class StreamedSet(Images):
         return digest.hexdigest()
 
     def select(self, indices: Indices) -> StreamedSet:
-        """The images and labels at `indices` (n,), in that order, with the same classes."""
         chosen = torch.as_tensor(indices, dtype=torch.int64).numpy()
         return StreamedSet(self.source, self.rows[chosen], self.shape, self.resize, self.pool)
 
@@ -111,11 +106,9 @@ class StreamedSet(Images):
         views: View = view if times == 1 else Repeated(view, times)
         shape = (channels, size, size) if times == 1 else (times, channels, size, size)
         decoded = np.empty((len(unique), *shape), np.uint8)
-        bad = self.source.decode(unique, decoded, views)
-        for position in sorted(bad):
-            row = int(unique[position])
-            self._count_unreadable(row, bad[position])
-            self._replace(row, position, decoded, views)
+        for position, reason in sorted(self.source.decode(unique, decoded, views).items()):
+            self._count_unreadable(int(unique[position]), reason)
+            self._replace(int(unique[position]), position, decoded, views)
         pixels = np.empty((len(rows), channels, size, size), np.uint8)
         pixels[order] = decoded.reshape(pixels.shape)
         return torch.from_numpy(pixels)
@@ -137,8 +130,7 @@ class StreamedSet(Images):
         """Decodes the next readable image of the row's class in the split, cyclically, in the place of the row's."""
         label, rows = self.source.labels[row], self.pool.rows
         members = rows[self.source.labels[rows] == label]
-        start = int(np.searchsorted(members, row))
-        for other in np.roll(members, -start)[1:]:
+        for other in np.roll(members, -int(np.searchsorted(members, row)))[1:]:
             bad = self.source.decode(
                 np.array([other]), out[position : position + 1], lambda _, picture: view(position, picture)
             )

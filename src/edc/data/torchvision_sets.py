@@ -1,7 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in torchvision's layout; nothing is downloaded.
-
-torchvision compares every file with its official MD5 sum before unpickling it.
-"""
+"""CIFAR-10 and CIFAR-100 in torchvision's layout, which compares every file with its MD5 sum; nothing is downloaded."""
 
 from __future__ import annotations
 

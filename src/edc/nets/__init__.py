@@ -1,8 +1,7 @@
 """The zoo of observers and students: one name, one network.
 
 A plain name (`resnet18`) is a network for small images kept in this package; `torchvision:resnet18` and
-`timm:deit_tiny_patch16_224` are classification networks of those libraries. Names are checked without
-importing torch unless they have a prefix, so that a plan is validated at once.
+`timm:deit_tiny_patch16_224` are classification networks of those libraries. Plain names are checked without torch.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from edc.nets.registry import NETWORKS
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build", "check_name", "module_of", "networks", "parameter_count", "weight_decay_groups"]
+__all__ = ["build", "check_name", "networks", "parameter_count", "weight_decay_groups"]
 
 _LIBRARIES = ("torchvision", "timm")
 
@@ -31,17 +30,8 @@ def networks() -> list[str]:
     return sorted(NETWORKS)
 
 
-def module_of(network: str) -> str:
-    """The module of this package that builds a network."""
-    return "edc.nets.external" if ":" in network else NETWORKS[network].split(":")[0]
-
-
 def check_name(network: str) -> None:
-    """Refuse an unknown name. Imports a library only for a name with its prefix.
-
-    Raises:
-        EdcError: for an unknown name, offering the nearest known one.
-    """
+    """Refuse an unknown name. Imports a library only for a name with its prefix."""
     library, colon, _ = network.partition(":")
     if not colon or library not in _LIBRARIES:
         if network not in NETWORKS:
@@ -69,18 +59,12 @@ def build(
 
     Args:
         network: a name from `networks()`, `torchvision:NAME` or `timm:NAME`.
-        classes: number of outputs.
-        image_size: side of the images in pixels.
-        channels: channels of the images; torchvision's networks take 3 only.
         seed: of the random initialisation, which leaves the global generator as it was; None draws from that.
         weights: None for random weights; "default" for the library's own pretrained ones, from its cache or
             else downloaded; or the path of a .safetensors or .pth state dict. The classifier keeps its random
             weights where the numbers of classes differ.
-        load: False reads no file and leaves the weights random: the architecture for `weights`, to be filled with
-            trained ones. GoogLeNet and Inception, for example, rescale their input only with the library's weights.
-
-    Returns:
-        The network on the CPU, in float32 and training mode.
+        load: False leaves the weights random: the architecture for `weights`, to be filled with trained ones.
+            GoogLeNet and Inception, for example, rescale their input only with the library's weights.
 
     Raises:
         EdcError: for an unknown name, an impossible size, or weights that are absent or do not fit.

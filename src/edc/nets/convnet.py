@@ -1,13 +1,13 @@
 """The ConvNet of dataset condensation (Zhao et al., ICLR 2021, arXiv 2006.05929).
 
-[3x3 convolution, instance normalisation, ReLU, 2x2 average pooling] times the depth, then one linear layer on
-the flattened map. Instance normalisation with scale and shift is group normalisation with one channel per
-group: it keeps no running statistics, so the network is the same function in training and evaluation.
-
-Initialisation: PyTorch's defaults throughout.
+[3x3 convolution, instance normalisation, ReLU, 2x2 average pooling] times the depth, then one linear layer on the
+flattened map, initialised by PyTorch's defaults. The normalisation keeps no running statistics, so the network is the
+same function in training and evaluation.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -16,11 +16,6 @@ from edc.errors import EdcError
 
 class ConvNet(nn.Module):
     """`depth` blocks of `width` channels, linear layer: (B, channels, S, S) -> (B, classes).
-
-    Args:
-        width: channels of every convolution.
-        depth: number of blocks; each halves the side of the map, rounding down.
-        image_size: side S of the images in pixels, at least 2 ** depth.
 
     Raises:
         EdcError: if nothing of the image would be left after the last pooling.
@@ -35,7 +30,7 @@ class ConvNet(nn.Module):
         for index in range(depth):
             blocks += [
                 nn.Conv2d(channels if index == 0 else width, width, 3, padding=1),
-                nn.GroupNorm(width, width),
+                nn.GroupNorm(width, width),  # one channel per group: instance normalisation with scale and shift
                 nn.ReLU(),
                 nn.AvgPool2d(2),
             ]
@@ -46,21 +41,8 @@ class ConvNet(nn.Module):
         return self.classifier(self.features(x).flatten(1))
 
 
-def convnet_d1(classes: int, image_size: int = 32, channels: int = 3) -> ConvNet:
-    """Width 128, depth 1; images of at least 2 px."""
-    return ConvNet(128, 1, classes, image_size, channels)
-
-
-def convnet_d2(classes: int, image_size: int = 32, channels: int = 3) -> ConvNet:
-    """Width 128, depth 2; images of at least 4 px."""
-    return ConvNet(128, 2, classes, image_size, channels)
-
-
-def convnet_w32(classes: int, image_size: int = 32, channels: int = 3) -> ConvNet:
-    """Width 32, depth 3; images of at least 8 px."""
-    return ConvNet(32, 3, classes, image_size, channels)
-
-
-def convnet_w128(classes: int, image_size: int = 32, channels: int = 3) -> ConvNet:
-    """Width 128, depth 3, the ConvNet of most condensation papers; images of at least 8 px."""
-    return ConvNet(128, 3, classes, image_size, channels)
+convnet_d1 = partial(ConvNet, 128, 1)
+convnet_d2 = partial(ConvNet, 128, 2)
+convnet_w32 = partial(ConvNet, 32, 3)
+convnet_w128 = partial(ConvNet, 128, 3)
+"""The ConvNet of most condensation papers."""

@@ -37,16 +37,11 @@ def names(library: str) -> frozenset[str]:
 
 
 def build(
-    library: str, name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool = True
+    library: str, name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool
 ) -> nn.Module:
     """Build a network and run it on one image, because many of these networks support certain sizes only.
 
     Args:
-        library: "torchvision" or "timm".
-        name: one of `names(library)`.
-        classes: number of outputs.
-        image_size: side of the images in pixels; given to the networks that are built for one size.
-        channels: channels of the images.
         pretrained: build for the library's weights: torchvision's IMAGENET1K_V1, timm's default or tagged ones.
         load: with `pretrained`, load those weights, too.
 
@@ -58,22 +53,15 @@ def build(
     make = _torchvision if library == "torchvision" else _timm
     try:
         model = make(name, classes, image_size, channels, pretrained, load)
-        logits = _logits(model, torch.zeros(1, channels, image_size, image_size))
+        with torch.no_grad():
+            logits = model.eval()(torch.zeros(1, channels, image_size, image_size))
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise EdcError(
             f"{library}:{name}: cannot take {channels} x {image_size} x {image_size} px ({first_line(error)})"
         ) from error
     if logits.shape != (1, classes):
         raise EdcError(f"{library}:{name}: gives {tuple(logits.shape)} for one image, expected (1, {classes})")
-    return model
-
-
-@torch.no_grad()
-def _logits(model: nn.Module, images: Tensor) -> Tensor:
-    model.eval()
-    logits = model(images)
-    model.train()
-    return logits
+    return model.train()
 
 
 def _torchvision(name: str, classes: int, image_size: int, channels: int, pretrained: bool, load: bool) -> nn.Module:

@@ -21,8 +21,7 @@ class Arithmetic(NamedTuple):
     """The costs of a network.
 
     Attributes:
-        macs: multiply-accumulates of the forward pass of one image, in convolutions and matrix products; each is two
-            floating-point operations (FLOP).
+        macs: multiply-accumulates of the forward pass of one image, in convolutions and matrix products: 2 FLOP each.
         parameters: number of trained values.
         stored: bytes of its state dict, with running statistics.
     """
@@ -34,17 +33,7 @@ class Arithmetic(NamedTuple):
 
 @cache
 def arithmetic(network: str, classes: int, image_size: int, channels: int = 3) -> Arithmetic:
-    """Count a network's multiply-accumulates, parameters and bytes; results are cached.
-
-    Args:
-        network: a name of `edc.nets.build`.
-        classes: number of outputs.
-        image_size: side of the images in pixels.
-        channels: channels of the images.
-
-    Raises:
-        EdcError: for an unknown name, or a network that cannot take such images.
-    """
+    """Count a network's multiply-accumulates, parameters and bytes; errors are those of :func:`edc.nets.build`."""
     model = skeleton(network, classes, image_size, channels)
     macs = multiply_accumulates(model, (channels, image_size, image_size))
     stored = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())

@@ -1,8 +1,6 @@
-"""Batch norm of frozen networks on a CPU.
+"""Batch norm of frozen networks on a CPU, without the gradients of weight and bias that take most of PyTorch's time.
 
-PyTorch's backward pass computes sums for the gradients of weight and bias, which takes most of its time and is not
-needed here. Output and gradient are the same; for dense maps to the last bit, where the processor has a fused
-multiply-add.
+Output and gradient are the same; for dense maps to the last bit, where the processor has a fused multiply-add.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from torch import Tensor, nn
 
 CONSTANTS = ("scale", "shift", "inverse", "factor")
 """Names of the constants that a frozen layer computes once."""
+WHOLE = {"weight", "bias", "running_mean", "running_var"}
+"""What a layer must have to be frozen."""
 
 
 class _Normalised(torch.autograd.Function):
@@ -54,7 +54,7 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
             self.register_buffer(name, constant.detach().clone()[:, None, None], persistent=False)
 
     def train(self, mode: bool = True) -> Self:
-        """See `Module`; training mode makes it a plain `BatchNorm2d` again, without the constants."""
+        """Training mode makes it a plain `BatchNorm2d` again, without the constants."""
         if mode:
             for name in CONSTANTS:
                 delattr(self, name)
@@ -82,14 +82,8 @@ def frozen(model: nn.Module) -> nn.Module:
     a training step, call this again. Layers of classes derived from `BatchNorm2d` stay as they are.
     """
     for module in model.eval().requires_grad_(False).modules():
-        if type(module) is nn.BatchNorm2d and _whole(module):
+        if type(module) is nn.BatchNorm2d and module.state_dict().keys() >= WHOLE:
             module.__class__ = FrozenBatchNorm2d
         if isinstance(module, FrozenBatchNorm2d):
             module.freeze()
     return model
-
-
-def _whole(layer: nn.BatchNorm2d) -> bool:
-    """Whether it has a weight, a bias, running means and variances."""
-    parts: tuple[Tensor | None, ...] = (layer.weight, layer.bias, layer.running_mean, layer.running_var)
-    return all(part is not None for part in parts)

@@ -9,19 +9,10 @@ if TYPE_CHECKING:
 
 
 def weight_decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the parameters for an optimiser: decay convolutional and linear weights, and nothing else.
+    """Two groups for `torch.optim`: parameters that decay and those that don't; frozen ones are in neither.
 
-    Decayed are the tensors whose name contains "weight" and that have more than one dimension, not the biases
-    nor the scales and shifts of normalisation layers, as SRe2L (arXiv 2306.13092) and its successors train
-    their students. For ResNet-18, 21 tensors decay.
-
-    Args:
-        model: the network.
-        weight_decay: coefficient of the first group.
-
-    Returns:
-        Two groups for `torch.optim`: decayed, then not decayed; each in the order of registration. Frozen
-        parameters are in neither.
+    Decayed are the tensors whose name contains "weight" and that have more than one dimension, not the biases nor the
+    scales and shifts of normalisation layers, as SRe2L (arXiv 2306.13092) and its successors train their students.
     """
     decay: list[nn.Parameter] = []
     rest: list[nn.Parameter] = []

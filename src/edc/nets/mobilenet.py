@@ -3,11 +3,9 @@
 Inverted residuals of expansion 6 after table 2 of the paper, all widths but the last halved. It departs from the
 paper as the small-image networks of the distillation literature do (Tian et al., Contrastive Representation
 Distillation, ICLR 2020, arXiv 1910.10699): ReLU instead of ReLU6, the 24-channel stage has stride 1, and the first
-block (expansion 1) has its 1x1 expansion convolution, too. The stem already halves the image, so a 32 px image is one
-pixel at the end: the network is small and cheap rather than accurate.
+block (expansion 1) has its 1x1 expansion convolution, too.
 
-Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015); normalisation weight 1, bias 0; the
-linear layer normal with standard deviation 0.01, bias 0.
+Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015); linear layer normal with deviation 0.01, bias 0.
 """
 
 from __future__ import annotations
@@ -44,23 +42,19 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Stem of stride 2, 17 inverted residuals, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes).
-
-    Args:
-        width: multiplier of all channel numbers; the head has at least 1280 channels.
-    """
+    """Stem of stride 2, 17 inverted residuals, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes)."""
 
     def __init__(self, classes: int, channels: int, width: float) -> None:
         super().__init__()
         inputs = int(32 * width)
-        head = int(1280 * max(1.0, width))
+        head = int(1280 * max(1.0, width))  # never narrower than at full width
         self.stem = nn.Sequential(*conv_norm(channels, inputs, 3, stride=2), nn.ReLU())
         blocks: list[nn.Module] = []
         for expansion, outputs, depth, first_stride in STAGES:
             for index in range(depth):
-                stride = first_stride if index == 0 else 1
-                blocks.append(InvertedResidual(inputs, int(outputs * width), stride, expansion))
-                inputs = int(outputs * width)
+                narrow, stride = int(outputs * width), first_stride if index == 0 else 1
+                blocks.append(InvertedResidual(inputs, narrow, stride, expansion))
+                inputs = narrow
         self.blocks = nn.Sequential(*blocks)
         self.head = nn.Sequential(*conv_norm(inputs, head, 1), nn.ReLU())
         self.classifier = nn.Linear(head, classes)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor, nn
 
 
 def placed(model: nn.Module, device: torch.device, precision: torch.dtype = torch.float32) -> nn.Module:
-    """Move a network to its device, into the memory format in which it is fastest; its maps take that format too.
+    """Move a network to its device, into the memory format in which it is fastest; changed in place.
 
     Convolutions of a GPU work with channels last and would convert every map otherwise. On a CPU channels last is
-    faster for batch norm and for the thin convolutions beside it (docs/speed.md), but not for ConvNets.
-
-    Args:
-        model: changed in place.
-        device: where it computes.
-        precision: of its passes, see :func:`compute_logits`; the weights keep their type.
+    faster for batch norm and for the thin convolutions beside it (docs/speed.md), but not for ConvNets. The precision
+    is that of :func:`compute_logits`; the weights keep their type.
     """
     model = model.to(device)
     if device.type == "cuda" or any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
@@ -31,10 +29,7 @@ def uses_reduced_precision(model: nn.Module) -> bool:
 
 def compute_logits(model: nn.Module, x: Tensor) -> Tensor:
     """Logits (B, K) in float32, from a pass in the precision the network was placed with."""
-    logits: Tensor
-    if not uses_reduced_precision(model):
-        logits = model(x)
-        return logits
-    with torch.autocast(x.device.type, model.precision):  # type: ignore[arg-type]
-        logits = model(x)
-    return logits.to(torch.float32)
+    reduced = uses_reduced_precision(model)
+    with torch.autocast(x.device.type, model.precision) if reduced else nullcontext():  # type: ignore[arg-type]
+        logits: Tensor = model(x)
+    return logits.to(torch.float32) if reduced else logits

@@ -12,7 +12,7 @@ NETWORKS: dict[str, str] = {
     "resnet18": "edc.nets.resnet:resnet18",
     "resnet50": "edc.nets.resnet:resnet50",
     "shufflenet_v2_05": "edc.nets.shufflenet:shufflenet_v2_05",
-    "vgg11_bn": "edc.nets.vgg:vgg11_bn",
+    "vgg11_bn": "edc.nets.vgg:VGG",
     "wrn_16_2": "edc.nets.wrn:wrn_16_2",
 }
 """The small-image zoo: functions of classes, image size and channels."""

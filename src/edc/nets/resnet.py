@@ -5,8 +5,7 @@ so that a 32 px image keeps its resolution through the first stage. Four stages 
 (times 4 at the output of a bottleneck), of strides 1, 2, 2, 2; projection shortcuts where the shape changes.
 In a bottleneck the 3x3 convolution carries the stride.
 
-Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015, arXiv 1502.01852); normalisation weight
-1, bias 0; the linear layer as PyTorch does.
+Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015, arXiv 1502.01852), the rest as PyTorch does.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + self.shortcut(x))
+        return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):
@@ -68,17 +66,11 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)))
         y = F.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return F.relu(y + self.shortcut(x))
+        return F.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
 
 
 class ResNet(nn.Module):
-    """Stem, four stages, global average pooling, linear layer: (B, channels, H, W) -> (B, classes).
-
-    Args:
-        block: the residual block of every stage.
-        depths: blocks per stage.
-    """
+    """Stem, four stages, global average pooling, linear layer: (B, channels, H, W) -> (B, classes)."""
 
     def __init__(
         self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], classes: int, channels: int

@@ -1,10 +1,8 @@
 """ShuffleNetV2 x0.5 for small images (Ma et al., ECCV 2018, arXiv 1807.11164).
 
-Table 5 of the paper at x0.5 (stages of 48, 96, 192 channels, 4, 8, 4 units, 1x1 head to 1024), but with a 1x1
-stem of stride 1 and no max-pooling, as the small-image networks of the distillation literature have it (Tian
-et al., Contrastive Representation Distillation, ICLR 2020, arXiv 1910.10699).
-
-Initialisation: PyTorch's defaults throughout.
+Table 5 of the paper at x0.5, but with a 1x1 stem of stride 1 and no max-pooling, as the small-image networks of the
+distillation literature have it (Tian et al., Contrastive Representation Distillation, ICLR 2020, arXiv 1910.10699).
+Initialisation: PyTorch's defaults.
 """
 
 from __future__ import annotations
@@ -27,11 +25,6 @@ def _branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     )
 
 
-def _shuffle(x: Tensor) -> Tensor:
-    """Interleave the two halves of the channels for the split of the next unit: (B, C, H, W)."""
-    return F.channel_shuffle(x, 2)
-
-
 class BasicUnit(nn.Module):
     """Half of the channels pass, the other half goes through the branch: (B, C, H, W) -> (B, C, H, W)."""
 
@@ -41,7 +34,7 @@ class BasicUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         passing, rest = x.chunk(2, dim=1)
-        return _shuffle(torch.cat((passing, self.branch(rest)), dim=1))
+        return F.channel_shuffle(torch.cat((passing, self.branch(rest)), dim=1), 2)
 
 
 class DownUnit(nn.Module):
@@ -55,29 +48,18 @@ class DownUnit(nn.Module):
         self.right = _branch(inputs, outputs // 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return _shuffle(torch.cat((self.left(x), self.right(x)), dim=1))
+        return F.channel_shuffle(torch.cat((self.left(x), self.right(x)), dim=1), 2)
 
 
 class ShuffleNetV2(nn.Module):
-    """1x1 stem, three stages, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes).
+    """1x1 stem, three stages, 1x1 head, linear layer: (B, channels, H, W) -> (B, classes)."""
 
-    Args:
-        widths: channels of the three stages.
-        depths: basic units that follow the down-sampling unit of each stage.
-    """
-
-    def __init__(
-        self,
-        classes: int,
-        channels: int,
-        widths: tuple[int, int, int] = (48, 96, 192),
-        depths: tuple[int, int, int] = (3, 7, 3),
-    ) -> None:
+    def __init__(self, classes: int, channels: int) -> None:
         super().__init__()
         inputs, head = 24, 1024
         self.stem = nn.Sequential(*conv_norm(channels, inputs, 1), nn.ReLU())
         stages: list[nn.Module] = []
-        for width, depth in zip(widths, depths, strict=True):
+        for width, depth in ((48, 3), (96, 7), (192, 3)):
             stages.append(nn.Sequential(DownUnit(inputs, width), *(BasicUnit(width) for _ in range(depth))))
             inputs = width
         self.stages = nn.Sequential(*stages)

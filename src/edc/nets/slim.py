@@ -21,14 +21,7 @@ def scales(model: VGG) -> list[Tensor]:
 
 
 def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
-    """The channels that remain when those with the smallest scales of all layers are removed.
-
-    Args:
-        model: the network.
-        ratio: share of all channels to remove, below 1.
-
-    Returns:
-        Ascending indices of the remaining channels, one tensor per layer.
+    """Ascending indices, per layer, of the channels left when a share of all is removed: those of the smallest scales.
 
     Raises:
         EdcError: a layer would lose all its channels; names the largest possible ratio.
@@ -51,12 +44,7 @@ def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
 
 
 def slimmed(model: VGG, channels: Sequence[Tensor]) -> VGG:
-    """A smaller network of the remaining channels, with their weights and running statistics.
-
-    Args:
-        model: on any device; the result is on the same one.
-        channels: from `kept_channels`.
-    """
+    """A smaller network of the channels kept, with their weights and running statistics, on the same device."""
     first = model.features[0]
     assert isinstance(first, nn.Conv2d)
     pools = sum(isinstance(layer, nn.MaxPool2d) for layer in model.features)

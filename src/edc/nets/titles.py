@@ -1,8 +1,7 @@
-"""The paper's names of networks, by which measured accuracies are compared with reported ones.
+"""The paper's names of networks (column `student` of the reported figures), by which accuracies are compared.
 
-The names are those of the column `student` of the reported figures. One name may stand for several networks: the
-tables of CIFAR and Tiny-ImageNet say MobileNet-V2 for the half-width network of 32 px images, those of ImageNet for
-torchvision's. ShuffleNet-V2 is the x0.5 of the paper's observers.
+One name may stand for several networks: the tables of CIFAR and Tiny-ImageNet say MobileNet-V2 for the half-width
+network of 32 px images, those of ImageNet for torchvision's. ShuffleNet-V2 is the x0.5 of the paper's observers.
 """
 
 from __future__ import annotations

@@ -4,11 +4,8 @@ Configuration A of the paper, eight 3x3 convolutions without bias, each followed
 max-poolings, with the head that small images are given everywhere: global average pooling and one linear layer in the
 place of the three. So it is in network slimming (Liu et al., ICCV 2017, arXiv 1708.06519).
 
-A pooling that would leave nothing of the map is left out: a 32 px image is one pixel after the fifth, an 8 px image
-after the third, and the fourth and fifth fall away. No parameter depends on the size of the image.
-
-Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015); normalisation weight 1, bias 0; the linear layer
-normal with standard deviation 0.01, bias 0.
+A pooling that would leave nothing of the map is left out. No parameter depends on the size of the image.
+Initialisation: convolutions Kaiming normal, fan-out (He et al. 2015); linear layer normal with deviation 0.01, bias 0.
 """
 
 from __future__ import annotations
@@ -28,8 +25,7 @@ POOLED = (0, 1, 3, 5, 7)
 class VGG(nn.Module):
     """Eight convolutions, global average pooling, linear layer: (B, channels, S, S) -> (B, classes).
 
-    Args:
-        widths: output channels of the eight convolutions; a slimmed network has fewer than `WIDTHS`.
+    A slimmed network has `widths` below `WIDTHS`.
     """
 
     def __init__(self, classes: int, image_size: int, channels: int, widths: Sequence[int] = WIDTHS) -> None:
@@ -51,8 +47,3 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(F.adaptive_avg_pool2d(self.features(x), 1).flatten(1))
-
-
-def vgg11_bn(classes: int, image_size: int = 32, channels: int = 3) -> VGG:
-    """VGG-11 with batch normalisation, 9.23 M parameters at 10 classes. Any `image_size` will do."""
-    return VGG(classes, image_size, channels)

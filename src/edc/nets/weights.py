@@ -37,10 +37,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Copy a state dict into a network; a classifier for another number of classes is left out.
 
-    Args:
-        model: the network, whose classifier keeps its weights where the class counts differ.
-        state: name -> tensor, as from `model.state_dict()`; changed in place.
-        source: file the state dict is from, for messages.
+    The state dict is changed in place; its source is the file it is from, for messages.
 
     Raises:
         EdcError: if any other tensor is missing, left over or of another shape.
@@ -56,16 +53,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
 
 
 def copy_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state dict into a network it fits exactly.
-
-    Args:
-        model: the network.
-        state: name -> tensor, as from `model.state_dict()`; changed in place.
-        source: file the state dict is from, for messages.
-
-    Raises:
-        EdcError: if a tensor is missing, left over or of another shape.
-    """
+    """Copy a state dict into a network it fits exactly; see :func:`load_weights`."""
     own = model.state_dict()
     for name in own:
         # Files written before PyTorch 0.4.1 lack the batch counter, which only a momentum of None reads.

@@ -1,11 +1,9 @@
 """Wide residual networks (Zagoruyko and Komodakis, BMVC 2016, arXiv 1605.07146).
 
-WRN-d-k: a 3x3 stem of 16 channels, three stages of (d - 4) / 6 pre-activation blocks with 16k, 32k, 64k
-channels and strides 1, 2, 2, a last normalisation, global average pooling. Where a block changes the shape,
-the 1x1 shortcut sees the normalised and rectified input, as in the authors' code. No dropout.
-
-Initialisation: convolutions Kaiming normal, fan-out (the paper cites He et al. 2015); normalisation weight 1,
-bias 0; bias of the linear layer 0, its weight as PyTorch does.
+WRN-d-k: a 3x3 stem of 16 channels, three stages of (d - 4) / 6 pre-activation blocks with 16k, 32k, 64k channels and
+strides 1, 2, 2, a last normalisation, global average pooling. Where a block changes the shape, the 1x1 shortcut sees
+the normalised and rectified input, as in the authors' code. No dropout. Initialisation: convolutions Kaiming normal,
+fan-out (the paper cites He et al. 2015); bias of the linear layer 0.
 """
 
 from __future__ import annotations
@@ -34,12 +32,7 @@ class PreActivationBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Stem, three stages, normalisation, linear layer: (B, channels, H, W) -> (B, classes).
-
-    Args:
-        depth: layers in all, 6n + 4 for n blocks per stage.
-        widen: multiplier k of the stages' channel numbers, above 1.
-    """
+    """Stem, three stages, normalisation, linear layer: (B, channels, H, W) -> (B, classes)."""
 
     def __init__(self, depth: int, widen: int, classes: int, channels: int) -> None:
         super().__init__()

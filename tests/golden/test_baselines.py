@@ -40,9 +40,8 @@ from edc.config.choices import (
     SynthesisChoices,
 )
 from edc.config.rows import SynthesizeRow
-from edc.data.augment import Normaliser, cutmix_box, paste, shared_crop
+from edc.data.augment import Normaliser, cutmix_box, mixup, paste, shared_crop, shuffle_strips
 from edc.data.crops import CropDraws, crop_boxes, draw_crops
-from edc.data.mixing import mixup, shuffle_strips
 from edc.nets import weight_decay_groups
 from edc.training.ensembles import norm_mean, plain_mean
 from edc.training.incremental import class_steps

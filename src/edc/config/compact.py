@@ -139,9 +139,8 @@ def difference(values: Values, base: Values) -> Values:
     found: Values = {}
     for key, value in values.items():
         if isinstance(value, dict) and isinstance(base[key], dict):
-            value = difference(value, base[key])
-            if value:
-                found[key] = value
+            if inner := difference(value, base[key]):
+                found[key] = inner
         elif value != base[key]:
             found[key] = value
     return found

@@ -119,15 +119,15 @@ class Builder:
             self._files[kind, name] = read(kind, name, overrides, self.where)
         return self._files[kind, name]
 
-    def add(self, stage: str, key: str, row: Values, origins: list[Origin], ignore: tuple[str, ...] = ()) -> str:
-        """The key of a row: that of one with the same values but for those to ignore, else ``key``, free or numbered."""
+    def add(self, stage: str, key: str, row: Values, origins: list[Origin]) -> str:
+        """Put a row under its key, with a number if that is taken, or find the key of one with the same values."""
         row["precision"] = self.study.machine.precision
-        identity = stage, repr(sorted((name, value) for name, value in row.items() if name not in ignore))
-        if identity not in self._keys:
+        same = stage, identity(row)
+        if same not in self._keys:
             key = free_key(_key(key), self.rows[stage])
-            self.rows[stage][key], self._keys[identity] = row, key
+            self.rows[stage][key], self._keys[same] = row, key
             self.origins[stage, key] = [*origins, Origin("studies", self.name, (), self.name)]
-        return self._keys[identity]
+        return self._keys[same]
 
     def dataset(self, name: str) -> Dataset:
         """A dataset, put among those of the plan."""
@@ -220,7 +220,7 @@ class Builder:
         row |= _dump(choices)
         row["augment"]["flip"] = row["augment"]["flip"] and self.datasets[cell.dataset].flip
         key = f"{cell.dataset}-{cell.recipe}-ipc{cell.ipc}{cell.suffix}"
-        return self.add("synthesize", key, row, origins, ignore=("recipe",))
+        return self.add("synthesize", key, row, origins)
 
     def statistics(self, name: str) -> str:
         choices = self.file("datasets", name).statistics
@@ -272,6 +272,11 @@ class Builder:
         if choices.min_accuracy is None:
             row["min_accuracy"] = twice_chance(dataset.classes)
         return self.add("relabel", f"{images}-{protocol}", row, [own, chosen, origin])
+
+
+def identity(row: Values) -> str:
+    """The values of a row; which recipe condensed images bear the name of is none."""
+    return repr(sorted((name, value) for name, value in row.items() if name != "recipe" or "initialise" not in row))
 
 
 def _key(name: str) -> str:

@@ -258,12 +258,12 @@ def chain(kind: str, name: str, where: str = "") -> list[tuple[Path, Values]]:
     Raises:
         EdcError: a name is unknown, a key or value is not allowed, or a file inherits from itself.
     """
-    singular = {"studies": "study"}.get(kind, kind.removesuffix("s"))
     files: dict[str, tuple[Path, Values]] = {}
     current: str | None = name
     while current is not None:
         path = WORKFLOW / kind / f"{current}.yaml"
         if Path(current).name != current or not path.exists():  # a name, no path
+            singular = {"studies": "study"}.get(kind, kind.removesuffix("s"))
             raise unknown_name(singular, current, names(kind), where or str(WORKFLOW / kind))
         if current in files:
             raise EdcError(f"{path}: inherits from itself through {' -> '.join([*files, current])}")

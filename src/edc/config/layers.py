@@ -32,8 +32,7 @@ def strongest(file: Model, places: Sequence[Place]) -> Any:
 
 def own_protocol(recipe: RecipeFile, family: str, ipc: int) -> str:
     """The protocol a recipe brings along for a dataset family and number of images per class."""
-    protocol: str = strongest(recipe, places(("protocol",), family, ipc))
-    return protocol
+    return str(strongest(recipe, places(("protocol",), family, ipc)))
 
 
 def resolve(

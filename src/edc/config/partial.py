@@ -1,7 +1,4 @@
-"""Values that need not be complete: every key of a model, each optional and checked wherever it stands.
-
-Recipes, protocols, datasets and studies give values in layers that are merged before they must be complete.
-"""
+"""Values of a layer, which need not be complete: every key of a model, each optional and checked wherever it stands."""
 
 from __future__ import annotations
 

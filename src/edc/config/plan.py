@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edc import STAGES
 from edc.config.compact import compact, text
-from edc.config.expand import Builder, Origin
+from edc.config.expand import Builder, Origin, identity
 from edc.config.files import read
 from edc.config.partial import Values
 from edc.config.references import check_references
@@ -61,10 +61,10 @@ def add(plan: Values, other: Values, study: str) -> dict[Run, str]:
     keys: dict[Run, str] = {}
     for stage in list(STAGES)[:-1]:
         rows = plan[stage]
-        known = {_identity(row): key for key, row in reversed(rows.items())}
+        known = {identity(row): key for key, row in reversed(rows.items())}
         for key, row in other[stage].items():
             _rename(row, keys)
-            keys[stage, key] = known.get(_identity(row)) or free_key(key, rows)
+            keys[stage, key] = known.get(identity(row)) or free_key(key, rows)
             rows.setdefault(keys[stage, key], row)
     runs = other["studies"][study]
     plan["studies"][study] = {
@@ -73,17 +73,10 @@ def add(plan: Values, other: Values, study: str) -> dict[Run, str]:
     return keys
 
 
-def _identity(row: Values) -> str:
-    """The values of a row; which recipe condensed images bear the name of is none."""
-    named = {"recipe"} if "initialise" in row else set()
-    return repr(sorted((name, value) for name, value in row.items() if name not in named))
-
-
 def _rename(row: Values, keys: dict[Run, str]) -> None:
     """Let a row name the runs it builds on by their new keys."""
-    for name, stage in (("observers", "pretrain"), ("scorers", "pretrain")):
-        if name in row:
-            row[name] = [keys[stage, key] for key in row[name]]
+    for name in row.keys() & {"observers", "scorers"}:
+        row[name] = [keys["pretrain", key] for key in row[name]]
     for name, stage in (("statistics", "statistics"), ("images", "synthesize"), ("labels", "relabel")):
         if row.get(name) is not None:
             row[name] = keys[stage, row[name]]

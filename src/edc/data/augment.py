@@ -1,7 +1,4 @@
-"""Batched augmentation as tensor operations, every image with its own parameters.
-
-Boxes are ``(top, left, height, width)`` in pixels of the source image.
-"""
+"""Batched augmentation, every image with its own draws. Boxes are ``(top, left, height, width)`` in source pixels."""
 
 from __future__ import annotations
 
@@ -61,10 +58,7 @@ def pad_crop(images: Tensor, offsets: Tensor, pad: int, flips: Tensor | None = N
     columns = torch.arange(width, device=images.device)[None, :].expand(n, -1)
     if flips is not None:
         columns = torch.where(flips[:, None], width - 1 - columns, columns)
-    columns = columns + offsets[:, 1:]
-    index = torch.arange(n, device=images.device)
-    # Two advanced indices with a slice between them put the batch and pixel axes first.
-    return padded[index[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    return _pixels_at(padded, rows, columns + offsets[:, 1:])
 
 
 def cutmix_box(lam: float, centre: tuple[int, int], size: int) -> tuple[int, int, int, int]:
@@ -85,6 +79,45 @@ def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
     inside_columns = (columns >= boxes[:, 1:2]) & (columns < boxes[:, 3:4])
     mask = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
     return torch.where(mask, others, images)
+
+
+def mixup(images: Tensor, others: Tensor, share: Tensor | float) -> Tensor:
+    """share * images + (1 - share) * others (Zhang et al. 2018); a share for each image is (N, 1, 1, 1)."""
+    return share * images + (1 - share) * others
+
+
+def strip_index(order: Tensor, size: int) -> Tensor:
+    """Source pixel (N, size) of every pixel along a side after its strips are permuted.
+
+    Position j of image i shows strip ``order[i, j]``; order is (N, n). Where the size is no multiple of n, the first
+    strips are a pixel wider, like the cells of :func:`edc.condense.composites.tile`, and each strip keeps its width.
+    """
+    strips = torch.arange(size).tensor_split(order.shape[1])
+    widths = torch.tensor([len(strip) for strip in strips], device=order.device)
+    moved = widths[order]
+    ends = moved.cumsum(dim=1)
+    pixels = torch.arange(size, device=order.device)
+    place = (pixels[None, :, None] >= ends[:, None, :]).sum(dim=2)
+    # A strip's pixels move from its new start to its old one.
+    shift = (widths.cumsum(0) - widths)[order] - (ends - moved)
+    return pixels + shift.gather(1, place)
+
+
+def shuffle_strips(images: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
+    """RDED's patch shuffle: permute each image's column strips, then its row strips, as of :func:`strip_index`.
+
+    Of the n^2! layouts of an n by n tiling n!^2 can occur.
+    """
+    across, down = strip_index(columns, images.shape[3]), strip_index(rows, images.shape[2])
+    return _pixels_at(images, down, across)
+
+
+def _pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """The pixels (N, C, h, w) of images in their own rows (N, h) and columns (N, w)."""
+    index = torch.arange(len(images), device=images.device)
+    # Two advanced indices with a slice between them put the batch and pixel axes first.
+    pixels = images[index[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return pixels.permute(0, 3, 1, 2).contiguous()
 
 
 class Normaliser:

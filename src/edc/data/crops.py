@@ -1,7 +1,4 @@
-"""Random rectangles by torchvision's RandomResizedCrop rule, drawn independently of the pictures' sizes.
-
-Boxes are ``(top, left, height, width)`` in pixels of the source image.
-"""
+"""Random boxes (top, left, height, width) by torchvision's RandomResizedCrop rule, drawn before sizes are known."""
 
 from __future__ import annotations
 
@@ -15,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-RATIO = (3 / 4, 4 / 3)
-TRIES = 10
+RATIO, TRIES = (3 / 4, 4 / 3), 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +34,6 @@ class CropDraws:
         return len(self.area)
 
     def __getitem__(self, rows: Any) -> CropDraws:
-        """The draws of some pictures: a slice, an index array or an index tensor."""
         index = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
         return CropDraws(self.area[index], self.aspect[index], self.place[index], self.ratio)
 
@@ -65,13 +60,11 @@ class CropDraws:
         return boxes
 
 
-def draw_crops(
-    rng: np.random.Generator, n: int, scale: Sequence[float], ratio: Sequence[float] = RATIO, tries: int = TRIES
-) -> CropDraws:
-    """Draws of area = U(scale) and aspect ratio = exp U(log ratio), `tries` for each of `n` pictures, and a place."""
+def draw_crops(rng: np.random.Generator, n: int, scale: Sequence[float], ratio: Sequence[float] = RATIO) -> CropDraws:
+    """Draws of area = U(scale) and aspect ratio = exp U(log ratio), `TRIES` for each of `n` pictures, and a place."""
     return CropDraws(
-        area=rng.uniform(scale[0], scale[1], (n, tries)),
-        aspect=np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, tries))),
+        area=rng.uniform(scale[0], scale[1], (n, TRIES)),
+        aspect=np.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1]), (n, TRIES))),
         place=rng.random((n, 2)),
         ratio=(ratio[0], ratio[1]),
     )

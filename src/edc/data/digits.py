@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from edc.config.rows import Dataset
-from edc.data.pictures import Pixels, Rows, View
+from edc.data.pictures import Pixels, Rows, decode_arrays
 from edc.data.sets import DIGITS_TEST, draw
 from edc.data.source import Part, Source
 from edc.errors import EdcError
@@ -44,17 +44,11 @@ def read(config: Dataset, part: Part) -> Source:
     test = draw(labels, lambda n: round(TEST_FRACTION * n), 0, DIGITS_TEST)
     chosen = test if part == "test" else np.delete(np.arange(len(labels)), test)
     grey: Pixels = np.rint(table[chosen, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-
-    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
-        for position, row in enumerate(rows):
-            out[position] = view(position, Image.fromarray(grey[row]))
-        return {}
-
     return Source(
         where=f"dataset {config.name}: scikit-learn digits, {part} part",
         classes=tuple("0123456789"),
         labels=labels[chosen],
         name=lambda row: f"digit {chosen[row]}",
-        decode=decode,
+        decode=partial(decode_arrays, grey),
         stamp=lambda row: grey[row].tobytes().hex(),
     )

@@ -83,16 +83,15 @@ class Feed:
 
     def _pixels(self, batches: Sequence[Tensor], crops: CropDraws | None) -> Iterator[Tensor]:
         """uint8 (B, C, S, S) on the device, batch after batch."""
+        work = [functools.partial(self._read, index, crops) for index in batches]
         if isinstance(self.images, ImageSet):
-            for index in batches:
-                yield self.images.read(index, None if crops is None else crops[index])
-            return
-        for pixels in prefetched(functools.partial(self._decoded, index, crops) for index in batches):
-            yield pixels.to(self.device, non_blocking=True)
+            yield from (read() for read in work)
+        else:
+            yield from (pixels.to(self.device, non_blocking=True) for pixels in prefetched(work))
 
-    def _decoded(self, index: Tensor, crops: CropDraws | None) -> Tensor:
+    def _read(self, index: Tensor, crops: CropDraws | None) -> Tensor:
         pixels = self.images.read(index, None if crops is None else crops[index])
-        return pixels.pin_memory() if self.device.type == "cuda" else pixels
+        return pixels.pin_memory() if self.device.type == "cuda" and not pixels.is_cuda else pixels
 
 
 def prefetched(work: Iterable[Callable[[], T]], depth: int = PREFETCH) -> Iterator[T]:

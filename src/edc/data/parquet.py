@@ -28,9 +28,7 @@ TEST_PATTERNS = ("test-*.parquet", "test*.parquet", "validation-*.parquet", "val
 
 
 def read(config: Dataset, part: Part) -> Source:
-    """Reads labels and class names of one part; the schemas of both parts are compared first.
-
-    Class names are those of the Hugging Face metadata in the schema, otherwise "0" to "K-1".
+    """Reads labels and class names of one part: those of the Hugging Face metadata, otherwise "0" to "K-1".
 
     Raises:
         EdcError: a part is missing, a file is not readable or lacks a column, class lists of files differ, or
@@ -46,9 +44,13 @@ def read(config: Dataset, part: Part) -> Source:
     labels = [_labels(path, config.label_column) for path in files]
     starts = np.cumsum([0] + [len(part) for part in labels])
 
-    def name(row: int) -> str:
+    def place(row: int) -> tuple[Path, int]:
         number = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{files[number]}: row {row - starts[number]}"
+        return files[number], row - int(starts[number])
+
+    def name(row: int) -> str:
+        path, own = place(row)
+        return f"{path}: row {own}"
 
     def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
         bad: dict[int, str] = {}
@@ -59,12 +61,11 @@ def read(config: Dataset, part: Part) -> Source:
                 bad |= {int(first) + position: reason for position, reason in part.items()}
         return bad
 
-    sizes = [path.stat().st_size for path in files]
+    sizes = {path: path.stat().st_size for path in files}
 
     def stamp(row: int) -> str:
-        # The file's size, because a row's size is known only after reading.
-        number = int(np.searchsorted(starts, row, side="right")) - 1
-        return f"{files[number].name} {row - starts[number]} {sizes[number]}"
+        path, own = place(row)
+        return f"{path.name} {own} {sizes[path]}"  # a row's own size is known only after reading
 
     where = f"{files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     return Source(where, classes, np.concatenate(labels), name, decode, stamp)
@@ -136,8 +137,8 @@ def _decode_file(path: Path, column: str, rows: Rows, out: Pixels, offset: int, 
             if first < last:
                 images = file.read_row_group(group, columns=[column]).column(column).take(rows[first:last] - start)
                 encoded = [entry["bytes"] if isinstance(entry, dict) else entry for entry in images.to_pylist()]
-                shift = offset + first
-                part = decode_pictures(encoded, out[first:last], partial(_shifted, view, shift))
+                shifted = partial(_shifted, view, offset + first)
+                part = decode_pictures(encoded, out[first:last], shifted)
                 bad |= {first + position: reason for position, reason in part.items()}
             start = end
     return bad

@@ -93,7 +93,8 @@ def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict
 
     At most one picture per thread is held beside `out`.
     """
-    threads = _threads(encoded[:CHUNK])
+    sizes = [_size(file) for file in encoded[:CHUNK]]
+    threads = 1 if sum(sizes) < SMALL * len(sizes) else available_cores()
     step = max(1, min(CHUNK, len(encoded) // (2 * threads)))
 
     def chunk(start: int) -> dict[int, str]:
@@ -119,6 +120,13 @@ def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(chunk, starts))
     return {position: reason for part in parts for position, reason in part.items()}
+
+
+def decode_arrays(arrays: Pixels, rows: Rows, out: Pixels, view: View) -> dict[int, str]:
+    """As :func:`decode_pictures` for rows of pictures in memory, all of which can be read."""
+    for position, row in enumerate(rows):
+        out[position] = view(position, Image.fromarray(arrays[row]))
+    return {}
 
 
 def available_cores() -> int:
@@ -157,13 +165,8 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split())
 
 
-def _threads(sample: Sequence[Encoded]) -> int:
-    sizes = [len(file) if isinstance(file, bytes) else _size(file) for file in sample]
-    return 1 if sum(sizes) < SMALL * len(sizes) else available_cores()
-
-
-def _size(path: Path | None) -> int:
+def _size(file: Encoded) -> int:
     try:
-        return path.stat().st_size if path else 0
+        return file.stat().st_size if isinstance(file, Path) else len(file or b"")
     except OSError:  # reported when it is opened
         return 0

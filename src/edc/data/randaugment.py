@@ -78,11 +78,8 @@ def apply(images: Tensor, draws: Draws, magnitude: int = 9, bins: int = 31) -> T
 
 
 def _round(images: Tensor, key: Tensor, bounds: list[int], tables: _Tables) -> Tensor:
-    """One operation per image, in place, on images sorted by key (2 x operation + sign).
-
-    Operation i has the images bounds[i] to bounds[i + 1]; the geometric ones share one gather.
-    """
-    first, last = 1, 1 + len(_GEOMETRIC)
+    """One operation per image, in place, on images sorted by key (2 x operation + sign): i on bounds[i] to [i + 1]."""
+    first, last = 1, 1 + len(_GEOMETRIC)  # these share one gather
     start, stop = bounds[first], bounds[last]
     if start < stop:
         images[start:stop] = _gather(images[start:stop], tables.sources[key[start:stop] - 2 * first])

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from edc.config.rows import RelabelRow
 from edc.data import randaugment
-from edc.data.augment import Normaliser, crop_boxes, cutmix_box, pad_crop, paste, resized_crop
-from edc.data.mixing import mixup, shuffle_strips
+from edc.data.augment import Normaliser, crop_boxes, cutmix_box, mixup, pad_crop, paste, resized_crop, shuffle_strips
 from edc.data.rng import generator
 from edc.nets.passes import images_at_once
 
@@ -25,15 +24,12 @@ class EpochDraws:
     """The augmentation of one epoch, in the CPU's memory; row i belongs to image i, whatever the order.
 
     Attributes:
-        order: (N,) the order in which images are visited.
-        boxes: (N, 4) crop rectangles.
-        flips: (N,) left-right mirrors.
+        order: (N,) in which images are visited.
         partners: (N,) the image that is mixed in.
         mix_boxes: (N, 4) rectangles that CutMix pastes; empty without it.
-        shares: (N,) weight of the image itself in mixup; None without it.
-        offsets: (N, 2) of the crop in the padded image; None without padding.
-        strips: (N, n) order of the columns and of the rows of an n by n tiling; None without shuffling.
-        operations: RandAugment's draws, or None.
+        shares: (N,) weight of the image itself in mixup.
+        offsets: (N, 2) of the crop in the padded image.
+        strips: (N, n) order of the columns and of the rows of an n by n tiling.
     """
 
     order: Tensor
@@ -92,8 +88,8 @@ class Replay:
             offsets = torch.from_numpy(rng.integers(0, 2 * row.pad + 1, (n, 2)))
         if row.shuffle > 1:
             plain = np.broadcast_to(np.arange(row.shuffle), (n, row.shuffle))
-            columns, rows = (torch.from_numpy(rng.permuted(plain, axis=1)) for _ in range(2))
-            strips = (columns, rows)
+            columns, rows = rng.permuted(plain, axis=1), rng.permuted(plain, axis=1)
+            strips = torch.from_numpy(columns), torch.from_numpy(rows)
         if row.randaugment is not None:
             operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
         drawn = [torch.from_numpy(values) for values in (order, boxes, flips, partners)]
@@ -106,11 +102,8 @@ class Replay:
             drawn = [draws.operations[index.numpy()] for draws, index in parts if draws.operations is not None]
             pixels = randaugment.apply(pixels, randaugment.joined(drawn), row.randaugment.magnitude)
         if row.shuffle > 1:
-            columns, rows = (
-                self._send([draws.strips[axis][index] for draws, index in parts if draws.strips is not None])
-                for axis in (0, 1)
-            )
-            pixels = shuffle_strips(pixels, columns, rows)
+            orders = [[order[index] for order in draws.strips] for draws, index in parts if draws.strips is not None]
+            pixels = shuffle_strips(pixels, *(self._send(order) for order in zip(*orders, strict=True)))
         if row.pad:
             offsets = [draws.offsets[index] for draws, index in parts if draws.offsets is not None]
             pixels = pad_crop(pixels, self._send(offsets), row.pad)
@@ -137,8 +130,7 @@ class Replay:
         if not mix or self.row.mix == "none":
             return views
         # Where all partners are among the images, their views are computed already.
-        partners = self._partners(parts)
-        if partners is not None:
+        if (partners := self._partners(parts)) is not None:
             other = views[partners.to(views.device)]
         else:
             other = self._view([(draws, draws.partners[index]) for draws, index in parts])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edc.config.rows import Dataset
 from edc.errors import EdcError
+from edc.storage import read_text, write_json
 
 REMEMBERED = Path(".edc/data.json")
 """Folders given to `edc plan STUDY --data PATH`, by dataset name; local to a checkout and ignored by Git."""
@@ -28,12 +29,10 @@ def resolve_root(config: Dataset) -> Path:
     Raises:
         EdcError: none is set, or the folder is missing, no folder, or empty; the line names its origin.
     """
-    names = list(dict.fromkeys([config.name, config.family]))
-    remembered = _remembered()
+    names, remembered = (config.name, config.family), _remembered()
     candidates = [(variable(name), os.environ.get(variable(name))) for name in names]
     candidates += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]
-    candidates += [(f"dataset {config.name}: root", config.root)]
-    for origin, value in candidates:
+    for origin, value in [*candidates, (f"dataset {config.name}: root", config.root)]:
         if value:
             return _folder(Path(value).expanduser(), origin)
     raise EdcError(
@@ -42,23 +41,14 @@ def resolve_root(config: Dataset) -> Path:
 
 
 def remember_root(name: str, path: str | Path) -> None:
-    """Stores `path`, made absolute, as the root of dataset `name`; the file is replaced atomically."""
-    remembered = _remembered() | {name: os.path.abspath(Path(path).expanduser())}
-    REMEMBERED.parent.mkdir(parents=True, exist_ok=True)
-    temporary = REMEMBERED.with_name(f"{REMEMBERED.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(remembered, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(REMEMBERED)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Stores `path`, made absolute, as the root of dataset `name`."""
+    write_json(REMEMBERED, _remembered() | {name: os.path.abspath(Path(path).expanduser())})
 
 
 def _remembered() -> dict[str, str]:
     try:
-        folders = json.loads(REMEMBERED.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
+        folders = json.loads(read_text(REMEMBERED) or "{}")
+    except ValueError as error:
         raise EdcError(f"{REMEMBERED}: not readable as JSON ({error}); correct or delete it") from None
     if not isinstance(folders, dict) or not all(isinstance(value, str) for value in folders.values()):
         raise EdcError(f'{REMEMBERED}: expected {{"NAME": "PATH", ...}}; correct or delete it')

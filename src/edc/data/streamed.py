@@ -84,43 +84,37 @@ class StreamedSet(Images):
         return StreamedSet(self.source, self.rows[chosen], self.shape, self.resize, self.pool)
 
     def read(self, indices: Indices, crops: CropDraws | None = None, size: int | None = None) -> Tensor:
-        """Images at given indices, from the original pictures; see :meth:`Images.read`.
-
-        Raises:
-            EdcError: more images than the limit allows, or all of a class, are unreadable.
-        """
+        """See :meth:`Images.read`; an EdcError where more images than the limit allows, or all of a class, are bad."""
         rows = self.rows[torch.as_tensor(indices, dtype=torch.int64, device="cpu").numpy()]
         channels, side, _ = self.shape
         size = size or side
         order = np.argsort(rows, kind="stable")
-        view: View
-        if crops is not None:
-            view = RandomCrop(channels, size, crops[order])
-        else:
-            view = CentreCrop(channels, size, round((self.resize or side) * size / side))
+        centre = CentreCrop(channels, size, round((self.resize or side) * size / side))
+        view: View = centre if crops is None else RandomCrop(channels, size, crops[order])
         # A picture that occurs several times, each with its own crop, is decoded once.
         unique, counts = np.unique(rows, return_counts=True)
         times = int(counts[0]) if len(counts) and (counts == counts[0]).all() else 1
+        shape: tuple[int, ...] = (channels, size, size)
         if times == 1:
             unique = rows[order]
-        views: View = view if times == 1 else Repeated(view, times)
-        shape = (channels, size, size) if times == 1 else (times, channels, size, size)
+        else:
+            view, shape = Repeated(view, times), (times, *shape)
         decoded = np.empty((len(unique), *shape), np.uint8)
-        for position, reason in sorted(self.source.decode(unique, decoded, views).items()):
+        for position, reason in sorted(self.source.decode(unique, decoded, view).items()):
             self._count_unreadable(int(unique[position]), reason)
-            self._replace(int(unique[position]), position, decoded, views)
+            self._replace(int(unique[position]), position, decoded, view)
         pixels = np.empty((len(rows), channels, size, size), np.uint8)
         pixels[order] = decoded.reshape(pixels.shape)
         return torch.from_numpy(pixels)
 
     def _count_unreadable(self, row: int, reason: str) -> None:
         """Counts an unreadable row once; raises an error beyond the limit."""
-        pool, source = self.pool, self.source
+        pool = self.pool
         with pool.lock:
             new = row not in pool.bad
             pool.bad[row] = reason
             bad = dict(pool.bad)
-        message = source.unreadable(bad, len(pool.rows), " so far")
+        message = self.source.unreadable(bad, len(pool.rows), " so far")
         if len(bad) > pool.limit:
             raise EdcError(f"{message}; expected at most {pool.limit} (unreadable_limit)")
         if new:
@@ -130,10 +124,9 @@ class StreamedSet(Images):
         """Decodes the next readable image of the row's class in the split, cyclically, in the place of the row's."""
         label, rows = self.source.labels[row], self.pool.rows
         members = rows[self.source.labels[rows] == label]
+        place = out[position : position + 1]
         for other in np.roll(members, -int(np.searchsorted(members, row)))[1:]:
-            bad = self.source.decode(
-                np.array([other]), out[position : position + 1], lambda _, picture: view(position, picture)
-            )
+            bad = self.source.decode(np.array([other]), place, lambda _, picture: view(position, picture))
             if not bad:
                 return
             self._count_unreadable(int(other), bad[0])

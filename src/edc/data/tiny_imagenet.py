@@ -39,8 +39,8 @@ def read(config: Dataset, part: Part) -> Source:
     if part == "train":
         return listed(train, classes, {name: pictures(train / name / "images") for name in classes}, "{}/images")
     files: dict[str, list[str]] = {name: [] for name in classes}
-    for picture in sorted(annotated):
-        files[annotated[picture]].append(picture)
+    for picture, name in sorted(annotated.items()):
+        files[name].append(picture)
     return listed(val / "images", classes, files, "")
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 
 import numpy as np
-from PIL import Image
 
 from edc.config.rows import Dataset
-from edc.data.pictures import Pixels, Rows, View
+from edc.data.pictures import decode_arrays
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source
 from edc.errors import EdcError, unknown_name
@@ -38,17 +38,11 @@ def read(config: Dataset, part: Part) -> Source:
         raw = kind(str(root), train=part == "train", download=False)
     except (RuntimeError, OSError):
         raise EdcError(f"{folder}: files missing or damaged; expected the official ones of {config.source}") from None
-
-    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
-        for position, row in enumerate(rows):
-            out[position] = view(position, Image.fromarray(raw.data[row]))
-        return {}
-
     return Source(
         where=f"{folder}, {part} part",
         classes=tuple(raw.classes),
         labels=np.asarray(raw.targets, np.int64),
         name=lambda row: f"{folder}, {part} image {row}",
-        decode=decode,
+        decode=partial(decode_arrays, raw.data),
         stamp=lambda row: hashlib.sha256(raw.data[row].tobytes()).hexdigest(),
     )

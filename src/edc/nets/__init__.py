@@ -6,8 +6,6 @@ A plain name (`resnet18`) is a network for small images kept in this package; `t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from pkgutil import resolve_name
@@ -69,6 +67,8 @@ def build(
     Raises:
         EdcError: for an unknown name, an impossible size, or weights that are absent or do not fit.
     """
+    import torch
+
     check_name(network)
     for key, value in (("classes", classes), ("image_size", image_size), ("channels", channels)):
         if value < 1:
@@ -77,7 +77,10 @@ def build(
     pretrained = weights == "default"
     if pretrained and not colon:
         raise EdcError(f"{network}: weights 'default' exist for torchvision and timm networks only, give a file")
-    with _seeded(seed):
+    # Networks are initialised on the CPU. torch.manual_seed would reseed every GPU's generator, too.
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
         model: nn.Module
         if colon:
             from edc.nets import external
@@ -95,17 +98,3 @@ def build(
 def parameter_count(model: nn.Module) -> int:
     """Number of values in a network's parameters (buffers not counted)."""
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    """Run the body under its own CPU random state, if a seed is given."""
-    if seed is None:
-        yield
-        return
-    import torch
-
-    # Networks are initialised on the CPU. torch.manual_seed would reseed every GPU's generator, too.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from edc.errors import EdcError
 from edc.nets.weights import first_line, load_weights, read_weights
 
-# Seconds without a response after which a download is given up.
-TIMEOUT = 20.0
+TIMEOUT = 20.0  # seconds without a response after which a download is given up
 # torchvision's networks with auxiliary classifiers, and how the names of those begin.
 _AUXILIARY = {"googlenet": "aux", "inception_v3": "AuxLogits"}
 

@@ -1,8 +1,4 @@
-"""Multiply-accumulates, parameters and bytes of a network, counted without computing anything.
-
-The network stands on PyTorch's `meta` device, whose tensors have shapes and no values: building takes no memory and no
-random numbers, and a forward pass takes milliseconds at any size of image.
-"""
+"""Multiply-accumulates, parameters and bytes of a network on PyTorch's `meta` device: shapes without values."""
 
 from __future__ import annotations
 

@@ -15,18 +15,13 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.nets.blocks import initialise_convolutions
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+from edc.nets.blocks import conv_norm, initialise_convolutions
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     """The identity where shapes agree, else a strided 1x1 projection."""
-    if stride == 1 and inputs == outputs:
-        return nn.Sequential()
-    return nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+    same = stride == 1 and inputs == outputs
+    return nn.Sequential() if same else nn.Sequential(*conv_norm(inputs, outputs, 1, stride))
 
 
 class BasicBlock(nn.Module):
@@ -36,10 +31,8 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _conv(inputs, width, 3, stride)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3)
-        self.bn2 = nn.BatchNorm2d(width)
+        self.conv1, self.bn1 = conv_norm(inputs, width, 3, stride)
+        self.conv2, self.bn2 = conv_norm(width, width, 3)
         self.shortcut = _shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -55,12 +48,9 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         outputs = self.expansion * width
-        self.conv1 = _conv(inputs, width, 1)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _conv(width, width, 3, stride)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _conv(width, outputs, 1)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        self.conv1, self.bn1 = conv_norm(inputs, width, 1)
+        self.conv2, self.bn2 = conv_norm(width, width, 3, stride)
+        self.conv3, self.bn3 = conv_norm(width, outputs, 1)
         self.shortcut = _shortcut(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,8 +66,7 @@ class ResNet(nn.Module):
         self, block: type[BasicBlock] | type[Bottleneck], depths: Sequence[int], classes: int, channels: int
     ) -> None:
         super().__init__()
-        self.conv1 = _conv(channels, 64, 3)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1, self.bn1 = conv_norm(channels, 64, 3)
         inputs = 64
         stages: list[nn.Sequential] = []
         for depth, width, stride in zip(depths, (64, 128, 256, 512), (1, 2, 2, 2), strict=True):

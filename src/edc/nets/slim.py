@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from torch import Tensor, nn
 from edc.errors import EdcError
 from edc.nets.vgg import VGG
 
+Layer = TypeVar("Layer", bound=nn.Module)
+
 
 def scales(model: VGG) -> list[Tensor]:
     """|gamma| of every BN layer, on the CPU: (C,) each."""
-    return [layer.weight.detach().abs().cpu() for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
+    return [layer.weight.detach().abs().cpu() for layer in _layers(model, nn.BatchNorm2d)]
 
 
 def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
@@ -45,16 +48,17 @@ def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
 
 def slimmed(model: VGG, channels: Sequence[Tensor]) -> VGG:
     """A smaller network of the channels kept, with their weights and running statistics, on the same device."""
-    first = model.features[0]
-    assert isinstance(first, nn.Conv2d)
-    pools = sum(isinstance(layer, nn.MaxPool2d) for layer in model.features)
-    widths = [len(stay) for stay in channels]
+    convolutions, norms = _layers(model, nn.Conv2d), _layers(model, nn.BatchNorm2d)
+    first, widths = convolutions[0], [len(stay) for stay in channels]
     # The image size only determines the number of poolings.
-    small = VGG(model.classifier.out_features, 2**pools, first.in_channels, widths=widths).to(first.weight.device)
+    side = 2 ** len(_layers(model, nn.MaxPool2d))
+    small = VGG(model.classifier.out_features, side, first.in_channels, widths=widths).to(first.weight.device)
     inputs = torch.arange(first.in_channels)
+    smaller = _layers(small, nn.Conv2d), _layers(small, nn.BatchNorm2d)
     with torch.no_grad():
-        pairs = zip(_convolutions(model), _convolutions(small), _norms(model), _norms(small), channels, strict=True)
-        for conv, small_conv, norm, small_norm, stay in pairs:
+        for conv, small_conv, norm, small_norm, stay in zip(
+            convolutions, smaller[0], norms, smaller[1], channels, strict=True
+        ):
             small_conv.weight.copy_(conv.weight[stay][:, inputs])
             for name in ("weight", "bias", "running_mean", "running_var"):
                 getattr(small_norm, name).copy_(getattr(norm, name)[stay])
@@ -66,9 +70,5 @@ def slimmed(model: VGG, channels: Sequence[Tensor]) -> VGG:
     return small.train(model.training)
 
 
-def _convolutions(model: VGG) -> list[nn.Conv2d]:
-    return [layer for layer in model.features if isinstance(layer, nn.Conv2d)]
-
-
-def _norms(model: VGG) -> list[nn.BatchNorm2d]:
-    return [layer for layer in model.features if isinstance(layer, nn.BatchNorm2d)]
+def _layers(model: VGG, kind: type[Layer]) -> list[Layer]:
+    return [layer for layer in model.features if isinstance(layer, kind)]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.nets.blocks import initialise_convolutions
+from edc.nets.blocks import conv_norm, initialise_convolutions
 
 # Channels of the eight convolutions, and after which of them the map is halved.
 WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
@@ -34,7 +34,7 @@ class VGG(nn.Module):
         layers: list[nn.Module] = []
         side, inputs = image_size, channels
         for index, width in enumerate(widths):
-            layers += [nn.Conv2d(inputs, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [*conv_norm(inputs, width, 3), nn.ReLU()]
             if index in POOLED and side > 1:
                 layers.append(nn.MaxPool2d(2))
                 side //= 2

@@ -77,8 +77,7 @@ def copy_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
 
 def classifiers(model: nn.Module) -> tuple[str, ...]:
     """Names of the layers that compute the logits: from timm's config, else the last linear or conv layer."""
-    named = getattr(model, "pretrained_cfg", {}).get("classifier")
-    if named:
+    if named := getattr(model, "pretrained_cfg", {}).get("classifier"):
         return (named,) if isinstance(named, str) else tuple(named)
     return tuple([name for name, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)][-1:])
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edc.data.mixing import shuffle_strips, strip_index
+from edc.data.augment import shuffle_strips, strip_index
 
 
 def pictures(n: int, height: int, width: int) -> Tensor:

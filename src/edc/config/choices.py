@@ -1,7 +1,4 @@
-"""The choices of the design space: what a recipe or protocol may contain, each value with its type and range.
-
-Where a choice is a method, its name stands in a registry here, with the function, which is imported when first used.
-"""
+"""The choices of the design space. Methods stand in registries, with functions that are imported when first used."""
 
 from __future__ import annotations
 

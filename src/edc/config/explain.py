@@ -56,7 +56,7 @@ def explain(name: str, key: str = "") -> list[tuple[str, str, str]]:
 def find(plan: Plan, name: str) -> Run:
     """The run of a name: STAGE/KEY, or a key that only one stage has."""
     stage, _, key = name.rpartition("/")
-    stages = [s for s in STAGES if s != "tables" and (s == stage or not stage)]
+    stages = [s for s in STAGES if s != "tables" and stage in ("", s)]
     if not stages:
         raise unknown_name("stage", stage, STAGES)
     runs = [(s, key) for s in stages if key in getattr(plan, s)]
@@ -79,9 +79,9 @@ def leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tupl
 def _source(run: Run, key: tuple[str, ...], value: Any, origins: Sequence[Origin]) -> str:
     """The strongest layer of the first of these origins that gives a value."""
     for path, place, layer in (candidate for origin in origins for candidate in _candidates(origin, key)):
-        if (line := _line(path, place)) is not None:
-            note = "" if (here := _value(path, place)) == value else f", {json.dumps(here)} there"
-            return f"{path}:{line} ({layer}{note})"
+        if found := _find(path, place):
+            note = "" if found[1] == value else f", {json.dumps(found[1])} there"
+            return f"{path}:{found[0]} ({layer}{note})"
     if key[0] in STUDY or (key[0] == "seed" and run[0] == "synthesize"):
         return f"workflow/studies/{origins[-1].study}.yaml (study)"
     return "computed" if {key[0], key[-1]} & set(COMPUTED) else "default"
@@ -110,8 +110,9 @@ def _edited(run: Run, key: tuple[str, ...]) -> str:
     places: list[Place] = [(*run, *key)]
     if run[0] in SECTIONS:
         section, reference = SECTIONS[run[0]]
-        places.append((section, _value(PARAMS, (*run, reference)) or "", *key))
-    lines = (line for place in places if (line := _line(PARAMS, place)) is not None)
+        _, shared = _find(PARAMS, (*run, reference)) or (0, "")
+        places.append((section, shared, *key))
+    lines = (found[0] for place in places if (found := _find(PARAMS, place)))
     return f"{PARAMS}:{next(lines, 1)} (edited)"
 
 
@@ -121,7 +122,7 @@ def _document(path: Path) -> Any:
 
 
 def _find(path: Path, place: Place) -> tuple[int, Any] | None:
-    """Line and node of what a file has at a place; None where it has nothing."""
+    """Line and value of what a file has at a place; None where it has nothing."""
     node, line = _document(path), 0
     for part in place:
         if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -132,12 +133,4 @@ def _find(path: Path, place: Place) -> tuple[int, Any] | None:
         if found is None:
             return None
         line, node = found[0].start_mark.line + 1, found[1]
-    return line, node
-
-
-def _line(path: Path, place: Place) -> int | None:
-    return found[0] if (found := _find(path, place)) else None
-
-
-def _value(path: Path, place: Place) -> Any:
-    return yaml.safe_load(yaml.serialize(found[1])) if (found := _find(path, place)) else None
+    return line, yaml.safe_load(yaml.serialize(node))

@@ -50,10 +50,7 @@ def read(config: Dataset, part: Part) -> Source:
 
 
 def listed(folder: Path, classes: Sequence[str], files: dict[str, list[str]], inside: str = "{}") -> Source:
-    """A source of picture files, class after class: ``files`` has their paths in the class's folder.
-
-    ``inside`` is the format of that folder's path below `folder`, from the class's name.
-    """
+    """A source of picture files by class; ``inside``: a class's folder below `folder`, as a format of its name."""
     # Strings, because a Path for each of ten million pictures would take gigabytes.
     names = [os.path.join(inside.format(name), path) for name in classes for path in files[name]]
 

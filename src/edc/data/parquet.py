@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from edc.config.rows import Dataset
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
@@ -137,12 +135,7 @@ def _decode_file(path: Path, column: str, rows: Rows, out: Pixels, offset: int, 
             if first < last:
                 images = file.read_row_group(group, columns=[column]).column(column).take(rows[first:last] - start)
                 encoded = [entry["bytes"] if isinstance(entry, dict) else entry for entry in images.to_pylist()]
-                shifted = partial(_shifted, view, offset + first)
-                part = decode_pictures(encoded, out[first:last], shifted)
+                part = decode_pictures(encoded, out[first:last], view, offset + first)
                 bad |= {first + position: reason for position, reason in part.items()}
             start = end
     return bad
-
-
-def _shifted(view: View, shift: int, position: int, picture: Image.Image) -> Pixels:
-    return view(shift + position, picture)

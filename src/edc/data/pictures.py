@@ -88,10 +88,10 @@ def fit(picture: Image.Image, channels: int, size: int, resize: int | None = Non
     return _array(picture, channels)
 
 
-def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict[int, str]:
+def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View, first: int = 0) -> dict[int, str]:
     """Decodes picture files, or their bytes, into `out`, uint8 (n, C, S, S): the reason for each that is unreadable.
 
-    At most one picture per thread is held beside `out`.
+    At most one picture per thread is held beside `out`. ``first`` is the view's position of the first picture.
     """
     sizes = [_size(file) for file in encoded[:CHUNK]]
     threads = 1 if sum(sizes) < SMALL * len(sizes) else available_cores()
@@ -105,7 +105,7 @@ def decode_pictures(encoded: Sequence[Encoded], out: Pixels, view: View) -> dict
                 if file is None:
                     raise ValueError("no bytes")
                 with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
-                    out[position] = view(position, picture)
+                    out[position] = view(first + position, picture)
             except MemoryError:
                 raise
             except Exception as error:  # Pillow's decoders raise many types of exceptions on broken files

@@ -8,10 +8,7 @@ import numpy as np
 
 
 def generator(seed: int, *stream: str | int) -> np.random.Generator:
-    """A generator (Philox) for one purpose, e.g. ``generator(seed, "augment", epoch)``.
-
-    So a resumed run or a student that replays labels gets an epoch's numbers without drawing those before.
-    """
+    """A generator for one purpose, e.g. ``generator(seed, "augment", epoch)``: no epoch needs the draws of another."""
     names = [name if isinstance(name, str) else int(name) for name in stream]
     digest = hashlib.sha256(repr((int(seed), *names)).encode()).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))

@@ -1,7 +1,4 @@
-"""Network slimming: channels with small BN scales are removed from a network.
-
-Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV 2017 (arXiv 1708.06519).
-"""
+"""Network slimming (Liu et al., ICCV 2017, arXiv 1708.06519): channels with small BN scales are removed."""
 
 from __future__ import annotations
 

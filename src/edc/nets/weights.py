@@ -35,9 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Copy a state dict into a network; a classifier for another number of classes is left out.
-
-    The state dict is changed in place; its source is the file it is from, for messages.
+    """Copy a state dict, which is changed, into a network; a classifier for another number of classes is left out.
 
     Raises:
         EdcError: if any other tensor is missing, left over or of another shape.

@@ -11,14 +11,10 @@ from torch import nn
 def groups_at_once(
     networks: Sequence[nn.Module], shape: Sequence[int], images: int, device: torch.device, memory: float | None
 ) -> int:
-    """How many groups of images are optimised at once: as many as fit into the planned memory, at least one.
+    """How many groups of images (C, H, W) are optimised at once: as many as fit into the memory, at least one.
 
-    Args:
-        networks: the observers, frozen, on the device.
-        shape: (C, H, W) of an image.
-        images: of one group.
-        device: one group on a CPU, whose caches hold no more.
-        memory: GB to plan with, see :func:`edc.pipeline.devices.share_of_memory`; a CPU needs none.
+    A CPU, whose caches hold no more, gets one group. A GPU plans with GB of
+    :func:`edc.pipeline.devices.share_of_memory`.
     """
     if device.type == "cpu":
         return 1
@@ -28,12 +24,9 @@ def groups_at_once(
 
 
 def activation_bytes(network: nn.Module, shape: Sequence[int], images: int) -> int:
-    """Bytes a forward pass saves for its backward pass, each tensor counted once, without the weights.
+    """Bytes a forward pass of images (C, H, W) saves for its backward pass, each tensor once, without the weights.
 
-    Args:
-        network: in eval mode; nothing is saved for frozen parameters.
-        shape: (C, H, W) of an image.
-        images: B; measured on two and scaled.
+    Nothing is saved for the frozen parameters of a network in eval mode. Measured on two images and scaled.
     """
     saved: dict[int, int] = {}
     weights = {parameter.data_ptr() for parameter in network.parameters()}

@@ -8,15 +8,10 @@ from edc.condense.layout import Layout
 
 
 class ClassSums:
-    """Running sums of per-image statistics, in float32, from which both targets follow.
+    """Running sums of per-image statistics of K classes, in float32, from which both targets follow.
 
     A batch's variance over (image, pixel) is the mean of the images' variances plus the variance of their means, so
     per-image statistics suffice.
-
-    Args:
-        layout: of the statistics.
-        classes: K.
-        device: of the sums.
     """
 
     def __init__(self, layout: Layout, classes: int, device: torch.device) -> None:

@@ -30,13 +30,10 @@ def padded(crops: Tensor, size: int) -> Tensor:
 
 @torch.no_grad()
 def scores(scorers: Sequence[nn.Module], crops: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Cross-entropy of the true class for every crop, (n,); lower is better.
+    """Cross-entropy of the true class for every normalised crop (n, C, s, s): (n,); lower is better.
 
-    Args:
-        scorers: observers in eval mode; the logits of several are averaged.
-        crops: float (n, C, s, s), normalised.
-        labels: (n,) true classes.
-        size: side of the observers' images; crops are padded to it with zeros, the mean pixel.
+    The logits of several observers, in eval mode, are averaged. Crops are padded to the observers' size with zeros, the
+    mean pixel.
     """
     images = padded(crops, size)
     logits = torch.stack([compute_logits(scorer, images) for scorer in scorers]).mean(dim=0)
@@ -63,19 +60,11 @@ def _cells(factor: int, size: int, source: int) -> tuple[Tensor, Tensor]:
 
 
 def tile(crops: Tensor, factor: int, size: int) -> Tensor:
-    """Lay crops out in images of ``factor`` by ``factor`` cells, resized by nearest neighbour.
+    """Lay crops (n * factor^2, C, s, s), best first, out in images (n, C, size, size) of ``factor``^2 cells.
 
     With n images, image i takes the crops of rank i, i + n, i + 2n, ... cell after cell, row by row, so that every
-    image gets crops of every quality. Where ``size`` is no multiple of ``factor``, the first rows and columns of
-    cells are one pixel larger.
-
-    Args:
-        crops: (n * factor^2, C, s, s), best first, any dtype.
-        factor: cells a side.
-        size: side of the images, pixels.
-
-    Returns:
-        (n, C, size, size)
+    image gets crops of every quality. They are resized by nearest neighbour. Where ``size`` is no multiple of
+    ``factor``, the first rows and columns of cells are one pixel larger.
     """
     cell, pixel = (part.to(crops.device) for part in _cells(factor, size, crops.shape[-1]))
     grid = crops.unflatten(0, (factor**2, -1))
@@ -109,11 +98,7 @@ def best_of_class(inputs: InitialisationInputs, scorers: Sequence[nn.Module], c:
 
 
 def check_candidates(inputs: InitialisationInputs) -> None:
-    """Check that every class has enough training images for its composites.
-
-    Raises:
-        EdcError: a class has too few images, or there are too few candidates; names the values to change.
-    """
+    """Refuse too few training images of a class, or too few candidates; the error names the values to change."""
     row, choices = inputs.row, inputs.row.initialise
     count = choices.pool or row.ipc
     needed = count * choices.factor**2
@@ -133,10 +118,8 @@ def check_candidates(inputs: InitialisationInputs) -> None:
 def composites(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
     """Composites of every class: the ``ipc`` best, or ``ipc`` drawn from a pool of the best (EDC).
 
-    Like real images, those drawn from a pool for synthesis are mirrored with probability one half.
-
-    Returns:
-        uint8 (K * IPC, C, S, S), class after class, and their classes (K * IPC,).
+    Like real images, those drawn from a pool for synthesis are mirrored with probability one half. Returns uint8 (K *
+    IPC, C, S, S), class after class, and their classes (K * IPC,).
 
     Raises:
         EdcError: a class has too few candidates.

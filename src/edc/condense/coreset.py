@@ -26,14 +26,9 @@ RESTARTS = 4
 
 @torch.no_grad()
 def features(network: nn.Module, x: Tensor) -> Tensor:
-    """Penultimate features: the input of the layer that gives the logits, averaged over positions if it is a map.
+    """Penultimate features (B, D), float32, of normalised images: the input of the layer that gives the logits.
 
-    Args:
-        network: in eval mode.
-        x: (B, C, H, W), normalised.
-
-    Returns:
-        float32 (B, D)
+    A map is averaged over its positions.
 
     Raises:
         EdcError: the network has no such layer, or does not use it.
@@ -55,13 +50,7 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
 
 
 def class_features(inputs: InitialisationInputs, scorers: Sequence[nn.Module], members: Tensor) -> np.ndarray:
-    """Features of training images, float64 (n, D); those of each observer have unit length.
-
-    Args:
-        inputs: the training images.
-        scorers: the observers.
-        members: int64 (n,) which images.
-    """
+    """Features of the training images `members`, float64 (n, D); those of each observer have unit length."""
     at_once = images_at_once(inputs.train.shape[-1])
     parts = []
     for part in members.split(at_once):
@@ -74,13 +63,8 @@ def herd(points: np.ndarray, count: int) -> np.ndarray:
     """Greedy herding: each pick brings the mean of the picks as near to the mean of all as one image can.
 
     Welling (ICML 2009), as iCaRL (Rebuffi et al., CVPR 2017, algorithm 4) selects exemplars. No image is picked twice.
-
-    Args:
-        points: (n, D) features of a class.
-        count: how many, at most n.
-
-    Returns:
-        int64 (count,) positions, in the order picked: a prefix is what a smaller count picks.
+    From features (n, D) of a class to positions int64 (count,) in the order picked: a prefix is what a smaller count
+    picks.
     """
     mean, half_squares = points.mean(axis=0), 0.5 * (points * points).sum(axis=1)
     target, free, picks = mean.copy(), np.ones(len(points), dtype=bool), np.empty(count, dtype=np.int64)
@@ -94,16 +78,7 @@ def herd(points: np.ndarray, count: int) -> np.ndarray:
 
 
 def nearest_to_centres(points: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """The images nearest to the centres of k-means, each image once.
-
-    Args:
-        points: (n, D) features of a class.
-        count: how many centres, at most n.
-        seed: of the initial centres.
-
-    Returns:
-        int64 (count,) positions.
-    """
+    """Positions int64 (count,) of the images nearest to the centres of k-means of features (n, D), each image once."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -120,12 +95,7 @@ def nearest_to_centres(points: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _select(inputs: InitialisationInputs, choose: Callable[[np.ndarray, int], np.ndarray]) -> tuple[Tensor, Tensor]:
-    """Training images of every class by their features.
-
-    Args:
-        inputs: the training images and the observers.
-        choose: positions (IPC,) from features (n, D) and the class.
-    """
+    """Training images of every class; `choose` makes positions (IPC,) from features (n, D) and the class."""
     train, row = inputs.train, inputs.row
     for c, name in enumerate(train.classes):
         if (images := len(train.by_class(c))) < row.ipc:

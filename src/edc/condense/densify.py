@@ -45,19 +45,11 @@ def same_size_classes(labels: list[int]) -> list[list[list[int]]]:
 
 
 def spectrum_divergence(views: Tensor, labels: Tensor, tau: float, normalise: bool = False) -> Tensor:
-    """Sum over classes of KL(softmax(l / tau) || softmax(l)), l the eigenvalues of the class's Gram matrix.
+    """Sum over classes of KL(softmax(l / tau) || softmax(l)), l the eigenvalues of the class's Gram matrix; a scalar.
 
-    Gradients reach the views through l, not through the softened target. Classes with the same number of images are
-    solved as one batch.
-
-    Args:
-        views: (B, C, H, W).
-        labels: (B,) classes.
-        tau: temperature of the target.
-        normalise: divide the Gram matrices by the number of values of a pooled view (C * 1024).
-
-    Returns:
-        A scalar; 0 where no class has two images.
+    Views are (B, C, H, W), labels (B,). Gradients reach the views through l, not through the softened target. Classes
+    with the same number of images are solved as one batch; a class with one image adds nothing. ``normalise`` divides
+    the Gram matrices by the number of values of a pooled view (C * 1024).
     """
     pooled = vectors(views)
     total = pooled.new_zeros(())

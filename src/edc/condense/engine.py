@@ -32,7 +32,6 @@ class Progress:
         done: (N, C, S, S) the set, finished up to `group`; empty until the first group is finished.
         pixels, averaged, adam: of the groups being optimised.
         running: the observers' running statistics.
-        history: see `HISTORY`.
     """
 
     group: int = 0
@@ -78,12 +77,9 @@ def synthesize(
         labels: (N,) classes.
         groups: indices of the images that are matched together.
         observers: visited round robin; the count continues across groups.
-        row: every choice.
-        normaliser: the range of real pixels.
         state: where to resume; updated.
         after: called with the state after every iteration; its tensors are only valid during the call.
-        at_once: most groups optimised at the same time, each with its own statistics and draws; the result is the same
-            as one after the other, see `groups_together`.
+        at_once: most groups optimised at the same time, see `groups_together`.
         finish: applied to the last iterates (B, C, S, S) of finished groups, normalised and on the device; same shape.
 
     Returns:
@@ -97,9 +93,8 @@ def synthesize(
             observer.matcher.running = state.running[observer.name].to(device)
     while state.group < len(groups):
         resumed = state.pixels is not None
-        state.together = (
-            state.together if resumed else groups_together(groups, state.group, row, len(observers), at_once)
-        )
+        if not resumed:
+            state.together = groups_together(groups, state.group, row, len(observers), at_once)
         block = range(state.group, state.group + state.together)
         index = torch.cat([groups[g] for g in block])
         pixels = encoded(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
@@ -173,11 +168,8 @@ def step(
     """The weighted loss terms of one visit, each (G,).
 
     Args:
-        pixels: (G * B, C, S, S) with gradient.
-        averaged: (G * B, C, S, S) their moving average.
+        pixels, averaged: (G * B, C, S, S), with gradient, and their moving average.
         labels: (G * B,).
-        observer: whose turn it is.
-        row: every choice.
         groups, iteration: which draws of the augmentation.
     """
     crops, skip = [], set[int]()
@@ -223,14 +215,7 @@ def step(
 def augmentation(
     rng: np.random.Generator, settings: SynthesisAugment, iteration: int, iterations: int, size: int
 ) -> Callable[[Tensor], Tensor]:
-    """One draw of crop, flip and roll, the same for every image (B, C, S, S) it is applied to.
-
-    Args:
-        rng: source of the draws.
-        settings: ranges of the draws.
-        iteration, iterations: position in the crop's curriculum.
-        size: S, pixels.
-    """
+    """One draw of crop, flip and roll, the same for every image (B, C, S, S) it is applied to."""
     scale = (smallest_crop(settings.curriculum, settings.crop_scale[0], iteration, iterations), settings.crop_scale[1])
     box = crop_boxes(rng, 1, size, scale, settings.crop_ratio)[0]
     flip = bool(rng.random() < 0.5) and settings.flip

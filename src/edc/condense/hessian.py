@@ -24,15 +24,7 @@ from edc.data.rng import generator
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are optimised together, and all inputs of their synthesis.
-
-    Attributes:
-        start: (B, C, S, S) initial images, normalised.
-        labels: (B,).
-        observers: in visiting order.
-        row: the recipe, with its regulariser.
-        normaliser: the range of real pixels.
-    """
+    """Images optimised together, start (B, C, S, S) normalised and labels (B,), and all inputs of their synthesis."""
 
     start: Tensor
     labels: Tensor
@@ -42,14 +34,9 @@ class Group:
 
 
 def frobenius(product: Callable[[Tensor], Tensor], probes: Sequence[Tensor]) -> tuple[float, float]:
-    """Hutchinson's estimate of a matrix's Frobenius norm: E|Hv|^2 = |H|_F^2 for v of independent signs.
+    """Hutchinson's estimate of a matrix's Frobenius norm, and its standard error.
 
-    Args:
-        product: Hv for a v.
-        probes: vectors v, each +1 or -1 everywhere.
-
-    Returns:
-        The norm, and the standard error of the estimate.
+    E|Hv|^2 = |H|_F^2 for probes v of independent signs; `product` gives Hv.
     """
     squares = [float(product(v).double().square().sum()) for v in probes]
     norm = math.sqrt(np.mean(squares))
@@ -72,15 +59,10 @@ def exact_product(loss: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Ten
 
 
 def difference_product(loss: Callable[[Tensor], Tensor], at: Tensor, size: float) -> Callable[[Tensor], Tensor]:
-    """(g(x + h v) - g(x - h v)) / 2h for the gradient g: Hv including the kinks within the step.
+    """(g(x + h v) - g(x - h v)) / 2h for the gradient g at x and the size h: Hv including the kinks within the step.
 
     In a ReLU network the kinks' share grows as h falls, like 1 / sqrt(h) in the norm, so the result depends on h. The
     learning rate of synthesis is a natural choice: Adam moves every pixel by about that much.
-
-    Args:
-        loss: of x.
-        at: x.
-        size: h.
     """
 
     def gradient(x: Tensor) -> Tensor:
@@ -106,13 +88,7 @@ def without_regulariser(row: SynthesizeRow) -> SynthesizeRow:
 
 
 def iterates(group: Group, row: SynthesizeRow, iterations: Sequence[int]) -> dict[int, Tensor]:
-    """Run the synthesis of one group; the images (B, C, S, S) by number of iterations, 0 for the start.
-
-    Args:
-        group: start, labels, observers.
-        row: the choices, with or without a regulariser.
-        iterations: after which the images are returned.
-    """
+    """Run the synthesis of one group; the images (B, C, S, S) after each of some iterations, 0 for the start."""
     images = {0: group.start.clone()} if 0 in iterations else {}
 
     def after(now: Progress) -> None:

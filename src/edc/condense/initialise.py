@@ -24,13 +24,9 @@ def avoiding_probabilities(drawn: np.ndarray) -> np.ndarray:
 
 
 def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np.ndarray:
-    """Random candidates of a class, int64 (count,).
+    """Random positions among a class's candidates, int64 (count,).
 
-    Args:
-        rng: source of the draws.
-        candidates: number of training images of the class.
-        count: how many to draw.
-        draw: "independent" draws may repeat, "softmin" draws avoid repeats, "distinct" draws never repeat.
+    "independent" draws may repeat, "softmin" draws avoid repeats, "distinct" draws never repeat.
     """
     if draw != "softmin":
         return rng.choice(candidates, count, replace=draw == "independent")
@@ -43,16 +39,7 @@ def pick(rng: np.random.Generator, candidates: int, count: int, draw: str) -> np
 
 @dataclass(frozen=True)
 class InitialisationInputs:
-    """What an initialisation may use.
-
-    Attributes:
-        train: the training images.
-        row: the recipe's choices, images per class, seed.
-        dataset: shape of images, number of classes.
-        normaliser: into the space networks see.
-        device: of the networks.
-        scorers: loads the observers that score or give features, frozen, in eval mode.
-    """
+    """What an initialisation may use; `scorers` loads the observers, frozen, in eval mode."""
 
     train: Images
     row: SynthesizeRow
@@ -104,12 +91,8 @@ def initial_images(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
 def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:
     """Indices of the images matched together; the set lies class after class.
 
-    Args:
-        classes: K.
-        ipc: images per class.
-        group: images of a group; 0: a whole round.
-        rounds: number of passes over all classes: 1 keeps it class after class (EDC, G-VBSM), 0 takes
-            one image of every class a round (SRe2L, CDA), 10 is G-VBSM's order on Tiny-ImageNet.
+    A group of 0 is a whole round. Rounds are passes over all classes: 1 keeps the set class after class (EDC, G-VBSM),
+    0 takes one image of every class a round (SRe2L, CDA), 10 is G-VBSM's order on Tiny-ImageNet.
     """
     index = torch.arange(classes * ipc).view(classes, ipc)
     parts = index.tensor_split(min(rounds or ipc, ipc), dim=1)

@@ -1,9 +1,9 @@
-"""Statistics of an observer's layers, as one vector.
+"""Statistics of an observer's layers, as one vector of length D.
 
 Every ``Conv2d`` and ``BatchNorm2d`` is measured, in the order of registration, at its input x of shape (B, C, H, W):
 mean and (biased) variance per channel, and for convolutions also mean and variance per cell of the map (EDC section 3.1
-after G-VBSM). A layer's part of the vector is ``[mean C | var C | cell mean U | cell var U]``, the
-last two for convolutions only; the vector of all layers has length D.
+after G-VBSM). A layer's part of the vector is ``[mean C | var C | cell mean U | cell var U]``, the last two for
+convolutions only.
 """
 
 from __future__ import annotations
@@ -27,15 +27,7 @@ LAYERS: dict[Kind, type[nn.Module]] = {"bn": nn.BatchNorm2d, "conv": nn.Conv2d}
 
 @dataclass(frozen=True)
 class Hook:
-    """One measured layer: where its statistics lie in the vector.
-
-    Attributes:
-        name: the module's name in the network.
-        kind: "bn" or "conv".
-        start: first index in the vector.
-        channels: C of its input.
-        cells: U, 0 for BN.
-    """
+    """One measured layer: its name in the network, its first index in the vector, channels C and cells U (0 for BN)."""
 
     name: str
     kind: Kind
@@ -79,15 +71,7 @@ class MeasuredInput(NamedTuple):
 
 
 class StatisticsGradient:
-    """What one forward pass stores for its backward pass: the measured inputs, later their gradients' coefficients.
-
-    Args:
-        layout: of the statistics.
-        images: in each group.
-
-    Attributes:
-        inputs: the measured inputs, by number.
-    """
+    """What a forward pass stores for its backward pass: the measured inputs, later their gradients' coefficients."""
 
     def __init__(self, layout: Layout, images: int) -> None:
         self.layout, self.images = layout, images
@@ -206,15 +190,10 @@ class StatisticsCollector:
             x.register_hook(lambda gradient: stored.add_to(gradient, number, measured))
 
     def __call__(self, x: Tensor, skip: set[int] | None = None, groups: int | None = None) -> tuple[Tensor, Tensor]:
-        """Forward pass with statistics.
+        """Logits (B, K) of normalised images and the statistics vector (D,), or (groups, D).
 
-        Args:
-            x: (B, C, H, W), normalised.
-            skip: hooks left out of this pass; their part of the vector is undefined.
-            groups: number of groups of equal size, one after the other, each with its own statistics.
-
-        Returns:
-            logits (B, K) and the statistics vector (D,), or (groups, D).
+        Groups have equal size, lie one after the other, and have each their own statistics. Of the skipped hooks, the
+        part of the vector is undefined.
         """
         logits, means, variances, stored = self._pass(x, skip, groups or 1)
         statistics = self.layout.vector(means, variances)

@@ -14,11 +14,10 @@ from edc.condense.moments import Averages, LayerInput, Sums
 class Layout:
     """How moments become the statistics vector (D,), and its gradient the coefficients of the inputs' gradients.
 
-    A layer's part of the vector is ``[mean C | var C]``, behind it for a convolution ``[cell mean U | cell var U]``.
-    In between, means and variances of all layers stand apart, each (D / 2,), layer after layer as ``[C | U]``.
+    A layer's part of the vector is ``[mean C | var C]``, behind it for a convolution ``[cell mean U | cell var U]``. In
+    between, means and variances of all layers stand apart, each (D / 2,), layer after layer as ``[C | U]``.
 
     Args:
-        inputs: the measured layer inputs.
         parts: for every measured layer, the number of its input and whether it is a convolution.
         device: of the index tables.
     """
@@ -64,12 +63,7 @@ class Layout:
         self._lengths = [length for item in inputs for length in item.coefficients]
 
     def moments(self, measured: dict[int, Sums | Averages], groups: int, images: int) -> tuple[Tensor, Tensor]:
-        """Means and variances, each (G, D / 2).
-
-        Args:
-            measured: by number of input; zeros where an input is left out.
-            groups, images: G, and the images of each.
-        """
+        """Means and variances (G, D / 2) of groups of images, measured by input; zeros where one is left out."""
         none = self.per_image.new_zeros(2, groups, 1)
         by_channel, by_pixel = [none[..., :0]], [none[..., :0]]
         sums = self._summed(measured, images)
@@ -110,13 +104,7 @@ class Layout:
         return _pick(torch.cat([means, variances], dim=1), self.order)
 
     def coefficients(self, gradient: Tensor, means: Tensor, images: int) -> list[list[Tensor]]:
-        """For every input the coefficients of :meth:`LayerInput.gradient`.
-
-        Args:
-            gradient: (G, D) of the statistics.
-            means: (G, D / 2).
-            images: of each group.
-        """
+        """Coefficients of :meth:`LayerInput.gradient` for every input, from gradient (G, D), means (G, D / 2)."""
         ordered = torch.empty_like(gradient)
         ordered[:, self.order] = gradient
         to_means, to_variances = ordered.split(self.half, dim=1)

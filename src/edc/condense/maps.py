@@ -11,11 +11,8 @@ from torch import Tensor
 class OverImages(NamedTuple):
     """Sums of values and of their squares over the images of each group.
 
-    In memory order: (G, C, H * W) each or, interleaved, (G, H * W, C).
-
-    Attributes:
-        first, second: the two; `first` of a single image is the map itself.
-        joint: both in one tensor, where they are sums of several images.
+    In memory order: (G, C, H * W) each or, interleaved, (G, H * W, C). `first` of a single image is the map itself;
+    `joint` holds both where they are sums of several images.
     """
 
     first: Tensor
@@ -30,11 +27,7 @@ class OverImages(NamedTuple):
 
 
 class Maps:
-    """A layer's input (G * B, C, H, W) in memory order: channels first or, "interleaved", last.
-
-    Args:
-        x: the tensor; copied where it has neither order.
-        groups: G.
+    """A layer's input (G * B, C, H, W) in memory order: channels first or, "interleaved", last; copied if in neither.
 
     Attributes:
         values: (G, B, C, H * W) or, interleaved, (G, B, H * W, C).

@@ -27,13 +27,7 @@ class StatisticsMatcher:
     Since s~ has the value e and the gradient of s, d loss / d s is known in closed form: the unit vectors
     (e - S) / ||e - S|| of every statistic. Autograd differentiates nothing of this.
 
-    Without class targets (``bn``, ``layers``) alpha is 1.
-
-    Args:
-        hooks: the measured layers.
-        settings: weights and decay.
-        global_target: (D,).
-        class_table: (K, D), or None where categories are not matched.
+    Without class targets (``bn``, ``layers``) alpha is 1. Targets are the global one (D,) and the classes' (K, D).
     """
 
     def __init__(
@@ -56,11 +50,9 @@ class StatisticsMatcher:
         self.class_target = global_target
 
     def start_group(self, labels: Tensor, reset: bool = True) -> None:
-        """Set the class target, the mean of the classes' rows over the group's images.
+        """Set the class target, the mean of the rows of the images' classes (B,), or (G, B) of several groups.
 
-        Args:
-            labels: (B,) classes of the group's images; (G, B) of several groups.
-            reset: forget the running statistics.
+        `reset` forgets the running statistics.
         """
         if self.class_table is not None:
             self.class_target = self.class_table[labels].mean(dim=-2)
@@ -86,15 +78,9 @@ class StatisticsMatcher:
         return squares.index_add_(-1, self.segment, residual * residual).sqrt_()
 
     def __call__(self, statistics: Tensor, skip: set[int] | None = None, update: bool = True) -> Tensor:
-        """One visit.
+        """The loss of one visit, a scalar or (G,), whose gradient reaches the batch through ``statistics``.
 
-        Args:
-            statistics: (D,) of the batch, or (G, D), with their graph.
-            skip: hooks left out of this visit.
-            update: update the running statistics first.
-
-        Returns:
-            The loss, a scalar or (G,), whose gradient reaches the batch through ``statistics``.
+        These are (D,), or (G, D), with their graph; `update` updates the running ones first.
         """
         if update or self.running is None:
             self._value = self._update(statistics.detach(), skip)
@@ -103,13 +89,7 @@ class StatisticsMatcher:
     def distance(
         self, statistics: Tensor, targets: Sequence[tuple[float, Tensor]], skip: set[int] | None = None
     ) -> Tensor:
-        """Weighted distance of the running statistics to targets, with the gradient of the batch's.
-
-        Args:
-            statistics: (D,) of the batch, with its graph.
-            targets: share and (D,) of each.
-            skip: hooks left out of this visit.
-        """
+        """Weighted distance of the running statistics to targets (share, (D,)), with the gradient of the batch's."""
         value, weights = self._value, self.weights
         if skip:
             absent = torch.zeros(int(self.owner[-1]) + 1, device=weights.device)

@@ -24,12 +24,7 @@ FINENESS = 16
 
 @dataclass(frozen=True)
 class Mixture:
-    """A Gaussian mixture on the line.
-
-    Attributes:
-        weights: (C,) shares of the components, sum 1.
-        means, variances: (C,) of the components.
-    """
+    """A Gaussian mixture on the line: shares of the components (C,), sum 1, their means and variances (C,)."""
 
     weights: Array
     means: Array
@@ -87,12 +82,7 @@ def entropy_bracket(mixture: Mixture) -> float:
 
 @dataclass(frozen=True)
 class Matched:
-    """The plane's points of Figure 2(a).
-
-    Attributes:
-        original: (C, n, 2).
-        condensed: per alpha (C, m, 2).
-    """
+    """The plane's points of Figure 2(a): original (C, n, 2), condensed (C, m, 2) by alpha."""
 
     original: Tensor
     condensed: dict[float, Tensor]
@@ -102,12 +92,8 @@ def match_mixture(sizes: MixtureSizes, alphas: tuple[float, ...]) -> Matched:
     """Condense points of C Gaussians in the plane by matching moments (EDC Eq. 5 on points; Figure 2(a)).
 
     The loss is alpha * (|mean - mean| + |variance - variance|) over all points (Form 1) plus 1 - alpha times the mean
-    of the same over the classes (Form 2), norms unsquared and variances per axis. All start from the same points, whose
-    distribution does not depend on the class.
-
-    Args:
-        sizes: of the example, and its seed.
-        alphas: shares of Form 1; optimised side by side.
+    of the same over the classes (Form 2), norms unsquared and variances per axis. All alphas are optimised side by side
+    and start from the same points, whose distribution does not depend on the class.
     """
     rng = generator(sizes.seed, "mixture")
     angles = 2 * np.pi * np.arange(sizes.classes) / sizes.classes
@@ -129,14 +115,9 @@ def match_mixture(sizes: MixtureSizes, alphas: tuple[float, ...]) -> Matched:
 
 
 def errors(points: Tensor, original: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Distances of mean and of variance to the original's, each as (of all points, mean over classes).
+    """Distances of points (..., C, m, 2) to the original's (C, n, 2) in mean and in variance.
 
-    Args:
-        points: (..., C, m, 2).
-        original: (C, n, 2).
-
-    Returns:
-        Two pairs of (...,).
+    Each is a pair of (...,): of all points, and the mean over classes.
     """
     distances = []
     for moment in (torch.mean, _variance):

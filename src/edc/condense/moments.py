@@ -62,12 +62,7 @@ def pool(pixels: Tensor, patch: int) -> Tensor:
 
 
 class Sums(NamedTuple):
-    """Sums of a layer input's values and of their squares.
-
-    Attributes:
-        by_channel: (2, G, C).
-        by_pixel: by pixel of the map resized to whole cells, (2, G, pixels); None without cells.
-    """
+    """Sums of values and of their squares, by channel (2, G, C), and by pixel of a map in cells (2, G, pixels)."""
 
     by_channel: Tensor
     by_pixel: Tensor | None = None
@@ -84,12 +79,8 @@ class Averages(NamedTuple):
 class LayerInput:
     """The input (B, C, H, W) of one layer or of several.
 
-    Its moments are taken by channel C and, where a convolution reads it, by cell U of the map resized to whole cells.
-
-    Attributes:
-        channels, height, width: C, H, W.
-        patched: whether moments by cell are taken.
-        patch: side of the cells, pixels.
+    Its moments are taken by channel C and, where a convolution reads it (`patched`), by cell U of `patch` pixels a side
+    of the map resized to whole cells.
     """
 
     channels: int
@@ -182,10 +173,8 @@ class LayerInput:
     def gradient(self, maps: Maps, coefficients: Sequence[Tensor]) -> Tensor:
         """The statistics' part of the gradient, a new tensor in the memory order of `maps.values`.
 
-        Args:
-            maps: the input's values.
-            coefficients: scale and shift by channel, (G, 1, 1, C) each, and with cells scale and shift by pixel of the
-                resized map, (G, 1, 1, pixels) each.
+        Coefficients are scale and shift by channel, (G, 1, 1, C) each, and with cells scale and shift by pixel of the
+        resized map, (G, 1, 1, pixels) each.
         """
         scale, shift, *by_pixel = coefficients
         if maps.interleaved:

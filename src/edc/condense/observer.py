@@ -16,13 +16,7 @@ from edc.errors import EdcError
 
 @dataclass
 class Observer:
-    """A frozen network, the collector of its statistics, and the loss that matches them.
-
-    Attributes:
-        name: the observer's row.
-        collector: of its statistics.
-        matcher: its loss.
-    """
+    """A frozen network's row, the collector of its statistics, and the loss that matches them."""
 
     name: str
     collector: StatisticsCollector
@@ -38,12 +32,9 @@ class Observer:
         shape: Sequence[int],
         targets: dict[str, Tensor] | None,
     ) -> Observer:
-        """Register the hooks and check that the stored statistics are of this network.
+        """Register the hooks and check that the stored statistics are of this network, in eval mode on its device.
 
         Args:
-            name: the observer's row.
-            network: in eval mode, on its device.
-            row: the synthesis choices.
             patch: cell side the statistics were made with.
             shape: (C, H, W) of the images.
             targets: "global" (D,) and "classes" (K, D); None where only BN layers are matched, to themselves.

@@ -18,20 +18,9 @@ from edc.config.choices import Regularise
 class RegulariserInputs:
     """The state of one iteration of synthesis that a regulariser may use.
 
-    Attributes:
-        settings: the regulariser's values.
-        pixels: (N, C, S, S) images of one group or of several, one after the other; with gradient.
-        averaged: (N, C, S, S) their moving average.
-        labels: (N,) classes.
-        groups: G.
-        crop: this iteration's augmentation.
-        view: (N, C, S, S) the augmented images.
-        logits: (N, K) of the view.
-        statistics: (G, D) of the view.
-        skip: hooks left out of this inputs.
-        collector, matcher: the observer.
-        match_weight: of the matching loss.
-        loss: (G,) cross-entropy and weighted matching loss, with their graph.
+    Images are (N, C, S, S), of G groups, one after the other: `pixels` with gradient, `averaged` their moving average,
+    `view` the augmented ones (by `crop`), with logits (N, K) and statistics (G, D), of which the hooks `skip` are left
+    out. `loss` (G,) is cross-entropy and weighted matching loss, with its graph.
     """
 
     settings: Regularise
@@ -56,16 +45,9 @@ def nothing(inputs: RegulariserInputs) -> Tensor:
 
 
 def flatness(logits: Tensor, averaged: Tensor, tau: float, reduction: str) -> Tensor:
-    """KL(p_averaged || p) of the logits softened by tau (EDC Eq. 7, in the direction its code computes).
+    """KL(p_averaged || p) of logits (..., B, K) softened by tau: (...,) (EDC Eq. 7 in the direction of its code).
 
-    Args:
-        logits: (..., B, K) of the images of a group.
-        averaged: same shape, of the averaged images, no gradient.
-        tau: temperature.
-        reduction: "batch_mean" divides the sum by B, "element_mean" by B * K, as the published code does.
-
-    Returns:
-        (...,)
+    "batch_mean" divides the sum by B, "element_mean" by B * K, as the published code does.
     """
     softened, target = F.log_softmax(logits / tau, -1), F.log_softmax(averaged / tau, -1)
     each = F.kl_div(softened, target, reduction="none", log_target=True)

@@ -14,9 +14,9 @@ from edc.config.files import DatasetFile, StudyFile, read
 from edc.config.rows import Dataset, Plan
 from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
-from edc.nets import build
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
+from edc.training.trainer import build_for
 
 ALL = "all"
 """In place of a network: every observer of the dataset."""
@@ -26,14 +26,10 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One measurement.
+    """What is measured: a stage's code on a network and a dataset of workflow/datasets.
 
-    Attributes:
-        stage: whose code.
-        dataset: whose image size, observers and values: a file below workflow/datasets.
-        network: observer or student; `ALL`: all observers on the same batches, as in the statistics pass.
-        images: of a batch or a group.
-        seeds: of a student.
+    `network` may be `ALL`, which measures all observers on the same batches, as in the statistics pass; `images` are
+    those of a batch or a group; `seeds` of a student.
     """
 
     stage: str
@@ -45,13 +41,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed.
+    """What is timed: the stage's own code, and what is prepared to stand beside it.
 
     Attributes:
-        stage: the stage's own code.
         bare: prepares the passes of the network as it was built, and nothing else.
-        units: how many of `unit` one call does.
-        unit: what a time is given for.
+        units: how many of `unit` one call does; times are given for one.
         floor: bytes of weights, activations and data.
         reference: prepares the same as the stage, layer by layer or student by student; None where there is none.
     """
@@ -65,20 +59,7 @@ class Workload:
 
 
 class BenchInputs:
-    """Rows, networks and random images of a case.
-
-    Args:
-        case: what is measured.
-        device: where.
-        recipe: whose synthesis.
-        precision: of the stage's passes; the bare ones have float32.
-
-    Attributes:
-        plan: of a study with this dataset, recipe and student.
-        names: of the networks.
-        shape: (C, H, W) of an image.
-        patch: side of the statistics' cells.
-    """
+    """Rows, networks and random images of a case; the stage's passes have the precision, bare ones float32."""
 
     def __init__(self, case: Case, device: torch.device, recipe: str, precision: torch.dtype = torch.float32) -> None:
         self.case, self.device, self.precision = case, device, precision
@@ -96,8 +77,7 @@ class BenchInputs:
 
     def built(self, name: str | None = None) -> nn.Module:
         """A network with random weights as it was built, in eval mode, without gradients of its weights."""
-        name, dataset = name or self.case.network, self.dataset
-        model = build(name, classes=dataset.classes, image_size=dataset.image_size, channels=dataset.channels, seed=0)
+        model = build_for(self.dataset, name or self.case.network)
         return model.eval().requires_grad_(False).to(self.device)
 
     def observer(self, name: str | None = None) -> nn.Module:

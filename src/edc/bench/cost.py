@@ -1,32 +1,24 @@
 """What a plan will take, before anything starts: runs, optimiser steps, arithmetic, files, hours of a device.
 
-Arithmetic is that of the networks' forward passes, counted from their own operations (:mod:`edc.nets.flops`); a step of
-training costs three of them, a step of synthesis two (the pixels' gradient needs none of the weights'). Statistics of
-layers, augmentation and optimisers are left out: the sum is a floor, and hours follow from it at an assumed rate.
+Arithmetic is that of the networks' forward passes (:mod:`edc.nets.flops`); a step of training costs three of them, one
+of synthesis two (the pixels' gradient needs none of the weights'). Statistics of layers, augmentation and optimisers
+are left out: the sum is a floor, and hours follow from it at an assumed rate.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 
 from edc import STAGES
 from edc.bench.dataset_sizes import count_images
 from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import StatisticsCollector
+from edc.config import rows
 from edc.config.choices import SCORED
-from edc.config.rows import (
-    ContinualRow,
-    EvaluateRow,
-    Plan,
-    PretrainRow,
-    RelabelRow,
-    SlimmingRow,
-    StatisticsRow,
-    StudentRow,
-    SynthesizeRow,
-)
+from edc.config.rows import Plan
 from edc.data.replay import batch_count
 from edc.errors import EdcError
 from edc.nets.flops import Arithmetic, arithmetic, skeleton
@@ -43,14 +35,7 @@ REGULARISERS = {"none": 0, "logits": FORWARD, "statistics": FORWARD, "sam": FORW
 
 @dataclass(frozen=True)
 class Cost:
-    """What runs take.
-
-    Attributes:
-        runs: how many.
-        steps: updates of weights or, in synthesis, of pixels.
-        macs: multiply-accumulates, all passes together.
-        stored: bytes of the large files they leave.
-    """
+    """What runs take: updates of weights or pixels, multiply-accumulates, bytes of the large files they leave."""
 
     runs: int = 0
     steps: int = 0
@@ -58,9 +43,7 @@ class Cost:
     stored: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(
-            self.runs + other.runs, self.steps + other.steps, self.macs + other.macs, self.stored + other.stored
-        )
+        return Cost(*map(operator.add, astuple(self), astuple(other)))
 
     def hours(self, rate: float) -> float:
         """Hours at ``rate`` TFLOP/s."""
@@ -68,14 +51,7 @@ class Cost:
 
 
 class Estimate:
-    """Estimates the rows of a plan; there is a method for every stage that does arithmetic.
-
-    Args:
-        plan: the studies, spelled out.
-
-    Attributes:
-        images: sizes of its datasets.
-    """
+    """Estimates the rows of a plan; there is a method for every stage that does arithmetic."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -83,15 +59,14 @@ class Estimate:
 
     def stage(self, stage: str) -> Cost:
         """All runs of one stage."""
-        rows, estimate = getattr(self.plan, stage).values(), getattr(self, stage, None)
-        return sum(map(estimate, rows) if estimate is not None else (), Cost(runs=len(rows)))
+        runs, estimate = getattr(self.plan, stage).values(), getattr(self, stage, None)
+        return sum(map(estimate, runs) if estimate is not None else (), Cost(runs=len(runs)))
 
     def arithmetic(self, dataset: str, network: str) -> Arithmetic:
-        """Of one image through a network."""
         of = self.plan.datasets[dataset]
         return arithmetic(network, of.classes, of.image_size, of.channels)
 
-    def observers(self, row: SynthesizeRow | RelabelRow, keys: Iterable[str]) -> int:
+    def observers(self, row: rows.SynthesizeRow | rows.RelabelRow, keys: Iterable[str]) -> int:
         """Multiply-accumulates of one image through all of these observers."""
         return sum(self.arithmetic(row.dataset, self.plan.pretrain[key].network).macs for key in keys)
 
@@ -100,25 +75,25 @@ class Estimate:
         row = self.plan.synthesize[images]
         return self.plan.datasets[row.dataset].classes * row.ipc
 
-    def learned(self, row: StudentRow) -> int:
+    def learned(self, row: rows.StudentRow) -> int:
         """How many images a student learns from."""
         return self.images[row.dataset].train if row.images is None else self.condensed(row.images)
 
-    def pretrain(self, row: PretrainRow) -> Cost:
+    def pretrain(self, row: rows.PretrainRow) -> Cost:
         """Training, and the accuracy on held-out images after each epoch."""
         network, images = self.arithmetic(row.dataset, row.network), self.images[row.dataset]
         passes = row.epochs * (TRAINING * images.train + FORWARD * images.val)
         steps = row.epochs * batch_count(images.train, row.batch)
         return Cost(steps=steps, macs=network.macs * passes, stored=network.stored)
 
-    def statistics(self, row: StatisticsRow) -> Cost:
+    def statistics(self, row: rows.StatisticsRow) -> Cost:
         """Every observer over the training images once; a global vector and one per class, in float32."""
         of, networks = self.plan.datasets[row.dataset], [self.plan.pretrain[key].network for key in row.observers]
         size = sum(statistics_size(name, of.classes, of.image_size, of.channels, row.patch) for name in networks)
         forward = sum(self.arithmetic(row.dataset, network).macs for network in networks)
         return Cost(macs=FORWARD * self.images[row.dataset].train * forward, stored=4 * (of.classes + 1) * size)
 
-    def synthesize(self, row: SynthesizeRow) -> Cost:
+    def synthesize(self, row: rows.SynthesizeRow) -> Cost:
         """Each image takes part in a step per iteration, by the observers in turn; some initial images are scored."""
         of = self.plan.datasets[row.dataset]
         images, macs, steps = of.classes * row.ipc, 0, 0
@@ -132,14 +107,14 @@ class Estimate:
             macs += passes * images * row.optimise.iterations * mean
         return Cost(steps=steps, macs=macs, stored=images * (of.channels * of.image_size**2 + 8))
 
-    def scored(self, row: SynthesizeRow) -> int:
+    def scored(self, row: rows.SynthesizeRow) -> int:
         """Forward passes of a scorer: crops of the candidates, or every training image once."""
         classes, train = self.plan.datasets[row.dataset].classes, self.images[row.dataset].train
         if row.initialise.method != "composites":
             return train
         return classes * min(row.initialise.candidates, train // classes) * row.initialise.crops
 
-    def relabel(self, row: RelabelRow) -> Cost:
+    def relabel(self, row: rows.RelabelRow) -> Cost:
         """All teachers over all views and the plain images, after a test on held-out images."""
         images, of = self.condensed(row.images), self.images[row.dataset]
         passes = images * (row.epochs + 1) + min(SANITY_IMAGES, of.val or of.train)
@@ -149,7 +124,7 @@ class Estimate:
             stored=label_bytes("soft", shape) + label_bytes("static", shape),
         )
 
-    def evaluate(self, row: EvaluateRow) -> Cost:
+    def evaluate(self, row: rows.EvaluateRow) -> Cost:
         """Every seed's training and its evaluations."""
         of, images = self.images[row.dataset], self.learned(row)
         evaluated = len(validation_epochs(row.epochs, row.validations)) * (of.val if row.split == "val" else of.test)
@@ -159,7 +134,7 @@ class Estimate:
             macs=len(row.seeds) * passes * self.arithmetic(row.dataset, row.student).macs,
         )
 
-    def continual(self, row: ContinualRow) -> Cost:
+    def continual(self, row: rows.ContinualRow) -> Cost:
         """In every order and step the teachers label the memory, and every seed trains and is evaluated."""
         student, seeds, teachers = self.arithmetic(row.dataset, row.student).macs, len(row.seeds), 0
         if row.labels is not None:
@@ -173,7 +148,7 @@ class Estimate:
             macs += FORWARD * row.epochs * memory * teachers
         return Cost(steps=len(row.orders) * steps, macs=len(row.orders) * macs)
 
-    def slimming(self, row: SlimmingRow) -> Cost:
+    def slimming(self, row: rows.SlimmingRow) -> Cost:
         """Training, then fine-tuning at every ratio; smaller networks count as the whole one: an upper limit."""
         images, ratios = self.learned(row), len({ratio for ratio in row.ratios if ratio > 0})
         epochs = len(row.seeds) * (row.epochs + ratios * row.finetune)
@@ -193,12 +168,7 @@ def statistics_size(network: str, classes: int, image_size: int, channels: int, 
 
 
 def report(plan: Plan, rate: float, device: str) -> str:
-    """The cost of a plan, stage by stage, as a table with what it assumes.
-
-    Args:
-        plan: the studies, spelled out.
-        rate: of the device in TFLOP/s, as real networks reach it.
-        device: its name, for the reader.
+    """The cost of a plan, stage by stage, as a table with what it assumes; the rate is in TFLOP/s.
 
     Raises:
         EdcError: the rate is not above 0, the size of a dataset isn't known, or a network cannot take its images.
@@ -219,10 +189,8 @@ def report(plan: Plan, rate: float, device: str) -> str:
     lines.append("steps: of pixels in synthesize, else of weights, all seeds; files: the large ones, uncompressed")
     if plan.analysis:
         lines.append("not included: analysis, minutes beside the rest")
-    lines.append(
-        f"hours: on {device} at an assumed {rate:g} TFLOP/s; small images and batches reach less, so at least so many"
-    )
-    return "\n".join(lines)
+    assumed = f"hours: on {device} at an assumed {rate:g} TFLOP/s"
+    return "\n".join([*lines, f"{assumed}; small images and batches reach less, so at least so many"])
 
 
 def _scaled(value: float, unit: str) -> str:

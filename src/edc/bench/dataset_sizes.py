@@ -39,7 +39,7 @@ class Images:
 
 
 def count_images(dataset: Dataset) -> Images:
-    """The sizes of a dataset's splits, from its labels where it lies here, else from what is known of its family.
+    """The sizes of a dataset's splits.
 
     Raises:
         EdcError: there are no data here, and nothing is known of them.

@@ -71,31 +71,26 @@ def measure(
     }
 
 
-def wait(device: torch.device) -> None:
-    """Until a GPU has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def in_turns(work: dict[str, Work], device: torch.device, seconds: float) -> dict[str, list[float]]:
     """Seconds of each piece of work in each round; a round does every piece once, so noise affects all of them alike.
 
-    Args:
-        work: by name.
-        device: where it is done.
-        seconds: rounds go on for so long.
+    Rounds go on for so many seconds.
     """
-    for function in work.values():
+
+    def seconds_of(function: Work) -> float:
+        start = time.perf_counter()
         function()
-    wait(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    for function in work.values():
+        seconds_of(function)
     times: dict[str, list[float]] = {name: [] for name in work}
     begun = time.perf_counter()
     while time.perf_counter() - begun < seconds or len(next(iter(times.values()))) < ROUNDS:
         for name, function in work.items():
-            start = time.perf_counter()
-            function()
-            wait(device)
-            times[name].append(time.perf_counter() - start)
+            times[name].append(seconds_of(function))
     return times
 
 

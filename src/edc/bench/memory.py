@@ -45,8 +45,7 @@ def peak(work: Work, device: torch.device, before: int) -> int:
 def tensor_peak(make: Callable[[], Work]) -> int:
     """Most bytes that PyTorch has from the CPU's allocator at once during work.
 
-    Args:
-        make: makes the work, which is done once before it is measured; tensors it left count, others do not.
+    The work is made and done once before it is measured; tensors it left count, others do not.
     """
     from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -69,11 +68,7 @@ def tensor_peak(make: Callable[[], Work]) -> int:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensors that exist at once, without a network's weights; a context manager.
-
-    Attributes:
-        most: at any time.
-    """
+    """Counts the bytes of tensors that exist at once, without a network's weights; `most` at any time."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -88,7 +83,6 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """See PyTorch."""
         result = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and (storage := tensor.untyped_storage())._cdata not in self._known:
@@ -101,13 +95,7 @@ class LiveBytes(TorchDispatchMode):
 
 @torch.no_grad()
 def map_bytes(network: nn.Module, shape: Sequence[int], images: int) -> int:
-    """Most bytes of maps that exist at once in a forward pass without gradient.
-
-    Args:
-        network: in eval mode.
-        shape: (C, H, W) of an image.
-        images: measured on two and scaled.
-    """
+    """Most bytes of maps at once in a pass without gradient; measured on two images (C, H, W) and scaled."""
     device = next(network.parameters()).device
     with LiveBytes(network) as live:
         network(torch.zeros(2, *shape, device=device))

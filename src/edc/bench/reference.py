@@ -29,15 +29,10 @@ def plain_statistics(x: Tensor, patch: int) -> list[Tensor]:
 
 
 class Oracle:
-    """One observer and the loss of :class:`edc.condense.matching.StatisticsMatcher`.
+    """One observer and the loss of :class:`edc.condense.matching.StatisticsMatcher`, computed in `dtype`.
 
-    Args:
-        network: the observer, copied without its hooks; whatever it was placed with, its weights say how it computes.
-        patch: side of the cells, pixels.
-        settings: of the match.
-        everything: (D,) global target.
-        table: (K, D) class targets.
-        dtype: of statistics and loss.
+    The network is copied without its hooks; whatever it was placed with, its weights say how it computes. Targets are
+    the global one (D,) and the classes' (K, D).
     """
 
     def __init__(

@@ -89,16 +89,13 @@ def run_bench(
     measured = {tuple(row[name] for name in KEY) for row in rows}
     left = [case for case, key in zip(todo, keys, strict=True) if key not in measured]
     if len(left) < len(todo):
-        print(
-            f"edc: {len(todo) - len(left)} of {len(todo)} cases are in {to} already; move it away to repeat them",
-            file=sys.stderr,
-        )
+        done = f"{len(todo) - len(left)} of {len(todo)} cases"
+        print(f"edc: {done} are in {to} already; move it away to repeat them", file=sys.stderr)
     with ProgressLog(len(todo), "bench", len(todo) - len(left), "case") as progress:
         for case in left:
             rows.append(measure_apart(case, device, threads, seconds, recipe, precision))
-            table = pd.DataFrame(rows, columns=COLUMNS)
             with replacing(to) as temporary:
-                table.round(4).to_csv(temporary, index=False)
+                pd.DataFrame(rows, columns=COLUMNS).round(4).to_csv(temporary, index=False)
             progress.update()
     return pd.DataFrame([row for row in rows if tuple(row[name] for name in KEY) in keys], columns=COLUMNS)
 
@@ -108,10 +105,8 @@ def measure_apart(case: Case, device: str, threads: int, *more: Any) -> dict[str
     arguments = json.dumps([asdict(case), device, threads, *more])
     # The last: else PyTorch's profiler prints that it begins and ends.
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "KINETO_LOG_LEVEL": "99"}
-    command = [sys.executable, "-m", "edc.bench", arguments]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as process:
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "edc.bench", arguments], env=environment, **pipes) as process:
         assert process.stdout is not None
         lines = process.stdout.read().splitlines()  # not communicate(), which closes the standard input
     if process.returncode:
@@ -121,11 +116,7 @@ def measure_apart(case: Case, device: str, threads: int, *more: Any) -> dict[str
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Measurements of an earlier call.
-
-    Raises:
-        EdcError: the file holds something else.
-    """
+    """Measurements of an earlier call; EdcError if the file holds something else."""
     try:
         table = pd.read_csv(path, dtype={"dirty": str})
     except (OSError, ValueError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ def pretrain(inputs: BenchInputs) -> Workload:
     images = inputs.image_set(2 * n)
     feed = Feed(images, inputs.dataset, inputs.normaliser, device)
     trainer = Trainer(inputs.trained(), row.optimiser, device, inputs.precision)
-    group, epochs = TrainerGroup([trainer]), iter(range(10**9))
+    group, epochs = TrainerGroup([trainer]), itertools.count()
 
     def bare() -> Work:
         model, x, y = inputs.trained(), inputs.encoded(n), inputs.labels(n)
@@ -82,9 +84,8 @@ def statistics_reference(inputs: BenchInputs) -> Work:
     """Every layer's statistics, of the batch and of each image, summed by class, one after the other."""
     x, y = inputs.encoded(inputs.case.images), inputs.labels(inputs.case.images)
     match, nothing = next(iter(inputs.plan.synthesize.values())).match, torch.empty(0)
-    oracles = [
-        Oracle(inputs.built(name), inputs.patch, match, nothing, nothing, torch.float32) for name in inputs.names
-    ]
+    models = [inputs.built(name) for name in inputs.names]
+    oracles = [Oracle(model, inputs.patch, match, nothing, nothing, torch.float32) for model in models]
     tables: dict[tuple[int, int, int], Tensor] = {}
 
     @torch.no_grad()
@@ -210,9 +211,8 @@ def evaluate(inputs: BenchInputs) -> Workload:
 
     def bare() -> Work:
         model, settings = inputs.trained(), row.optimiser
-        optimiser = torch.optim.AdamW(
-            model.parameters(), settings.lr, settings.betas, weight_decay=settings.weight_decay
-        )
+        options: Any = {"lr": settings.lr, "betas": settings.betas, "weight_decay": settings.weight_decay}
+        optimiser = torch.optim.AdamW(model.parameters(), **options)
         x, y = inputs.encoded(batch), inputs.labels(batch)
         soft = torch.zeros(batch, inputs.dataset.classes, device=device)
 
@@ -239,12 +239,7 @@ STAGES: dict[str, Callable[[BenchInputs], Workload]] = {
 
 def in_sequence(parts: Sequence[Work]) -> Work:
     """Work done part by part."""
-
-    def all_parts() -> None:
-        for part in parts:
-            part()
-
-    return all_parts
+    return lambda: [part() for part in parts]
 
 
 def training_steps(optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor], steps: int) -> Work:
@@ -261,7 +256,5 @@ def training_steps(optimiser: torch.optim.Optimizer, loss: Callable[[], Tensor],
 
 def endless_batches(feed: Feed, batch: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Epoch after epoch."""
-    epoch = 0
-    while True:
+    for epoch in itertools.count():
         yield from feed.epoch(generator(0, "bench", epoch), batch, join=False)
-        epoch += 1

@@ -28,7 +28,6 @@ from edc.storage import (
     run_folder,
     sha256,
     write_json,
-    write_tensors,
     write_text,
 )
 from edc.training import cuda_graphs
@@ -41,15 +40,11 @@ class Context:
     """What a stage reads and where it writes.
 
     Args:
-        plan: the plan.
-        stage, key: which run.
-        device: where it computes.
-        memory: GB of that device which synthesis may plan with; None for no limit.
+        memory: GB of the device which synthesis may plan with; None for no limit.
         environment: facts of the machine and the code for ``run.json``, collected when the run ends.
 
     Attributes:
         row: the values of the run.
-        dataset: the values of its dataset.
         inputs: fingerprints of the runs read so far.
     """
 
@@ -160,12 +155,7 @@ class Context:
         return state
 
     def checkpoint(self, state: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
-        """Save the state if it is time to, or at once.
-
-        Args:
-            state: makes it, of tensors, numbers, strings, lists and dictionaries.
-            now: whether or not it is time.
-        """
+        """Save the state, of tensors, numbers, strings, lists and dictionaries, if it is time to, or `now`."""
         assert self._checkpoint is not None, "resume() comes first"
         if now or self._checkpoint.due():
             self._checkpoint.save({**state(), "seconds": self.seconds})
@@ -193,10 +183,6 @@ class Context:
         lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
         write_text(self.path(name), "\n".join(lines) + "\n")
 
-    def write_tensors(self, name: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Write a safetensors file."""
-        write_tensors(self.path(name), tensors)
-
     def write_array(self, name: str, array: np.ndarray) -> None:
         """Write an ``.npy`` file."""
         with replacing(self.path(name)) as temporary, temporary.open("wb") as file:
@@ -210,9 +196,7 @@ class Context:
     def finish(self, files: Iterable[str], **facts: object) -> None:
         """Write ``run.json`` and then the manifest, which makes the run complete, and delete the checkpoint.
 
-        Args:
-            files: names of the files later stages and the tables read.
-            facts: what else is known of the outputs; no times, dates, devices or paths.
+        The files are those later stages and the tables read; further facts hold no times, dates, devices or paths.
         """
         for upstream in self.plan.upstream(self.stage, self.key):
             if "/".join(upstream) not in self.inputs:  # named by the row, though the stage had no need of it

@@ -9,13 +9,12 @@ import numpy as np
 
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
-from edc.nets import build
 from edc.reporting.figures import lines
 from edc.stages.context import Context
-from edc.stages.memory import class_memory
 from edc.stages.progress import ProgressLog
+from edc.stages.sources import class_memory
 from edc.training.incremental import HISTORY, class_steps, incremental_scores, step_accuracies
-from edc.training.students import Student
+from edc.training.students import Student, train_epoch
 from edc.training.trainer_group import TrainerGroup
 
 
@@ -48,13 +47,7 @@ def run(context: Context) -> None:
                 student.load_state(saved)
             cohort = TrainerGroup(students)
             for epoch in range(state.pop("epoch", 0), row.epochs):
-                for student in students:
-                    student.begin_epoch(epoch)
-                for x, targets, labels in memory.epoch(epoch, seen):
-                    cohort.step(x, targets, labels)
-                for student in students:
-                    loss = context.finite(student.end_epoch(), f"epoch {epoch}")
-                    student.history.append([epoch, student.rate, loss, None])
+                train_epoch(students, epoch, memory.epoch(epoch, seen), cohort, context.finite)
                 bar.update()
                 context.checkpoint(functools.partial(position, unit, epoch + 1, history, students))
             for student in students:
@@ -71,10 +64,8 @@ def run(context: Context) -> None:
 
 def fresh(context: Context, seed: int, classes: int) -> Student:
     """A student with one output for every class seen so far."""
-    row, dataset = context.row, context.dataset
-    size, channels = dataset.image_size, dataset.channels
-    model = build(row.student, classes=classes, image_size=size, channels=channels, seed=seed)
-    return Student(seed, row, dataset, context.device, context.precision, model)
+    dataset = context.dataset.model_copy(update={"classes": classes})
+    return Student(seed, context.row, dataset, context.device, context.precision)
 
 
 def position(unit: int, epoch: int, history: list[list[Any]], students: list[Student]) -> dict[str, Any]:

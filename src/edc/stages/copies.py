@@ -27,12 +27,7 @@ SHARED_BYTES = 1_000_000
 
 
 def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy over epochs, mean over the seeds: of the plan's finished evaluations, and of others as it was.
-
-    Args:
-        plan: whose runs are looked for.
-        frame: the record; courses of runs that are not in it are left out.
-    """
+    """Accuracy over epochs, mean over the seeds, of the record's runs: the plan's finished ones, others as it was."""
     courses = record.read_csv(LEARNING, LEARNING_COLUMNS, f"restore it with `git checkout {LEARNING}`")
     paths = {key: run_folder("evaluate", key) / "history.csv" for key in plan.evaluate}
     paths = {key: path for key, path in paths.items() if path.exists()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from statistics import fmean
 from typing import Any
 
 from edc.data.augment import Normaliser
@@ -13,7 +14,7 @@ from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
 from edc.training.evaluation import accuracy_scores, validation_epochs
-from edc.training.students import Student, accuracies
+from edc.training.students import Student, accuracies, train_epoch
 from edc.training.trainer_group import TrainerGroup
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "accuracy")
@@ -40,15 +41,14 @@ def run(context: Context) -> None:
             student.load_state(saved)
     with ProgressLog(row.epochs, f"evaluate {context.key}", start, "epoch") as bar:
         for epoch in range(start, row.epochs):
-            for student in students:
-                student.begin_epoch(epoch)
-            for x, targets, labels in data.source.epoch(epoch):
-                cohort.step(x, targets, labels)
-            losses = [context.finite(student.end_epoch(), f"epoch {epoch}") for student in students]
-            rights: list[float | None] = [*accuracies(students, feed)] if epoch in evaluated else [None] * len(students)
-            for student, loss, right in zip(students, losses, rights, strict=True):
-                student.history.append([epoch, student.rate, loss, right])
-            bar.set_postfix(shown(losses, rights))
+            train_epoch(students, epoch, data.source.epoch(epoch), cohort, context.finite)
+            shown = {"loss": f"{fmean(student.history[-1][2] for student in students):.3g}"}
+            if epoch in evaluated:
+                rights = accuracies(students, feed)
+                shown["accuracy"] = f"{fmean(rights):.3g} %"
+                for student, right in zip(students, rights, strict=True):
+                    student.history[-1][3] = right
+            bar.set_postfix(shown)
             bar.update()
             context.checkpoint(functools.partial(position, epoch + 1, students))
     history = [[student.seed, *values] for student in students for values in student.history]
@@ -70,10 +70,3 @@ def run(context: Context) -> None:
 def position(epochs: int, students: list[Student]) -> dict[str, Any]:
     """The state of a checkpoint."""
     return {"epochs": epochs, "students": [student.state() for student in students]}
-
-
-def shown(losses: list[float], rights: list[float | None]) -> dict[str, str]:
-    """Means over the seeds, for the progress line."""
-    values = {"loss": f"{sum(losses) / len(losses):.3g}"}
-    known = [right for right in rights if right is not None]
-    return values | ({"accuracy": f"{sum(known) / len(known):.3g} %"} if known else {})

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import statistics as descriptive
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from edc.condense.engine import encoded
 from edc.condense.hessian import (
     Group,
     difference_product,
@@ -36,14 +35,14 @@ from edc.config.choices import Schedule
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.rng import generator
-from edc.nets import build
 from edc.reporting.panels import gradient_panels, hessian_panels, iterate_sheet, landscape_panels, matching_panels
 from edc.stages.context import Context
-from edc.stages.matched import matched_observers
-from edc.stages.observers import load_observers
+from edc.stages.observers import load_observers, matched_observers
 from edc.stages.sources import training_data
-from edc.training.landscape import CHUNK, Batch, cosine, curve, directions, local_cosines, mean_loss
-from edc.training.students import Student
+from edc.training.landscape import CHUNK, cosine, curve, directions, local_cosines, mean_loss
+from edc.training.sources import Batch
+from edc.training.students import Student, train_epoch
+from edc.training.trainer import build_for
 from edc.training.trainer_group import TrainerGroup
 
 ALPHAS = (1.0, 0.0, 0.5)
@@ -58,11 +57,7 @@ TABLES = {"matching": MATCHING, "hessian": HESSIAN, "landscape": LANDSCAPE, "gra
 
 
 class Measurements:
-    """The four parts of Figure 2. Each returns rows of a table, scores, and what later parts need.
-
-    Args:
-        context: of the run.
-    """
+    """The four parts of Figure 2. Each returns rows of a table, scores, and what later parts need."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.row, self.dataset, self.device = context, context.row, context.dataset, context.device
@@ -77,12 +72,10 @@ class Measurements:
         """The first group of images, where synthesis itself starts them."""
         row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
         scorers = list(load_observers(self.context, row.scorers).values())
-        pixels, labels = initial_images(
-            InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers)
-        )
+        inputs = InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers)
+        pixels, labels = initial_images(inputs)
         index = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)[0]
-        pixels = pixels[index].to(device)
-        start = pixels if pixels.is_floating_point() else self.normaliser.encode(pixels)
+        start = encoded(pixels[index].to(device), self.normaliser)
         return Group(start, labels[index].to(device), matched_observers(self.context, row), row, self.normaliser)
 
     def matching(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -119,9 +112,8 @@ class Measurements:
         ends = [row for row in rows if row[1] == wanted[-1]]
         scores = {f"hessian_{name}": end[2] for name, end in zip(("norm", "norm_without"), ends, strict=True)}
         scores |= {f"hessian_{name}": end[4] for name, end in zip(("step", "step_without"), ends, strict=True)}
-        pictures = {
-            name: {k: self.normaliser.decode(x).cpu() for k, x in images.items()} for name, images in kept.items()
-        }
+        decode = self.normaliser.decode
+        pictures = {name: {k: decode(x).cpu() for k, x in images.items()} for name, images in kept.items()}
         return {"rows": rows, "scores": scores, "pictures": pictures}
 
     def landscape(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -129,14 +121,15 @@ class Measurements:
         row, sizes = self.row, self.row.landscape
         plain = Schedule(name="smoothing", zeta=1.0, warmup=row.schedule.warmup)
         named = {self.schedule: row, COSINE: row.model_copy(update={"schedule": plain})}
-        students = {(name, seed): self.student(seed, own) for name, own in named.items() for seed in row.seeds}
+        common = (self.dataset, self.device, self.context.precision)
+        students = {(name, seed): Student(seed, own, *common) for name, own in named.items() for seed in row.seeds}
         moments = self.train_all(list(students.values()))
         way = {float(d) for d in np.linspace(-sizes.extent, sizes.extent, sizes.points)}
         line = sorted(way | {-sizes.radius, 0.0, sizes.radius})
         sets = [(self.val_batches(), None), (list(self.source.epoch(row.epochs - 1)), row.loss)]
         rows: list[list[Any]] = []
         for (name, seed), student in students.items():
-            with student.average.swapped() if student.average is not None else contextlib.nullcontext():
+            with student.averaged_weights():
                 for i, along in enumerate(directions(student.model, seed, sizes.directions)):
                     losses = [functools.partial(mean_loss, student.model, *images) for images in sets]
                     curves = [curve(along, line, student.model, loss) for loss in losses]
@@ -152,10 +145,6 @@ class Measurements:
         schedule = self.row.schedule
         return f"{schedule.name} zeta={schedule.zeta:g}" if schedule.name in STRETCHED else schedule.name
 
-    def student(self, seed: int, row: Any) -> Student:
-        """A fresh student."""
-        return Student(seed, row, self.dataset, self.device, self.context.precision)
-
     def train_all(self, students: list[Student]) -> dict[int, dict[str, Tensor]]:
         """Train students side by side; weights of the first at the moments whose gradients are measured, by epoch."""
         row = self.row
@@ -170,13 +159,7 @@ class Measurements:
         keep(0)
         cohort = TrainerGroup(students)
         for epoch in range(row.epochs):
-            for student in students:
-                student.begin_epoch(epoch)
-            for batch in self.source.epoch(epoch):
-                cohort.step(*batch)
-            for student in students:
-                loss = self.context.finite(student.end_epoch(), f"epoch {epoch}")
-                student.history.append([epoch, student.rate, loss, None])
+            train_epoch(students, epoch, self.source.epoch(epoch), cohort, self.context.finite)
             keep(epoch + 1)
         return kept
 
@@ -191,21 +174,15 @@ class Measurements:
 
         A batch that is half of all images agrees with them for that reason alone, so as few real images stand beside.
         """
-        row, dataset, sizes = self.row, self.dataset, self.row.gradients
-        size, channels = dataset.image_size, dataset.channels
-        model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=0)
-        model = model.to(self.device)
+        row, sizes = self.row, self.row.gradients
+        model = build_for(self.dataset, row.student).to(self.device)
         rows, agreement = [], []
         for epoch, state in parts["landscape"]["moments"].items():
             model.load_state_dict(state)
             seen = min(epoch, row.epochs - 1)  # after the last epoch, its views once more
-            wholes = []
-            few, many = self.source.images, min(sizes.images, len(self.train))
-            sets = {
-                "condensed": self.condensed(seen),
-                "real": self.real(seen, many),
-                "as few real": self.real(seen, few),
-            }
+            wholes, many = [], min(sizes.images, len(self.train))
+            sets = {"condensed": self.condensed(seen), "real": self.real(seen, many)}
+            sets |= {"as few real": self.real(seen, self.source.images)}
             for name, images in sets.items():
                 rng = generator(0, "gradients", epoch, name)
                 whole, cosines = local_cosines(model, images, row.loss, sizes.batches, sizes.draws, rng)
@@ -217,41 +194,31 @@ class Measurements:
 
     def condensed(self, epoch: int) -> Batch:
         """All condensed images in their views of one epoch."""
-        parts = list(self.source.epoch(epoch))
-        targets = [part[1] for part in parts if part[1] is not None]
-        return (
-            torch.cat([part[0] for part in parts]),
-            torch.cat(targets) if targets else None,
-            torch.cat([part[2] for part in parts]),
-        )
+        x, targets, labels = zip(*self.source.epoch(epoch), strict=True)
+        return torch.cat(x), None if targets[0] is None else torch.cat(targets), torch.cat(labels)
 
     def real(self, epoch: int, count: int) -> Batch:
         """Random real training images, augmented as when a student learns from them."""
         chosen = generator(0, "gradients").choice(len(self.train), count, replace=False)
         feed = Feed(self.train.select(torch.from_numpy(chosen)), self.dataset, self.normaliser, self.device)
-        parts = list(feed.epoch(generator(0, "real", epoch), CHUNK))
-        return torch.cat([x for x, _ in parts]), None, torch.cat([labels for _, labels in parts])
+        x, labels = zip(*feed.epoch(generator(0, "real", epoch), CHUNK), strict=True)
+        return torch.cat(x), None, torch.cat(labels)
 
-    def draw(self, parts: dict[str, Any]) -> list[Path]:
+    def draw(self, parts: dict[str, Any]) -> None:
         """The pictures."""
         path, rows = self.context.path, {name: part["rows"] for name, part in parts.items() if name in TABLES}
         shown = parts["hessian"]["pictures"]
-        return [
-            matching_panels(path("matching.png"), Matched(**parts["matching"]["points"])),
-            hessian_panels(path("hessian.png"), rows["hessian"], self.row.hessian.step),
-            iterate_sheet(path("iterates.png"), shown, self.group.labels.cpu(), self.train.classes),
-            landscape_panels(path("landscape.png"), rows["landscape"], LOSSES),
-            gradient_panels(path("gradients.png"), rows["gradients"]),
-        ]
+        matching_panels(path("matching.png"), Matched(**parts["matching"]["points"]))
+        hessian_panels(path("hessian.png"), rows["hessian"], self.row.hessian.step)
+        iterate_sheet(path("iterates.png"), shown, self.group.labels.cpu(), self.train.classes)
+        landscape_panels(path("landscape.png"), rows["landscape"], LOSSES)
+        gradient_panels(path("gradients.png"), rows["gradients"])
 
 
 def sharpness(rows: list[list[Any]], radius: float, suffix: str) -> dict[str, float]:
     """Loss at the weights, and its mean rise at a distance to both sides, over directions and seeds.
 
-    Args:
-        rows: of one schedule; see ``LANDSCAPE``.
-        radius: the distance.
-        suffix: behind every name.
+    Rows are those of one schedule, as in ``LANDSCAPE``; the suffix stands behind every name.
     """
     parts = {}
     for name in LOSSES:

@@ -10,13 +10,14 @@ from edc.config.rows import PretrainRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.rng import generator
-from edc.nets import build, parameter_count
+from edc.nets import parameter_count
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
+from edc.storage import write_tensors
 from edc.training.evaluation import accuracy
 from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
-from edc.training.trainer import Trainer
+from edc.training.trainer import Trainer, build_for
 from edc.training.trainer_group import TrainerGroup
 
 HISTORY = ("epoch", "lr", "train_loss", "val_accuracy")
@@ -27,14 +28,7 @@ def run(context: Context) -> None:
     row, dataset, device = context.row, context.dataset, context.device
     train = context.images("train")
     val = context.images("val") if dataset.val_fraction else None
-    network = build(
-        row.network,
-        classes=dataset.classes,
-        image_size=dataset.image_size,
-        channels=dataset.channels,
-        seed=row.seed,
-        weights=row.weights,
-    )
+    network = build_for(dataset, row.network, row.seed, weights=row.weights)
     trainer = Trainer(network, row.optimiser, device, context.precision)
     model, optimiser, cohort = trainer.model, trainer.optimiser, TrainerGroup([trainer])
     normaliser = Normaliser(dataset.mean, dataset.std, device)
@@ -59,7 +53,7 @@ def run(context: Context) -> None:
             bar.set_postfix({"loss": f"{loss:.3g}"} | ({"accuracy": f"{right:.3g} %"} if right is not None else {}))
             bar.update()
             context.checkpoint(position)
-    context.write_tensors("weights.safetensors", model.state_dict())
+    write_tensors(context.path("weights.safetensors"), model.state_dict())
     context.write_table("history.csv", HISTORY, history)
     context.finish(
         ["weights.safetensors"],

@@ -12,11 +12,7 @@ SECONDS = 30.0
 class ProgressLog:
     """Counts steps, and prints how many are done and how long the rest will take; a context manager.
 
-    Args:
-        total: steps of the whole work.
-        label: what is worked on.
-        start: steps done by an earlier, interrupted attempt.
-        unit: name of one step.
+    `start` steps of the total were done by an earlier, interrupted attempt.
     """
 
     def __init__(self, total: int, label: str, start: int = 0, unit: str = "step") -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 from typing import Any
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.errors import EdcError
-from edc.nets import build
 from edc.nets.slim import kept_channels, slimmed
 from edc.nets.vgg import VGG
 from edc.reporting.figures import lines
@@ -20,7 +18,8 @@ from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
 from edc.training.slimming import HISTORY, sizes, slimming_scores
-from edc.training.students import Student
+from edc.training.students import Student, train_epoch
+from edc.training.trainer import build_for
 from edc.training.trainer_group import TrainerGroup
 
 
@@ -54,16 +53,12 @@ def run(context: Context) -> None:
                 student.load_state(saved)
             cohort = TrainerGroup([student])
             for epoch in range(state.pop("epoch", 0), lengths[unit]):
-                student.begin_epoch(epoch)
-                for batch in data.source.epoch(epoch):
-                    cohort.step(*batch)
-                loss = context.finite(student.end_epoch(), f"epoch {epoch}")
-                student.history.append([epoch, student.rate, loss, None])
+                train_epoch([student], epoch, data.source.epoch(epoch), cohort, context.finite)
                 bar.update()
                 context.checkpoint(functools.partial(position, unit, epoch + 1, history, sparse, student))
             history.append([seed, ratio or 0.0, *sizes(student.model, dataset), before, student.test(feed)])
             if ratio is None:
-                with student.average.swapped() if student.average is not None else contextlib.nullcontext():
+                with student.averaged_weights():
                     sparse = copy.deepcopy(student.model.state_dict())
                     for largest in ratios[-1:]:  # fails before any time goes into the smaller ones
                         remaining(context, student.model, largest)
@@ -89,18 +84,9 @@ def run(context: Context) -> None:
 def prepare(
     context: Context, seed: int, ratio: float | None, sparse: dict[str, Any] | None, feed: Feed
 ) -> tuple[Student, float | None]:
-    """The student of one unit, and its accuracy before fine-tuning (None for the unpruned network).
-
-    Args:
-        context: of the run.
-        seed: of the student.
-        ratio: share of channels removed; None for the network before pruning.
-        sparse: weights of the trained network that is pruned.
-        feed: the test images.
-    """
+    """The student of one unit, and its accuracy before fine-tuning (None for the unpruned network)."""
     row, dataset, device = context.row, context.dataset, context.device
-    size, channels = dataset.image_size, dataset.channels
-    model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
+    model = build_for(dataset, row.student, seed)
     if ratio is None:
         return Student(seed, row, dataset, device, context.precision, model, row.sparsity), None
     assert isinstance(model, VGG)
@@ -114,11 +100,7 @@ def prepare(
 
 
 def remaining(context: Context, model: nn.Module, ratio: float) -> list[Tensor]:
-    """The channels of every layer that stay.
-
-    Raises:
-        EdcError: a layer would lose them all.
-    """
+    """The channels of every layer that stay; EdcError if a layer would lose them all."""
     assert isinstance(model, VGG)
     try:
         return kept_channels(model, ratio)

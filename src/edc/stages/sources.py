@@ -1,28 +1,30 @@
-"""The images and labels a student of this run learns from, read from earlier runs or from the dataset."""
+"""The images and labels a student of this run learns from: those of earlier runs, or the training set."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from edc.config.rows import RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.stages.context import Context
+from edc.stages.observers import load_observers
+from edc.stages.teachers import measure_teachers
 from edc.storage import read_array, read_tensors, run_folder
+from edc.training.incremental import CondensedMemory, Memory, RealMemory
 from edc.training.sources import Condensed, Real, Source, label_bytes
+from edc.training.teachers import joint_label, teacher_logits
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a student is given.
-
-    Attributes:
-        source: its batches.
-        digest: of the dataset the images come from.
-        image_bytes, label_bytes: what images and labels take.
-    """
+    """What a student is given: batches, digest of the dataset the images come from, bytes of images and labels."""
 
     source: Source
     digest: str
@@ -54,14 +56,51 @@ def training_data(context: Context, normaliser: Normaliser) -> TrainingData:
         raise EdcError(
             f"{folder}: labels of shape {list(targets.shape)}; expected {expected[0]} images and {expected[1]} classes"
         )
-    source = Condensed(
-        stored["images"].to(context.device),
-        stored["labels"].to(context.device),
-        targets,
-        row.regime,
-        choices,
-        row.batch,
-        normaliser,
-    )
+    images, classes = (stored[name].to(context.device) for name in ("images", "labels"))
+    source = Condensed(images, classes, targets, row.regime, choices, row.batch, normaliser)
     labels = label_bytes(row.regime, labelled["shape"])
     return TrainingData(source, condensed["dataset_digest"], condensed["image_bytes"], labels)
+
+
+def class_memory(context: Context, normaliser: Normaliser) -> tuple[Memory, dict[str, Any]]:
+    """What the student learns from, and its facts for the manifest.
+
+    ``label_bytes`` is what the labels of the last step would take if they were stored, as an evaluation's are.
+
+    Raises:
+        EdcError: the labels came with an imported set, or a teacher is implausibly bad.
+    """
+    row, dataset = context.row, context.dataset
+    if row.images is None:
+        train = context.images("train")
+        facts = {
+            "dataset_digest": train.digest,
+            "image_bytes": len(train) * math.prod(train.shape),
+            "label_bytes": label_bytes("hard", [row.epochs, len(train), dataset.classes]),
+        }
+        return RealMemory(train, dataset, row.batch, normaliser, context.device), facts
+    manifest = context.manifest("synthesize", row.images)
+    stored = read_tensors(run_folder("synthesize", row.images) / "images.safetensors")
+    choices: RelabelRow = context.plan.relabel[row.labels]
+    teachers: list[torch.nn.Module] = []
+    if row.regime != "hard":
+        if choices.source != "observers":
+            raise EdcError(
+                f"continual.{context.key}.labels = {row.labels!r}: those labels are {choices.source}; only observers "
+                "can label the images again in every step (regime: hard needs no labels)"
+            )
+        observers = load_observers(context, choices.observers)
+        measure_teachers(context, observers, normaliser, row.labels)
+        teachers = list(observers.values())
+
+    def label(x: Tensor) -> Tensor:
+        return joint_label(teacher_logits(teachers, x), choices.ensemble).to(torch.float32)
+
+    images, labels = stored["images"].to(context.device), stored["labels"].to(context.device)
+    memory = CondensedMemory(images, labels, dataset.classes, choices, row.regime, row.batch, label, normaliser)
+    facts = {
+        "dataset_digest": manifest["dataset_digest"],
+        "image_bytes": manifest["image_bytes"],
+        "label_bytes": label_bytes(row.regime, [row.epochs, len(images), dataset.classes]),
+    }
+    return memory, facts

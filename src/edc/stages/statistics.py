@@ -13,6 +13,7 @@ from edc.data.rng import generator
 from edc.stages.context import Context
 from edc.stages.observers import load_observers
 from edc.stages.progress import ProgressLog
+from edc.storage import write_tensors
 from edc.training.cuda_graphs import RecordedFunction
 
 
@@ -49,7 +50,7 @@ def run(context: Context) -> None:
         everything, classes = of_observer.result(row.class_variance)
         everything = running_statistics(observers[key], collectors[key].hooks, everything)
         files.append(f"{key}.safetensors")
-        context.write_tensors(files[-1], {"global": everything, "classes": classes})
+        write_tensors(context.path(files[-1]), {"global": everything, "classes": classes})
     sizes = {key: collector.size for key, collector in collectors.items()}
     context.finish(files, dataset_digest=train.digest, images=len(train), sizes=sizes)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -15,9 +13,9 @@ from edc.data.augment import Normaliser
 from edc.nets.passes import images_at_once
 from edc.reporting.figures import contact_sheet
 from edc.stages.context import Context
-from edc.stages.matched import matched_observers
-from edc.stages.observers import load_observers
+from edc.stages.observers import load_observers, matched_observers
 from edc.stages.progress import ProgressLog
+from edc.storage import write_tensors
 
 GRAPHS = {"sam": 2}
 """Regularisers that hold the maps of more than one forward pass at a time -> of how many."""
@@ -41,7 +39,7 @@ def run(context: Context) -> None:
         pixels = torch.cat([normaliser.decode(part.to(device)).cpu() for part in parts])
     if row.jpeg is not None:
         pixels = jpeg_round_trip(pixels, row.jpeg)
-    context.write_tensors("images.safetensors", {"images": pixels, "labels": labels})
+    write_tensors(context.path("images.safetensors"), {"images": pixels, "labels": labels})
     context.write_table("history.csv", HISTORY, state.history)
     contact_sheet(context.path("contact_sheet.png"), pixels, labels, train)
     context.finish(
@@ -56,15 +54,8 @@ def run(context: Context) -> None:
 def optimise(context: Context, pixels: Tensor, labels: Tensor, normaliser: Normaliser, state: Progress) -> Tensor:
     """Match the images to the observers, group after group; resumes from a checkpoint.
 
-    Args:
-        context: of the run.
-        pixels: (N, C, S, S) initial images, uint8 or normalised.
-        labels: (N,) classes.
-        normaliser: into the space networks see.
-        state: where the synthesis stands; changed in place.
-
-    Returns:
-        (N, C, S, S) uint8.
+    From initial images (N, C, S, S), uint8 or normalised, and classes (N,) to uint8 (N, C, S, S); the state is changed
+    in place.
     """
     row, dataset = context.row, context.dataset
     observers = matched_observers(context, row)
@@ -85,13 +76,9 @@ def optimise(context: Context, pixels: Tensor, labels: Tensor, normaliser: Norma
             losses = (value for entry in now.history[-now.together :] for value in entry[-3:])
             context.finite(sum(losses), f"iteration {now.iteration - 1}")
             bar.update(now.together)
-            context.checkpoint(lambda: _position(now))
+            context.checkpoint(lambda: vars(now))
 
         def decode(finished: Tensor) -> Tensor:
             return normaliser.decode(finished).cpu()
 
         return synthesize(pixels, labels, groups, observers, row, normaliser, state, after, at_once, decode)
-
-
-def _position(state: Progress) -> dict[str, Any]:
-    return vars(state)

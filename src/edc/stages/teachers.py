@@ -21,11 +21,7 @@ def measure_teachers(
 ) -> dict[str, float]:
     """Accuracy of every teacher, percent, on held-out training images (on training images where none are held out).
 
-    Args:
-        context: of the run.
-        teachers: by pretrain run.
-        normaliser: into the space networks see.
-        labels: the relabel row with the accuracy they must reach.
+    They must reach the accuracy that the relabel row names.
 
     Raises:
         EdcError: one is implausibly bad; most often its classes are in another order.

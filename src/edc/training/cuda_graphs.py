@@ -22,9 +22,8 @@ def enabled() -> bool:
 def record(work: Sequence[Callable[[], None]], prepare: Callable[[], None] = lambda: None) -> torch.cuda.CUDAGraph:
     """Record functions that are independent of one another, each on a stream of its own.
 
-    Args:
-        work: called a few times before the recording; reads and writes tensors that stay where they are.
-        prepare: called between these calls and the recording.
+    They are called a few times before the recording and read and write tensors that stay where they are; `prepare` is
+    called between these calls and the recording.
     """
     warm_up = torch.cuda.Stream()
     warm_up.wait_stream(torch.cuda.current_stream())
@@ -50,8 +49,7 @@ def record(work: Sequence[Callable[[], None]], prepare: Callable[[], None] = lam
 class RecordedFunction:
     """A function of one tensor, recorded for every shape it is called with.
 
-    Args:
-        function: has no side effects; its result is valid until the next call.
+    It must have no side effects, and its result is valid until the next call. Without a GPU it is called directly.
     """
 
     def __init__(self, function: Callable[[Tensor], Pair]) -> None:
@@ -59,7 +57,6 @@ class RecordedFunction:
         self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, list[Pair]]] = {}
 
     def __call__(self, x: Tensor) -> Pair:
-        """The function's result; without a GPU the function is called directly."""
         if not x.is_cuda or not enabled():
             return self._function(x)
         if x.shape not in self._graphs:

@@ -12,15 +12,10 @@ def plain_mean(logits: Tensor) -> Tensor:
 
 
 def norm_mean(logits: Tensor) -> Tensor:
-    """Mean over teachers, each first scaled to the mean norm of all: G-VBSM's labels for ImageNet-1k.
+    """Mean over teachers of logits (M, B, K), each first scaled to the mean norm of all: (B, K).
 
-    The norm of a teacher is the Frobenius norm of its logits for the whole batch, so labels depend on the batch.
-
-    Args:
-        logits: (M, B, K).
-
-    Returns:
-        (B, K)
+    G-VBSM's labels for ImageNet-1k. The norm of a teacher is the Frobenius norm of its logits for the whole batch, so
+    labels depend on the batch.
     """
     norms = logits.flatten(1).norm(dim=1)
     # Logits that are zero everywhere stay zero.

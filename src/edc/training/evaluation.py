@@ -15,19 +15,20 @@ from edc.nets.passes import images_at_once
 from edc.nets.placing import compute_logits
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, feed: Feed) -> float:
-    """Top-1 accuracy in percent; leaves the model in eval mode.
+    """Top-1 accuracy in percent; leaves the model, on the feed's device, in eval mode."""
+    return top1_accuracies([model], feed)[0]
 
-    Args:
-        model: on the feed's device.
-        feed: the images it is evaluated on.
-    """
-    model.eval()
-    correct = torch.zeros((), dtype=torch.int64, device=feed.device)
+
+@torch.no_grad()
+def top1_accuracies(models: Sequence[nn.Module], feed: Feed) -> list[float]:
+    """Accuracy in percent of each model, left in eval mode; the images are read, and decoded, once for all."""
+    correct = torch.zeros(len(models), dtype=torch.int64, device=feed.device)
+    for model in models:
+        model.eval()
     for x, labels in feed.plain(images_at_once(feed.dataset.image_size)):
-        correct += (compute_logits(model, x).argmax(1) == labels).sum()
-    return 100.0 * int(correct) / len(feed)
+        correct += torch.stack([(compute_logits(model, x).argmax(1) == labels).sum() for model in models])
+    return [100.0 * count / len(feed) for count in correct.tolist()]
 
 
 def validation_epochs(epochs: int, count: int) -> set[int]:
@@ -39,8 +40,7 @@ def validation_epochs(epochs: int, count: int) -> set[int]:
 def accuracy_scores(histories: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Final and best accuracy in percent per seed, with mean and standard deviation (n - 1) over the seeds.
 
-    Args:
-        histories: for every seed the accuracies of the evaluated epochs, in order.
+    A history has the accuracies of a seed's evaluated epochs, in order.
     """
     scores: dict[str, Any] = {"final": [h[-1] for h in histories], "best": [max(h) for h in histories]}
     for name in ("final", "best"):

@@ -29,12 +29,9 @@ ALL = "all"
 
 
 def class_steps(classes: int, steps: int, order: int) -> list[np.ndarray]:
-    """The new classes of every step.
+    """The new classes of every step, in steps whose sizes differ by one at most.
 
-    Args:
-        classes: K.
-        steps: how many; their sizes differ by one at most.
-        order: 0 for the order of the labels, otherwise the seed of a permutation.
+    Order 0 is that of the labels, any other the seed of a permutation.
     """
     every = np.arange(classes) if order == 0 else generator(order, "continual").permutation(classes)
     return list(np.array_split(every, steps))
@@ -45,24 +42,15 @@ class Memory(Protocol):
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[Batch]:
         """Batches of one epoch: images (B, C, S, S), soft labels (B, len(seen)) or None, positions in ``seen``."""
-        ...
 
 
 @dataclass(eq=False)
 class CondensedMemory:
     """The condensed images of the classes seen, labelled by the teachers in every step.
 
-    Only images of those classes are replayed, so no other can be mixed in.
-
-    Args:
-        images: (N, C, S, S) uint8, on the device.
-        labels: (N,) classes, on the device.
-        classes: K.
-        choices: how the images are augmented and labelled.
-        regime: which labels are used.
-        batch: images per step.
-        label: joint logits (B, K) of normalised images; not called under hard labels.
-        normaliser: into the space networks see.
+    Only images of those classes are replayed, so no other can be mixed in. Images (N, C, S, S) uint8 and labels (N,)
+    are on the device; `classes` is K; `label` gives joint logits (B, K) of normalised images and isn't called under
+    hard labels.
     """
 
     images: Tensor
@@ -101,15 +89,7 @@ class CondensedMemory:
 
 @dataclass(eq=False)
 class RealMemory:
-    """All training images of the classes seen, with hard labels: the upper bound.
-
-    Args:
-        train: the training images.
-        dataset: its values.
-        batch: images per step.
-        normaliser: into the space networks see.
-        device: of the batches.
-    """
+    """All training images of the classes seen, with hard labels: the upper bound."""
 
     train: Images
     dataset: Dataset
@@ -152,15 +132,11 @@ def step_accuracies(student: Student, feed: Feed, classes: int, steps: Sequence[
 
 
 def incremental_scores(history: list[list[Any]], steps: int) -> dict[str, Any]:
-    """Mean and standard deviation (n - 1) over orders and seeds, and each value, the first order's first.
+    """Mean and standard deviation (n - 1) over orders and seeds, and each value, of a `HISTORY`.
 
     ``accuracy`` after every step, on all the ``classes`` seen by then; ``average`` of those over the steps (average
     incremental accuracy); ``forgetting``: how much lower the classes of a step end than they were at their best before
     the last step, averaged over all steps but the last (Chaudhry et al., ECCV 2018), in percentage points.
-
-    Args:
-        history: rows of ``HISTORY``.
-        steps: how many.
     """
     runs: dict[tuple[int, int], np.ndarray] = {}
     classes = [0] * steps
@@ -170,8 +146,7 @@ def incremental_scores(history: list[list[Any]], steps: int) -> dict[str, Any]:
         classes[step] = count
     accuracy = np.array([matrix[:, -1] for matrix in runs.values()])
     forgetting = [float(np.mean(np.nanmax(m[:-1, :-2], axis=0) - m[-1, :-2])) for m in runs.values()]
-    scores: dict[str, Any] = {"classes": classes}
-    scores |= {"accuracy": accuracy.tolist()}
+    scores: dict[str, Any] = {"classes": classes, "accuracy": accuracy.tolist()}
     scores |= {"accuracy_mean": accuracy.mean(0).tolist(), "accuracy_std": [spread(list(a)) for a in accuracy.T]}
     for name, values in (("average", accuracy.mean(1).tolist()), ("forgetting", forgetting)):
         scores |= {name: values, f"{name}_mean": statistics.fmean(values), f"{name}_std": spread(values)}

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from edc.config.choices import Loss
 from edc.data.rng import generator
 from edc.training.losses import student_loss
-
-Batch = tuple[Tensor, Tensor | None, Tensor]
-"""Images (B, C, S, S), soft labels as logits (B, K) or None, and classes (B,)."""
+from edc.training.sources import Batch
 
 CHUNK = 250
 """Images of a forward pass."""
@@ -25,10 +23,6 @@ def direction(model: nn.Module, rng: np.random.Generator) -> list[Tensor]:
     """A random direction, every filter scaled to the norm of the model's (Li et al. 2018, section 4).
 
     Biases and norm parameters do not move, as in the authors' code. Rows of linear layers count as filters.
-
-    Args:
-        model: whose weights give the norms.
-        rng: of the standard normal draws.
     """
     parts = []
     for weight in model.parameters():
@@ -87,8 +81,7 @@ def gradient(model: nn.Module, batch: Batch, loss: Loss) -> Tensor:
     total, count = torch.zeros(sum(w.numel() for w in weights), device=weights[0].device), len(batch[0])
     for start in range(0, count, CHUNK):
         x, targets, labels = part(batch, slice(start, start + CHUNK))
-        value = student_loss(model(x), targets, labels, loss)
-        gradients = torch.autograd.grad(value, weights)
+        gradients = torch.autograd.grad(student_loss(model(x), targets, labels, loss), weights)
         total += torch.cat([g.flatten() for g in gradients]) * (len(x) / count)
     return total
 
@@ -102,18 +95,10 @@ def part(batch: Batch, index: Tensor | slice) -> Batch:
 def local_cosines(
     model: nn.Module, images: Batch, loss: Loss, sizes: Sequence[int], draws: int, rng: np.random.Generator
 ) -> tuple[Tensor, dict[int, list[float]]]:
-    """Cosine similarity of the gradient of random batches to that of all images.
+    """Gradient of all images (P,), and by batch size the cosines of random batches' gradients with it.
 
-    Args:
-        model: the student.
-        images: all of them.
-        loss: of the student.
-        sizes: of the batches; sizes beyond the number of images are left out.
-        draws: batches of each size, without repeats inside a batch.
-        rng: of the draws.
-
-    Returns:
-        The gradient of all images (P,), and the cosines by batch size.
+    There are `draws` batches of each size, without repeats inside a batch; sizes beyond the number of images are left
+    out.
     """
     whole = gradient(model, images, loss)
     count, cosines = len(images[0]), {}

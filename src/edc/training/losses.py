@@ -16,20 +16,15 @@ def mse_ce(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tenso
 def kl(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     """KL at a temperature, batch mean; times its square where ``loss.squared`` (SRe2L on Tiny-ImageNet alone)."""
     t = loss.temperature
-    value = F.kl_div(
-        F.log_softmax(logits / t, 1), F.log_softmax(targets / t, 1), reduction="batchmean", log_target=True
-    )
+    student, teacher = F.log_softmax(logits / t, 1), F.log_softmax(targets / t, 1)
+    value = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
     return value * t**2 if loss.squared else value
 
 
 def student_loss(logits: Tensor, targets: Tensor | None, labels: Tensor, loss: Loss) -> Tensor:
-    """The protocol's loss.
+    """The protocol's loss of a student's logits (B, K).
 
-    Args:
-        logits: (B, K) of the student.
-        targets: (B, K) soft labels as logits; None for the hard labels alone.
-        labels: (B,) hard labels of the base images.
-        loss: which function, and its values.
+    Targets are soft labels as logits (B, K), or None for the hard labels (B,) of the base images alone.
     """
     if targets is None:
         return F.cross_entropy(logits, labels)

@@ -12,14 +12,7 @@ from edc.config.choices import CURRICULUM, SCHEDULE, Curriculum, Schedule, imple
 
 @dataclass(frozen=True)
 class Moment:
-    """The inputs of a learning-rate schedule.
-
-    Attributes:
-        epoch: 0-based.
-        epochs: of the whole training.
-        settings: the schedule's values.
-        losses: training loss of every epoch before this one.
-    """
+    """The inputs of a schedule: the epoch (0-based), and the training losses of those before it."""
 
     epoch: int
     epochs: int
@@ -67,15 +60,12 @@ def linear_zeta_of(now: Moment) -> float:
 
 
 def alrs(losses: Sequence[float], decay: float = 0.9975, threshold: float = 0.02) -> float:
-    """Adaptive schedule of the paper's ablation.
+    """Adaptive schedule of the paper's ablation, from the training losses so far.
 
-    Args:
-        losses: training loss of every epoch so far.
-        decay: factor per epoch whose absolute and relative change of the loss are both below ``threshold``.
-        threshold: see ``decay``.
+    Every epoch whose absolute and relative change of the loss are both below the threshold multiplies the rate by
+    `decay`.
     """
-    pairs = itertools.pairwise(losses)
-    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in pairs)
+    flat = sum(abs(new - old) < threshold * min(1.0, old) for old, new in itertools.pairwise(losses))
     return decay**flat
 
 
@@ -117,13 +107,9 @@ def cosine_curriculum(share: float) -> float:
 
 
 def smallest_crop(curriculum: Curriculum, lowest: float, iteration: int, iterations: int) -> float:
-    """Lower limit of the crop's share of the image in one iteration of synthesis (CDA, section 3).
+    """Lower limit of the crop's share of the image in one iteration (0-based) of synthesis (CDA, section 3).
 
-    Args:
-        curriculum: its name, and the share of the iterations after which it is over.
-        lowest: the limit from then on.
-        iteration: 0-based.
-        iterations: of the whole synthesis.
+    It is `lowest` once the curriculum's milestone is reached.
     """
     milestone = curriculum.milestone * iterations
     if iteration >= milestone:

@@ -27,10 +27,8 @@ def sizes(model: nn.Module, dataset: Dataset) -> tuple[int, int, int]:
 def slimming_scores(history: list[list[Any]]) -> dict[str, Any]:
     """For every ratio, ascending, mean and standard deviation (n - 1) over the seeds, and each seed's value.
 
-    Ratio 0 is the unpruned network; its accuracy counts both as before and as after fine-tuning.
-
-    Args:
-        history: rows of ``HISTORY``; the accuracy before fine-tuning is None for ratio 0.
+    Rows are those of ``HISTORY``. Ratio 0 is the unpruned network: its accuracy before fine-tuning is None, and the one
+    after counts as both.
     """
     ratios = sorted({row[1] for row in history})
     scores: dict[str, Any] = {"ratios": ratios}

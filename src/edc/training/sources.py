@@ -22,30 +22,18 @@ Regime = Literal["soft", "static", "hard"]
 
 
 class Source(Protocol):
-    """Batches of a student.
-
-    Attributes:
-        images: N, the number of images.
-    """
+    """Batches of a student's N `images`."""
 
     images: int
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch."""
-        ...
 
 
 class Condensed:
-    """A condensed set with its stored labels, augmented as for the teachers.
+    """A condensed set, images (N, C, S, S) uint8 and classes (N,) on the device, augmented as for the teachers.
 
-    Args:
-        images: (N, C, S, S) uint8, on the device.
-        classes: (N,), on the device.
-        targets: stored logits, (E, N, K) under the regime soft, (N, K) under static.
-        regime: which labels are used.
-        choices: how the images were augmented when they were labelled.
-        batch: images per step.
-        normaliser: into the space networks see.
+    Targets are the stored logits: (E, N, K) under the regime soft, (N, K) under static.
     """
 
     def __init__(
@@ -69,12 +57,7 @@ class Condensed:
 
 
 class Real:
-    """The training set with its hard labels, the upper bound of condensation.
-
-    Args:
-        feed: of the training images.
-        batch: images per step.
-    """
+    """The training set with its hard labels, the upper bound of condensation."""
 
     def __init__(self, feed: Feed, batch: int) -> None:
         self.feed, self.batch, self.images = feed, batch, len(feed)
@@ -94,12 +77,7 @@ def soft_targets(targets: Any, regime: str, epoch: int, device: torch.device) ->
 
 
 def label_bytes(regime: str, shape: list[int]) -> int:
-    """Size of the labels a student needs: fp16 logits per epoch or per image, or the fewest whole bytes for a class.
-
-    Args:
-        regime: soft, static or hard.
-        shape: epochs, images and classes.
-    """
+    """Size of fp16 logits per epoch or per image, or of the fewest whole bytes for a class; shape (E, N, K)."""
     epochs, images, classes = shape
     if regime == "hard":
         return images * math.ceil(math.log2(classes) / 8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,26 +12,52 @@ from torch import Tensor, nn
 from edc.config.rows import Dataset, StudentRow
 from edc.data.feed import Feed
 from edc.data.rng import generator
-from edc.nets import build
-from edc.nets.passes import images_at_once
-from edc.nets.placing import compute_logits
-from edc.training.averaging import WeightAverage
+from edc.training.evaluation import top1_accuracies
 from edc.training.losses import student_loss
 from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
-from edc.training.trainer import Trainer
-from edc.training.trainer_group import draws_random_numbers
+from edc.training.sources import Batch
+from edc.training.trainer import Trainer, build_for
+from edc.training.trainer_group import TrainerGroup, draws_random_numbers
+
+
+class WeightAverage:
+    """Exponential moving average of the parameters, from their present values on: EDC's EMA-based evaluation.
+
+    Buffers are not averaged, so batch norm evaluates with the running statistics of the trained network, as in EDC.
+    `decay` is the share of the average that survives a step.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = list(model.parameters())
+        self.shadow = [p.detach().clone() for p in self.weights]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """shadow <- decay * shadow + (1 - decay) * weights."""
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.weights], 1 - self.decay)
+
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """The model has the averaged weights inside the block."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    def _swap(self) -> None:
+        for shadow, weight in zip(self.shadow, self.weights, strict=True):
+            shadow.data, weight.data = weight.data, shadow.data
 
 
 class Student(Trainer):
     """One network of one seed with its optimiser, averaged weights and history.
 
     Args:
-        seed: of the initial weights.
         row: network and protocol.
         dataset: shape of images and number of classes.
-        device: where it trains.
-        precision: of its passes.
         model: what is trained instead of a fresh network of the row's name.
         sparsity: weight of the L1 norm of BN scales in the loss (network slimming, Liu et al. 2017).
 
@@ -52,8 +78,7 @@ class Student(Trainer):
     ) -> None:
         self.seed, self.row, self.sparsity = seed, row, sparsity
         if model is None:
-            size, channels = dataset.image_size, dataset.channels
-            model = build(row.student, classes=dataset.classes, image_size=size, channels=channels, seed=seed)
+            model = build_for(dataset, row.student, seed)
         super().__init__(model, row.optimiser, device, precision)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
@@ -95,7 +120,7 @@ class Student(Trainer):
         return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
-        """Accuracy in percent; see `accuracies`."""
+        """Accuracy in percent."""
         return accuracies([self], feed)[0]
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[Any]:
@@ -121,21 +146,24 @@ class Student(Trainer):
         self.history = state["history"]
 
 
-@torch.no_grad()
 def accuracies(students: Sequence[Student], feed: Feed) -> list[float]:
-    """Top-1 accuracy in percent of each student; the images are read, and decoded, once for all.
-
-    Args:
-        students: on the feed's device; their models are left in eval mode.
-        feed: the images they are evaluated on.
-    """
-    correct = torch.zeros(len(students), dtype=torch.int64, device=feed.device)
+    """Top-1 accuracy of each student in percent, with the averaged weights where the protocol averages them."""
     with contextlib.ExitStack() as stack:
         for student in students:
             stack.enter_context(student.averaged_weights())
-            student.model.eval()
-        for x, labels in feed.plain(images_at_once(feed.dataset.image_size)):
-            correct += torch.stack(
-                [(compute_logits(student.model, x).argmax(1) == labels).sum() for student in students]
-            )
-    return [100.0 * count / len(feed) for count in correct.tolist()]
+        return top1_accuracies([student.model for student in students], feed)
+
+
+def train_epoch(
+    students: Sequence[Student], epoch: int, batches: Iterable[Batch], group: TrainerGroup, finite: Callable[..., float]
+) -> None:
+    """Train a group's students on the batches of an epoch; their histories get its rate and loss.
+
+    `finite` is called with every loss and the name of the epoch; it returns the loss, or raises.
+    """
+    for student in students:
+        student.begin_epoch(epoch)
+    for batch in batches:
+        group.step(*batch)
+    for student in students:
+        student.history.append([epoch, student.rate, finite(student.end_epoch(), f"epoch {epoch}"), None])

@@ -36,16 +36,8 @@ def label_epochs(
 ) -> None:
     """Label a block of epochs in forward passes of about ``at_once`` images, independent of the students' batch.
 
-    Blocks and passes are the same whether or not a run was interrupted, and so are the last bits.
-
-    Args:
-        logits: (E, N, K), written to.
-        replay: the augmented views.
-        epochs: which epochs.
-        batch: images per step of the students.
-        ensemble: how the teachers' logits become one label.
-        teachers: in eval mode.
-        at_once: images per forward pass.
+    Blocks and passes are the same whether or not a run was interrupted, and so are the last bits. The labels are
+    written to the logits (E, N, K).
     """
     pending: list[tuple[int, np.ndarray, Tensor]] = []
 

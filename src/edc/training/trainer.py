@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edc.config.choices import Optimiser
+from edc.config.rows import Dataset
+from edc.nets import build
 from edc.nets.placing import compute_logits, placed
 from edc.training.optimisers import make_optimiser
 
 
-class Trainer:
-    """The optimiser steps of one network; enough for an observer, and the base class of students.
+def build_for(dataset: Dataset, network: str, seed: int = 0, **weights: Any) -> nn.Module:
+    """A network for a dataset's images and classes, see :func:`edc.nets.build`."""
+    size, channels = dataset.image_size, dataset.channels
+    return build(network, classes=dataset.classes, image_size=size, channels=channels, seed=seed, **weights)
 
-    Args:
-        model: to be trained.
-        settings: of its optimiser.
-        device: where it trains.
-        precision: of its passes.
-    """
+
+class Trainer:
+    """The optimiser steps of one network; enough for an observer, and the base class of students."""
 
     def __init__(
         self, model: nn.Module, settings: Optimiser, device: torch.device, precision: torch.dtype = torch.float32
@@ -57,7 +60,7 @@ class Trainer:
         """Change the gradients between the backward pass and the optimiser's step."""
 
     def after_update(self) -> None:
-        """Called after the optimiser's step."""
+        """Act on the weights after the optimiser's step."""
 
     def count(self, images: int) -> None:
         """Add to the number of images trained on in this epoch."""

@@ -19,10 +19,7 @@ class TrainerGroup:
     """Trainers that get the same batches: the students of several seeds, or an observer alone.
 
     On a GPU a step of all of them is recorded once for every shape of batch and replayed from then on, each on a stream
-    of its own.
-
-    Args:
-        trainers: on one device; their weights may still be loaded before the first step.
+    of its own. Weights may still be loaded before the first step.
     """
 
     def __init__(self, trainers: Sequence[Trainer]) -> None:
@@ -52,12 +49,7 @@ def draws_random_numbers(module: nn.Module) -> bool:
 
 
 class RecordedStep:
-    """A recorded step of several trainers.
-
-    Args:
-        trainers: whose step; recording leaves all their tensors as they were.
-        x, targets, labels: a batch of the shape the recording is for.
-    """
+    """A recorded step of several trainers on batches of one shape; recording leaves their tensors as they were."""
 
     def __init__(self, trainers: Sequence[Trainer], x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         self._x, self._labels = x.clone(memory_format=torch.channels_last), labels.clone()

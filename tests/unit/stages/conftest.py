@@ -23,14 +23,14 @@ def project(prepared, tmp_path, monkeypatch):
     folder = tmp_path / "project"
     shutil.copytree(prepared, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(slimming, "build", small_vgg)
+    monkeypatch.setattr(slimming, "build_for", small_vgg)
     return folder
 
 
-def small_vgg(name, classes, image_size, channels, seed):
+def small_vgg(dataset, name, seed):
     """VGG-11 with few channels; scales spread so that pruning removes no layer."""
     torch.manual_seed(seed)
-    model = VGG(classes, image_size, channels, widths=(8, 8, 10, 10, 12, 12, 12, 12))
+    model = VGG(dataset.classes, dataset.image_size, dataset.channels, widths=(8, 8, 10, 10, 12, 12, 12, 12))
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.2, 1.5)

@@ -108,7 +108,7 @@ def test_students_are_evaluated_as_each_would_be_alone(ema: float | None, monkey
         test = feed(pixels, students[0].model.eval()(NORMALISER.encode(pixels)).argmax(1))
     readings, read = [], test.images.read
     monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
-    monkeypatch.setattr("edc.training.students.images_at_once", lambda _: 40)
+    monkeypatch.setattr("edc.training.evaluation.images_at_once", lambda _: 40)
     result = accuracies(students, test)
     assert len(readings) == 3
     for student, percent, kept in zip(students, result, before, strict=True):

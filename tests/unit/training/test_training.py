@@ -14,10 +14,10 @@ from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.images import ImageSet
 from edc.nets import build
-from edc.training.averaging import WeightAverage
 from edc.training.evaluation import accuracy
 from edc.training.losses import student_loss
 from edc.training.optimisers import make_optimiser, set_rate
+from edc.training.students import WeightAverage
 
 
 def network() -> nn.Module:

@@ -85,7 +85,6 @@ class BenchInputs:
         return placed(frozen(self.built(name)), self.device, self.precision)
 
     def trained(self) -> nn.Module:
-        """A network in training mode."""
         return self.built().train().requires_grad_(True)
 
     def pixels(self, n: int) -> Tensor:

@@ -22,7 +22,7 @@ from edc.config.rows import Plan
 from edc.data.replay import batch_count
 from edc.errors import EdcError
 from edc.nets.flops import Arithmetic, arithmetic, skeleton
-from edc.stages.teachers import SANITY_IMAGES
+from edc.stages.observers import SANITY_IMAGES
 from edc.training.evaluation import validation_epochs
 from edc.training.sources import label_bytes
 

@@ -91,12 +91,12 @@ def run_bench(
     if len(left) < len(todo):
         done = f"{len(todo) - len(left)} of {len(todo)} cases"
         print(f"edc: {done} are in {to} already; move it away to repeat them", file=sys.stderr)
-    with ProgressLog(len(todo), "bench", len(todo) - len(left), "case") as progress:
-        for case in left:
-            rows.append(measure_apart(case, device, threads, seconds, recipe, precision))
-            with replacing(to) as temporary:
-                pd.DataFrame(rows, columns=COLUMNS).round(4).to_csv(temporary, index=False)
-            progress.update()
+    progress = ProgressLog(len(todo), "bench", len(todo) - len(left), "case")
+    for case in left:
+        rows.append(measure_apart(case, device, threads, seconds, recipe, precision))
+        with replacing(to) as temporary:
+            pd.DataFrame(rows, columns=COLUMNS).round(4).to_csv(temporary, index=False)
+        progress.update()
     return pd.DataFrame([row for row in rows if tuple(row[name] for name in KEY) in keys], columns=COLUMNS)
 
 
@@ -111,8 +111,7 @@ def measure_apart(case: Case, device: str, threads: int, *more: Any) -> dict[str
         lines = process.stdout.read().splitlines()  # not communicate(), which closes the standard input
     if process.returncode:
         raise EdcError(f"bench: {case.stage} of {case.network} at {case.images} images failed; see above")
-    row: dict[str, Any] = json.loads(lines[-1])
-    return row
+    return json.loads(lines[-1])
 
 
 def read_table(path: Path) -> pd.DataFrame:

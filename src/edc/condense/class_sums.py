@@ -42,10 +42,8 @@ class ClassSums:
         return self.layout.vector(mean, variance)[0], self.layout.vector(means, variances)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """For the checkpoint."""
         return {name: getattr(self, name) for name in ("means", "variances", "squares", "everything", "counts")}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """From the checkpoint."""
         for name, tensor in state.items():
             getattr(self, name).copy_(tensor)

@@ -84,8 +84,7 @@ def noise(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
 
 def initial_images(inputs: InitialisationInputs) -> tuple[Tensor, Tensor]:
     """Initial images and their classes (N,), class after class: uint8 (N, C, S, S), or normalised floats."""
-    images: tuple[Tensor, Tensor] = implementation(INITIALISE, inputs.row.initialise.method)(inputs)
-    return images
+    return implementation(INITIALISE, inputs.row.initialise.method)(inputs)
 
 
 def groups_of(classes: int, ipc: int, group: int, rounds: int) -> list[Tensor]:

@@ -119,9 +119,8 @@ class JoinStatistics(torch.autograd.Function):
 
 def measured_layers(observer: nn.Module, kinds: Sequence[Kind]) -> list[tuple[str, Kind, nn.Module]]:
     """Name, kind and module of the layers that are measured, in the order of registration."""
-    types = tuple(LAYERS[kind] for kind in kinds)
-    layers = [(name, module) for name, module in observer.named_modules() if isinstance(module, types)]
-    return [(name, "bn" if isinstance(module, nn.BatchNorm2d) else "conv", module) for name, module in layers]
+    modules = observer.named_modules()
+    return [(name, kind, module) for name, module in modules for kind in kinds if isinstance(module, LAYERS[kind])]
 
 
 class StatisticsCollector:
@@ -254,9 +253,6 @@ def running_statistics(observer: nn.Module, hooks: Sequence[Hook], vector: Tenso
     result = vector.clone()
     for hook in hooks:
         if hook.kind == "bn":
-            layer = modules[hook.name]
-            assert isinstance(layer, nn.BatchNorm2d)
-            assert layer.running_mean is not None
-            assert layer.running_var is not None
+            layer: Any = modules[hook.name]
             result[hook.start : hook.start + hook.size] = torch.cat([layer.running_mean, layer.running_var])
     return result

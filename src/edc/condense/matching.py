@@ -43,8 +43,7 @@ class StatisticsMatcher:
         self.segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
         weights = [settings.first_hook if i == 0 else 1.0 for i, hook in enumerate(hooks) for _ in hook.lengths]
         self.weights = torch.tensor(weights, device=device)
-        owner = torch.tensor([i for i, hook in enumerate(hooks) for _ in range(hook.size)])
-        self.owner = owner.to(device)
+        self.owner = torch.tensor([i for i, hook in enumerate(hooks) for _ in range(hook.size)], device=device)
         self.running: Tensor | None = None
         self._value = torch.zeros_like(global_target)
         self.class_target = global_target

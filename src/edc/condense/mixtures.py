@@ -45,8 +45,7 @@ class Mixture:
         distance = (x[:, None] - self.means) ** 2 / self.variances
         parts = np.log(self.weights) - 0.5 * (distance + np.log(2 * np.pi * self.variances))
         highest = parts.max(axis=1)
-        log_density: Array = highest + np.log(np.exp(parts - highest[:, None]).sum(axis=1))
-        return log_density
+        return highest + np.log(np.exp(parts - highest[:, None]).sum(axis=1))
 
     def points(self) -> tuple[Array, float]:
         """A grid for integrals of functions that decay with this mixture, and its spacing.

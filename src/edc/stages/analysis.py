@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from edc.stages.context import Context
@@ -18,19 +17,13 @@ def run(context: Context) -> None:
     is not read.
     """
     measurements = Measurements(context)
-    parts: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-        "matching": measurements.matching,
-        "hessian": measurements.hessian,
-        "landscape": measurements.landscape,
-        "gradients": measurements.gradients,
-    }
     results = context.resume() or {}
-    with ProgressLog(len(parts), f"analysis {context.key}", len(results.keys() & parts), "part") as bar:
-        for name, part in parts.items():
-            if name not in results:
-                results[name] = part(results)
-                context.checkpoint(lambda: results, now=True)
-                bar.update()
+    bar = ProgressLog(len(TABLES), f"analysis {context.key}", len(results.keys() & TABLES), "part")
+    for name in TABLES:
+        if name not in results:
+            results[name] = getattr(measurements, name)(results)
+            context.checkpoint(lambda: results, now=True)
+            bar.update()
     scores: dict[str, Any] = {}
     for name, columns in TABLES.items():
         context.write_table(f"{name}.csv", columns, results[name]["rows"])

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 
 from edc.config.rows import Dataset, Plan
+from edc.data.augment import Normaliser
+from edc.data.feed import Feed
 from edc.data.sets import load_split
 from edc.data.source import class_hash
 from edc.errors import EdcError
@@ -72,8 +75,12 @@ class Context:
     @property
     def precision(self) -> torch.dtype:
         """What the networks' passes compute in."""
-        dtype: torch.dtype = getattr(torch, self.row.precision)
-        return dtype
+        return getattr(torch, self.row.precision)
+
+    @cached_property
+    def normaliser(self) -> Normaliser:
+        """Into the space networks see."""
+        return Normaliser(self.dataset.mean, self.dataset.std, self.device)
 
     @property
     def seconds(self) -> float:
@@ -92,6 +99,10 @@ class Context:
         if split == "train":
             self._check_data(images.digest, where)
         return images
+
+    def feed(self, images: Images) -> Feed:
+        """Batches of images, normalised, on the device."""
+        return Feed(images, self.dataset, self.normaliser, self.device)
 
     def manifest(self, stage: str, key: str) -> dict[str, Any]:
         """The manifest of an input, its files checked and its classes compared.
@@ -161,7 +172,6 @@ class Context:
             self._checkpoint.save({**state(), "seconds": self.seconds})
 
     def clear_checkpoint(self) -> None:
-        """Delete the state."""
         if self._checkpoint is not None:
             self._checkpoint.clear()
 
@@ -179,12 +189,10 @@ class Context:
         return loss
 
     def write_table(self, name: str, columns: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-        """Write a CSV file."""
         lines = [",".join(columns), *(",".join(_cell(value) for value in row) for row in rows)]
         write_text(self.path(name), "\n".join(lines) + "\n")
 
     def write_array(self, name: str, array: np.ndarray) -> None:
-        """Write an ``.npy`` file."""
         with replacing(self.path(name)) as temporary, temporary.open("wb") as file:
             np.save(file, array)
 

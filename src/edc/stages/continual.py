@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
@@ -26,34 +24,33 @@ def run(context: Context) -> None:
     Raises:
         EdcError: the labels came with an imported set, or a teacher is implausibly bad.
     """
-    row, dataset, device = context.row, context.dataset, context.device
-    normaliser = Normaliser(dataset.mean, dataset.std, device)
-    memory, facts = class_memory(context, normaliser)
+    row, dataset = context.row, context.dataset
+    memory, facts = class_memory(context)
     test = context.images("test")
-    feed = Feed(test, dataset, normaliser, device)
+    feed = context.feed(test)
     steps_of = {order: class_steps(dataset.classes, row.steps, order) for order in row.orders}
     units = [(order, step) for order in row.orders for step in range(row.steps)]
 
     state = context.resume() or {"unit": 0, "epoch": 0, "history": [], "students": []}
     history: list[list[Any]] = state["history"]
     done = state["unit"] * row.epochs + state["epoch"]
-    with ProgressLog(len(units) * row.epochs, f"continual {context.key}", done, "epoch") as bar:
-        for unit in range(state["unit"], len(units)):
-            order, step = units[unit]
-            steps = steps_of[order][: step + 1]
-            seen = np.concatenate(steps)
-            students = [fresh(context, seed, len(seen)) for seed in row.seeds]
-            for student, saved in zip(students, state.pop("students", []), strict=False):
-                student.load_state(saved)
-            cohort = TrainerGroup(students)
-            for epoch in range(state.pop("epoch", 0), row.epochs):
-                train_epoch(students, epoch, memory.epoch(epoch, seen), cohort, context.finite)
-                bar.update()
-                context.checkpoint(functools.partial(position, unit, epoch + 1, history, students))
-            for student in students:
-                accuracies = step_accuracies(student, feed, dataset.classes, steps)
-                history += [[order, student.seed, step, len(seen), part, value] for part, value in accuracies.items()]
-            context.checkpoint(functools.partial(position, unit + 1, 0, history, []), now=True)
+    bar = ProgressLog(len(units) * row.epochs, f"continual {context.key}", done, "epoch")
+    for unit in range(state["unit"], len(units)):
+        order, step = units[unit]
+        steps = steps_of[order][: step + 1]
+        seen = np.concatenate(steps)
+        students = [fresh(context, seed, len(seen)) for seed in row.seeds]
+        for student, saved in zip(students, state.pop("students", []), strict=False):
+            student.load_state(saved)
+        cohort = TrainerGroup(students)
+        for epoch in range(state.pop("epoch", 0), row.epochs):
+            train_epoch(students, epoch, memory.epoch(epoch, seen), cohort, context.finite)
+            bar.update()
+            context.checkpoint(functools.partial(position, unit, epoch + 1, history, students))
+        for student in students:
+            accuracies = step_accuracies(student, feed, dataset.classes, steps)
+            history += [[order, student.seed, step, len(seen), part, value] for part, value in accuracies.items()]
+        context.checkpoint(functools.partial(position, unit + 1, 0, history, []), now=True)
     scores = incremental_scores(history, row.steps)
     context.write_table("history.csv", HISTORY, history)
     title = f"{row.recipe}, IPC {row.ipc or 'all'}, {row.student}"
@@ -69,5 +66,4 @@ def fresh(context: Context, seed: int, classes: int) -> Student:
 
 
 def position(unit: int, epoch: int, history: list[list[Any]], students: list[Student]) -> dict[str, Any]:
-    """The state of a checkpoint."""
     return {"unit": unit, "epoch": epoch, "history": history, "students": [student.state() for student in students]}

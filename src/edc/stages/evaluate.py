@@ -6,8 +6,6 @@ import functools
 from statistics import fmean
 from typing import Any
 
-from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.data.replay import batch_count
 from edc.reporting.figures import learning_curves
 from edc.stages.context import Context
@@ -26,10 +24,9 @@ def run(context: Context) -> None:
     The augmented batches are made once and serve every seed; seeds differ in the students' initial weights.
     """
     row, dataset, device = context.row, context.dataset, context.device
-    normaliser = Normaliser(dataset.mean, dataset.std, device)
-    data = training_data(context, normaliser)
+    data = training_data(context)
     test = context.images(row.split)
-    feed = Feed(test, dataset, normaliser, device)
+    feed = context.feed(test)
     students = [Student(seed, row, dataset, device, context.precision) for seed in row.seeds]
     cohort = TrainerGroup(students)
     evaluated = validation_epochs(row.epochs, row.validations)
@@ -39,18 +36,17 @@ def run(context: Context) -> None:
         start = state["epochs"]
         for student, saved in zip(students, state["students"], strict=True):
             student.load_state(saved)
-    with ProgressLog(row.epochs, f"evaluate {context.key}", start, "epoch") as bar:
-        for epoch in range(start, row.epochs):
-            train_epoch(students, epoch, data.source.epoch(epoch), cohort, context.finite)
-            shown = {"loss": f"{fmean(student.history[-1][2] for student in students):.3g}"}
-            if epoch in evaluated:
-                rights = accuracies(students, feed)
-                shown["accuracy"] = f"{fmean(rights):.3g} %"
-                for student, right in zip(students, rights, strict=True):
-                    student.history[-1][3] = right
-            bar.set_postfix(shown)
-            bar.update()
-            context.checkpoint(functools.partial(position, epoch + 1, students))
+    bar = ProgressLog(row.epochs, f"evaluate {context.key}", start, "epoch")
+    for epoch in range(start, row.epochs):
+        train_epoch(students, epoch, data.source.epoch(epoch), cohort, context.finite)
+        shown = {"loss": f"{fmean(student.history[-1][2] for student in students):.3g}"}
+        if epoch in evaluated:
+            rights = accuracies(students, feed)
+            shown["accuracy"] = f"{fmean(rights):.3g} %"
+            for student, right in zip(students, rights, strict=True):
+                student.history[-1][3] = right
+        bar.update(values=shown)
+        context.checkpoint(functools.partial(position, epoch + 1, students))
     history = [[student.seed, *values] for student in students for values in student.history]
     context.write_table("history.csv", HISTORY, history)
     title = f"{row.recipe}, IPC {row.ipc}, {row.student}" + (", held-out images" if row.split == "val" else "")
@@ -68,5 +64,4 @@ def run(context: Context) -> None:
 
 
 def position(epochs: int, students: list[Student]) -> dict[str, Any]:
-    """The state of a checkpoint."""
     return {"epochs": epochs, "students": [student.state() for student in students]}

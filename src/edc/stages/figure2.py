@@ -32,8 +32,6 @@ from edc.condense.mixtures import (
     match_mixture,
 )
 from edc.config.choices import Schedule
-from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.data.rng import generator
 from edc.reporting.panels import gradient_panels, hessian_panels, iterate_sheet, landscape_panels, matching_panels
 from edc.stages.context import Context
@@ -46,25 +44,26 @@ from edc.training.trainer import build_for
 from edc.training.trainer_group import TrainerGroup
 
 ALPHAS = (1.0, 0.0, 0.5)
-MATCHING = ("alpha", "global_mean", "global_variance", "class_mean", "class_variance")
-LANDSCAPE = ("schedule", "seed", "direction", "distance", "val_loss", "training_loss")
 LOSSES = {"val": "cross-entropy, held-out real images", "training": "student's loss, condensed images"}
-HESSIAN = ("regularise", "iteration", "norm", "norm_error", "step_norm", "step_error")
-GRADIENTS = ("epoch", "images", "batch", "cosine_mean", "cosine_std")
 COSINE = "cosine to 0"  # the schedule without smoothing
 STRETCHED = ("smoothing", "ssrs", "linear_zeta")  # schedules with a zeta
-TABLES = {"matching": MATCHING, "hessian": HESSIAN, "landscape": LANDSCAPE, "gradients": GRADIENTS}
+TABLES = {
+    "matching": ("alpha", "global_mean", "global_variance", "class_mean", "class_variance"),
+    "hessian": ("regularise", "iteration", "norm", "norm_error", "step_norm", "step_error"),
+    "landscape": ("schedule", "seed", "direction", "distance", "val_loss", "training_loss"),
+    "gradients": ("epoch", "images", "batch", "cosine_mean", "cosine_std"),
+}
 
 
 class Measurements:
-    """The four parts of Figure 2. Each returns rows of a table, scores, and what later parts need."""
+    """The four parts of Figure 2 (``TABLES``): each returns rows of its table, scores, and what later parts need."""
 
     def __init__(self, context: Context) -> None:
         self.context, self.row, self.dataset, self.device = context, context.row, context.dataset, context.device
-        self.normaliser = Normaliser(self.dataset.mean, self.dataset.std, self.device)
+        self.normaliser = context.normaliser
         self.train = context.images("train")
         self.val = context.images("val") if self.dataset.val_fraction else self.train
-        data = training_data(context, self.normaliser)
+        data = training_data(context)
         self.source, self.digest = data.source, data.digest
         self.group = self._group()
 
@@ -166,7 +165,7 @@ class Measurements:
     def val_batches(self) -> list[Batch]:
         """Real images no student was trained on."""
         chosen = torch.linspace(0, len(self.val) - 1, min(self.row.landscape.images, len(self.val))).long()
-        feed = Feed(self.val.select(chosen), self.dataset, self.normaliser, self.device)
+        feed = self.context.feed(self.val.select(chosen))
         return [(x, None, labels) for x, labels in feed.plain(CHUNK)]
 
     def gradients(self, parts: dict[str, Any]) -> dict[str, Any]:
@@ -200,12 +199,11 @@ class Measurements:
     def real(self, epoch: int, count: int) -> Batch:
         """Random real training images, augmented as when a student learns from them."""
         chosen = generator(0, "gradients").choice(len(self.train), count, replace=False)
-        feed = Feed(self.train.select(torch.from_numpy(chosen)), self.dataset, self.normaliser, self.device)
+        feed = self.context.feed(self.train.select(torch.from_numpy(chosen)))
         x, labels = zip(*feed.epoch(generator(0, "real", epoch), CHUNK), strict=True)
         return torch.cat(x), None, torch.cat(labels)
 
     def draw(self, parts: dict[str, Any]) -> None:
-        """The pictures."""
         path, rows = self.context.path, {name: part["rows"] for name, part in parts.items() if name in TABLES}
         shown = parts["hessian"]["pictures"]
         matching_panels(path("matching.png"), Matched(**parts["matching"]["points"]))
@@ -218,11 +216,11 @@ class Measurements:
 def sharpness(rows: list[list[Any]], radius: float, suffix: str) -> dict[str, float]:
     """Loss at the weights, and its mean rise at a distance to both sides, over directions and seeds.
 
-    Rows are those of one schedule, as in ``LANDSCAPE``; the suffix stands behind every name.
+    Rows are those of one schedule, as in ``TABLES["landscape"]``; the suffix stands behind every name.
     """
     parts = {}
     for name in LOSSES:
-        column = LANDSCAPE.index(f"{name}_loss")
+        column = TABLES["landscape"].index(f"{name}_loss")
         lines: dict[tuple[int, int], dict[float, float]] = {}
         for row in rows:
             lines.setdefault((row[1], row[2]), {})[row[3]] = row[column]

@@ -1,17 +1,23 @@
-"""Observers as later stages use them: built, loaded, frozen, with the statistics their layers are matched against."""
+"""Observers as later stages use them: frozen, with the statistics they are matched against, or measured as teachers."""
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from edc.condense.observer import Observer
-from edc.config.rows import SynthesizeRow
+from edc.config.rows import SynthesizeRow, twice_chance
+from edc.errors import EdcError
 from edc.nets.frozen import frozen
 from edc.nets.placing import placed
 from edc.nets.weights import copy_weights
 from edc.stages.context import Context
 from edc.storage import read_tensors, run_folder
+from edc.training.evaluation import accuracy
 from edc.training.trainer import build_for
+
+SANITY_IMAGES = 2000
+"""Images a teacher is measured on, at most."""
 
 
 def load_observer(context: Context, key: str) -> nn.Module:
@@ -49,3 +55,28 @@ def matched_observers(context: Context, row: SynthesizeRow) -> list[Observer]:
             targets = {name: tensor.to(context.device) for name, tensor in stored.items()}
         observers.append(Observer.make(key, load_observer(context, key), row, patch, shape, targets))
     return observers
+
+
+def measure_teachers(context: Context, teachers: dict[str, nn.Module], labels: str) -> dict[str, float]:
+    """Accuracy of every teacher, percent, on held-out training images (on training images where none are held out).
+
+    They must reach the accuracy that the relabel row names.
+
+    Raises:
+        EdcError: one is implausibly bad; most often its classes are in another order.
+    """
+    images = context.images("val" if context.dataset.val_fraction else "train")
+    spread = torch.linspace(0, len(images) - 1, min(SANITY_IMAGES, len(images))).long()
+    feed = context.feed(images.select(spread))
+    minimum = context.plan.relabel[labels].min_accuracy
+    minimum = twice_chance(context.dataset.classes) if minimum is None else minimum
+    accuracies = {}
+    for name, teacher in teachers.items():
+        accuracies[name] = accuracy(teacher, feed)
+        if accuracies[name] < 100 * minimum:
+            raise EdcError(
+                f"observer {name} has {accuracies[name]:.1f} % accuracy on held-out images, expected at least "
+                f"{100 * minimum:.1f} % (relabel.{labels}.min_accuracy); "
+                "train it longer, or check the order of its classes"
+            )
+    return accuracies

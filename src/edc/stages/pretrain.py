@@ -7,7 +7,6 @@ from typing import Any
 import torch
 
 from edc.config.rows import PretrainRow
-from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.rng import generator
 from edc.nets import parameter_count
@@ -31,9 +30,8 @@ def run(context: Context) -> None:
     network = build_for(dataset, row.network, row.seed, weights=row.weights)
     trainer = Trainer(network, row.optimiser, device, context.precision)
     model, optimiser, cohort = trainer.model, trainer.optimiser, TrainerGroup([trainer])
-    normaliser = Normaliser(dataset.mean, dataset.std, device)
-    feed = Feed(train, dataset, normaliser, device)
-    val_feed = Feed(val, dataset, normaliser, device) if val else None
+    feed = context.feed(train)
+    val_feed = context.feed(val) if val else None
     history: list[list[Any]] = []
     if state := context.resume():
         model.load_state_dict(state["model"])
@@ -43,16 +41,15 @@ def run(context: Context) -> None:
     def position() -> dict[str, Any]:
         return {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": history}
 
-    with ProgressLog(row.epochs, f"pretrain {context.key}", len(history), "epoch") as bar:
-        for epoch in range(len(history), row.epochs):
-            rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
-            set_rate(optimiser, rate)
-            loss = context.finite(train_epoch(cohort, feed, row, epoch), f"epoch {epoch}")
-            right = accuracy(model, val_feed) if val_feed else None
-            history.append([epoch, rate, loss, right])
-            bar.set_postfix({"loss": f"{loss:.3g}"} | ({"accuracy": f"{right:.3g} %"} if right is not None else {}))
-            bar.update()
-            context.checkpoint(position)
+    bar = ProgressLog(row.epochs, f"pretrain {context.key}", len(history), "epoch")
+    for epoch in range(len(history), row.epochs):
+        rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in history])
+        set_rate(optimiser, rate)
+        loss = context.finite(train_epoch(cohort, feed, row, epoch), f"epoch {epoch}")
+        right = accuracy(model, val_feed) if val_feed else None
+        history.append([epoch, rate, loss, right])
+        bar.update(values={"loss": f"{loss:.3g}"} | ({} if right is None else {"accuracy": f"{right:.3g} %"}))
+        context.checkpoint(position)
     write_tensors(context.path("weights.safetensors"), model.state_dict())
     context.write_table("history.csv", HISTORY, history)
     context.finish(

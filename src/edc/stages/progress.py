@@ -10,7 +10,7 @@ SECONDS = 30.0
 
 
 class ProgressLog:
-    """Counts steps, and prints how many are done and how long the rest will take; a context manager.
+    """Counts steps, and prints how many are done and how long the rest will take.
 
     `start` steps of the total were done by an earlier, interrupted attempt.
     """
@@ -18,27 +18,17 @@ class ProgressLog:
     def __init__(self, total: int, label: str, start: int = 0, unit: str = "step") -> None:
         self.total, self.label, self.unit, self.done, self.first = total, label, unit, start, start
         self.begun = self.printed = time.monotonic()
-        self.values = ""
 
-    def __enter__(self) -> ProgressLog:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def set_postfix(self, values: dict[str, str]) -> None:
-        """What to print beside the count."""
-        self.values = "".join(f", {name} {value}" for name, value in values.items())
-
-    def update(self, steps: int = 1) -> None:
-        """Count steps."""
+    def update(self, steps: int = 1, values: dict[str, str] | None = None) -> None:
+        """Count steps; the values are printed beside the count."""
         self.done += steps
         now = time.monotonic()
         if now - self.printed < SECONDS or self.done <= self.first:
             return
         self.printed = now
         left = (now - self.begun) / (self.done - self.first) * (self.total - self.done)
-        line = f"edc: {self.label}: {self.unit} {self.done} of {self.total}{self.values}, {_duration(left)} left"
+        said = "".join(f", {name} {value}" for name, value in (values or {}).items())
+        line = f"edc: {self.label}: {self.unit} {self.done} of {self.total}{said}, {_duration(left)} left"
         print(line, file=sys.stderr, flush=True)
 
 

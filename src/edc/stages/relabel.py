@@ -7,13 +7,11 @@ import functools
 import numpy as np
 
 from edc.config.choices import LABELS, implementation
-from edc.data.augment import Normaliser
 from edc.data.replay import Replay
 from edc.nets.passes import images_at_once
 from edc.stages.context import Context
-from edc.stages.observers import load_observers
+from edc.stages.observers import load_observers, measure_teachers
 from edc.stages.progress import ProgressLog
-from edc.stages.teachers import measure_teachers
 from edc.storage import partial_array, read_tensors, run_folder
 from edc.training.teachers import label_epochs, static_labels
 
@@ -31,30 +29,29 @@ def label(context: Context) -> None:
     images = stored["images"].to(context.device)
     teachers = load_observers(context, row.observers)
     networks = list(teachers.values())
-    normaliser = Normaliser(dataset.mean, dataset.std, context.device)
-    replay = Replay(images, row, normaliser)
+    replay = Replay(images, row, context.normaliser)
     shape = (row.epochs, len(images), dataset.classes)
     partial = context.checkpoint_path(".npy")
     state = context.resume() or {}
-    accuracies = state.get("accuracy") or measure_teachers(context, teachers, normaliser, context.key)
+    accuracies = state.get("accuracy") or measure_teachers(context, teachers, context.key)
     complete = partial.exists() and partial.stat().st_size == state.get("bytes")
     start = int(state.get("epochs", 0)) if complete else 0
     if not start:
         context.clear_checkpoint()  # another run's checkpoint must not come to speak for the file begun here
     logits = partial_array(partial, shape, np.float16, resume=start > 0)
     size = partial.stat().st_size
-    with ProgressLog(row.epochs, f"relabel {context.key}", start, "epoch") as bar:
-        at_once = images_at_once(dataset.image_size)
-        block = max(1, at_once // len(images))
-        for first in range(start, row.epochs, block):
-            epochs = range(first, min(first + block, row.epochs))
-            label_epochs(logits, replay, epochs, row.batch, row.ensemble, networks, at_once)
-            bar.update(len(epochs))
-            context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, size))
+    bar = ProgressLog(row.epochs, f"relabel {context.key}", start, "epoch")
+    at_once = images_at_once(dataset.image_size)
+    block = max(1, at_once // len(images))
+    for first in range(start, row.epochs, block):
+        epochs = range(first, min(first + block, row.epochs))
+        label_epochs(logits, replay, epochs, row.batch, row.ensemble, networks, at_once)
+        bar.update(len(epochs))
+        context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, size))
     logits.flush()
     del logits
     context.move(partial, "logits.npy")
-    static = static_labels(networks, (normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
+    static = static_labels(networks, (context.normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
     context.write_array("static.npy", static.cpu().numpy())
     agreement = 100 * float((static.argmax(1).cpu() == stored["labels"]).float().mean())
     context.finish(

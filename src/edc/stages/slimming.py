@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.nets.slim import kept_channels, slimmed
@@ -33,10 +32,9 @@ def run(context: Context) -> None:
         EdcError: a ratio would remove a whole layer.
     """
     row, dataset = context.row, context.dataset
-    normaliser = Normaliser(dataset.mean, dataset.std, context.device)
-    data = training_data(context, normaliser)
+    data = training_data(context)
     test = context.images("test")
-    feed = Feed(test, dataset, normaliser, context.device)
+    feed = context.feed(test)
     # One unit is one training: of the unpruned network, then of every pruned one.
     ratios = sorted({ratio for ratio in row.ratios if ratio > 0})
     units = [(seed, ratio) for seed in row.seeds for ratio in (None, *ratios)]
@@ -45,24 +43,24 @@ def run(context: Context) -> None:
     state = context.resume() or {"unit": 0, "epoch": 0, "history": [], "sparse": None, "student": None}
     history, sparse = state["history"], state["sparse"]
     done = sum(lengths[: state["unit"]]) + state["epoch"]
-    with ProgressLog(sum(lengths), f"slimming {context.key}", done, "epoch") as bar:
-        for unit in range(state["unit"], len(units)):
-            seed, ratio = units[unit]
-            student, before = prepare(context, seed, ratio, sparse, feed)
-            if saved := state.pop("student", None):
-                student.load_state(saved)
-            cohort = TrainerGroup([student])
-            for epoch in range(state.pop("epoch", 0), lengths[unit]):
-                train_epoch([student], epoch, data.source.epoch(epoch), cohort, context.finite)
-                bar.update()
-                context.checkpoint(functools.partial(position, unit, epoch + 1, history, sparse, student))
-            history.append([seed, ratio or 0.0, *sizes(student.model, dataset), before, student.test(feed)])
-            if ratio is None:
-                with student.averaged_weights():
-                    sparse = copy.deepcopy(student.model.state_dict())
-                    for largest in ratios[-1:]:  # fails before any time goes into the smaller ones
-                        remaining(context, student.model, largest)
-            context.checkpoint(functools.partial(position, unit + 1, 0, history, sparse, None), now=True)
+    bar = ProgressLog(sum(lengths), f"slimming {context.key}", done, "epoch")
+    for unit in range(state["unit"], len(units)):
+        seed, ratio = units[unit]
+        student, before = prepare(context, seed, ratio, sparse, feed)
+        if saved := state.pop("student", None):
+            student.load_state(saved)
+        cohort = TrainerGroup([student])
+        for epoch in range(state.pop("epoch", 0), lengths[unit]):
+            train_epoch([student], epoch, data.source.epoch(epoch), cohort, context.finite)
+            bar.update()
+            context.checkpoint(functools.partial(position, unit, epoch + 1, history, sparse, student))
+        history.append([seed, ratio or 0.0, *sizes(student.model, dataset), before, student.test(feed)])
+        if ratio is None:
+            with student.averaged_weights():
+                sparse = copy.deepcopy(student.model.state_dict())
+                for largest in ratios[-1:]:  # fails before any time goes into the smaller ones
+                    remaining(context, student.model, largest)
+        context.checkpoint(functools.partial(position, unit + 1, 0, history, sparse, None), now=True)
     scores = slimming_scores(history)
     context.write_table("history.csv", HISTORY, history)
     curves = {
@@ -111,6 +109,5 @@ def remaining(context: Context, model: nn.Module, ratio: float) -> list[Tensor]:
 def position(
     unit: int, epoch: int, history: list[list[Any]], sparse: dict[str, Any] | None, student: Student | None
 ) -> dict[str, Any]:
-    """The state of a checkpoint."""
     state = None if student is None else student.state()
     return {"unit": unit, "epoch": epoch, "history": history, "sparse": sparse, "student": state}

@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 
 from edc.config.rows import RelabelRow
-from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.stages.context import Context
-from edc.stages.observers import load_observers
-from edc.stages.teachers import measure_teachers
+from edc.stages.observers import load_observers, measure_teachers
 from edc.storage import read_array, read_tensors, run_folder
 from edc.training.incremental import CondensedMemory, Memory, RealMemory
 from edc.training.sources import Condensed, Real, Source, label_bytes
@@ -32,7 +29,7 @@ class TrainingData:
     label_bytes: int
 
 
-def training_data(context: Context, normaliser: Normaliser) -> TrainingData:
+def training_data(context: Context) -> TrainingData:
     """The condensed set and labels a row names, or the training set where it names none.
 
     Raises:
@@ -43,8 +40,7 @@ def training_data(context: Context, normaliser: Normaliser) -> TrainingData:
         train = context.images("train")
         size = len(train) * math.prod(train.shape)
         labels = label_bytes("hard", [row.epochs, len(train), dataset.classes])
-        feed = Feed(train, dataset, normaliser, context.device)
-        return TrainingData(Real(feed, row.batch), train.digest, size, labels)
+        return TrainingData(Real(context.feed(train), row.batch), train.digest, size, labels)
     condensed, labelled = context.manifest("synthesize", row.images), context.manifest("relabel", row.labels)
     stored = read_tensors(run_folder("synthesize", row.images) / "images.safetensors")
     folder = run_folder("relabel", row.labels)
@@ -57,12 +53,12 @@ def training_data(context: Context, normaliser: Normaliser) -> TrainingData:
             f"{folder}: labels of shape {list(targets.shape)}; expected {expected[0]} images and {expected[1]} classes"
         )
     images, classes = (stored[name].to(context.device) for name in ("images", "labels"))
-    source = Condensed(images, classes, targets, row.regime, choices, row.batch, normaliser)
+    source = Condensed(images, classes, targets, row.regime, choices, row.batch, context.normaliser)
     labels = label_bytes(row.regime, labelled["shape"])
     return TrainingData(source, condensed["dataset_digest"], condensed["image_bytes"], labels)
 
 
-def class_memory(context: Context, normaliser: Normaliser) -> tuple[Memory, dict[str, Any]]:
+def class_memory(context: Context) -> tuple[Memory, dict[str, Any]]:
     """What the student learns from, and its facts for the manifest.
 
     ``label_bytes`` is what the labels of the last step would take if they were stored, as an evaluation's are.
@@ -78,7 +74,7 @@ def class_memory(context: Context, normaliser: Normaliser) -> tuple[Memory, dict
             "image_bytes": len(train) * math.prod(train.shape),
             "label_bytes": label_bytes("hard", [row.epochs, len(train), dataset.classes]),
         }
-        return RealMemory(train, dataset, row.batch, normaliser, context.device), facts
+        return RealMemory(train, dataset, row.batch, context.normaliser, context.device), facts
     manifest = context.manifest("synthesize", row.images)
     stored = read_tensors(run_folder("synthesize", row.images) / "images.safetensors")
     choices: RelabelRow = context.plan.relabel[row.labels]
@@ -90,14 +86,14 @@ def class_memory(context: Context, normaliser: Normaliser) -> tuple[Memory, dict
                 "can label the images again in every step (regime: hard needs no labels)"
             )
         observers = load_observers(context, choices.observers)
-        measure_teachers(context, observers, normaliser, row.labels)
+        measure_teachers(context, observers, row.labels)
         teachers = list(observers.values())
 
     def label(x: Tensor) -> Tensor:
         return joint_label(teacher_logits(teachers, x), choices.ensemble).to(torch.float32)
 
     images, labels = stored["images"].to(context.device), stored["labels"].to(context.device)
-    memory = CondensedMemory(images, labels, dataset.classes, choices, row.regime, row.batch, label, normaliser)
+    memory = CondensedMemory(images, labels, dataset.classes, choices, row.regime, row.batch, label, context.normaliser)
     facts = {
         "dataset_digest": manifest["dataset_digest"],
         "image_bytes": manifest["image_bytes"],

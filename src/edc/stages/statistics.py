@@ -7,8 +7,6 @@ import math
 
 from edc.condense.class_sums import ClassSums
 from edc.condense.layer_statistics import StatisticsCollector, running_statistics
-from edc.data.augment import Normaliser
-from edc.data.feed import Feed
 from edc.data.rng import generator
 from edc.stages.context import Context
 from edc.stages.observers import load_observers
@@ -30,7 +28,7 @@ def run(context: Context) -> None:
     collectors = {key: StatisticsCollector(model, row.patch, train.shape) for key, model in observers.items()}
     moments = {key: RecordedFunction(collector.moments) for key, collector in collectors.items()}
     sums = {key: ClassSums(w.layout, dataset.classes, device) for key, w in collectors.items()}
-    feed = Feed(train, dataset, Normaliser(dataset.mean, dataset.std, device), device)
+    feed = context.feed(train)
     count = math.ceil(len(feed) / row.batch)
 
     start = 0
@@ -38,13 +36,13 @@ def run(context: Context) -> None:
         start = state["batches"]
         for key, of_observer in sums.items():
             of_observer.load(state["sums"][key])
-    with ProgressLog(count, f"statistics {context.key}", start, "batch") as bar:
-        batches = feed.epoch(generator(row.seed, "statistics"), row.batch, join=False, start=start)
-        for i, (x, labels) in enumerate(batches, start):
-            for key, measure in moments.items():
-                sums[key].add(*measure(x), labels)
-            bar.update()
-            context.checkpoint(functools.partial(position, i + 1, sums))
+    bar = ProgressLog(count, f"statistics {context.key}", start, "batch")
+    batches = feed.epoch(generator(row.seed, "statistics"), row.batch, join=False, start=start)
+    for i, (x, labels) in enumerate(batches, start):
+        for key, measure in moments.items():
+            sums[key].add(*measure(x), labels)
+        bar.update()
+        context.checkpoint(functools.partial(position, i + 1, sums))
     files = []
     for key, of_observer in sums.items():
         everything, classes = of_observer.result(row.class_variance)
@@ -56,5 +54,4 @@ def run(context: Context) -> None:
 
 
 def position(batches: int, sums: dict[str, ClassSums]) -> dict[str, object]:
-    """The state of a checkpoint."""
     return {"batches": batches, "sums": {key: of_observer.state() for key, of_observer in sums.items()}}

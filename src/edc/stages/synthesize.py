@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from edc.condense.budget import groups_at_once
 from edc.condense.engine import HISTORY, Progress, synthesize
 from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
-from edc.condense.jpeg import jpeg_round_trip
-from edc.data.augment import Normaliser
 from edc.nets.passes import images_at_once
 from edc.reporting.figures import contact_sheet
 from edc.stages.context import Context
@@ -25,18 +27,17 @@ def run(context: Context) -> None:
     """Start from real images or noise, optimise against the observers where the recipe says so, store uint8."""
     row, dataset, device = context.row, context.dataset, context.device
     train = context.images("train")
-    normaliser = Normaliser(dataset.mean, dataset.std, device)
 
     def scorers() -> list[torch.nn.Module]:
         return list(load_observers(context, row.scorers).values())
 
-    pixels, labels = initial_images(InitialisationInputs(train, row, dataset, normaliser, device, scorers))
+    pixels, labels = initial_images(InitialisationInputs(train, row, dataset, context.normaliser, device, scorers))
     state = Progress()
     if row.optimise.iterations:
-        pixels = optimise(context, pixels, labels, normaliser, state)
+        pixels = optimise(context, pixels, labels, state)
     elif pixels.is_floating_point():
         parts = pixels.split(images_at_once(dataset.image_size))
-        pixels = torch.cat([normaliser.decode(part.to(device)).cpu() for part in parts])
+        pixels = torch.cat([context.normaliser.decode(part.to(device)).cpu() for part in parts])
     if row.jpeg is not None:
         pixels = jpeg_round_trip(pixels, row.jpeg)
     write_tensors(context.path("images.safetensors"), {"images": pixels, "labels": labels})
@@ -51,7 +52,7 @@ def run(context: Context) -> None:
     )
 
 
-def optimise(context: Context, pixels: Tensor, labels: Tensor, normaliser: Normaliser, state: Progress) -> Tensor:
+def optimise(context: Context, pixels: Tensor, labels: Tensor, state: Progress) -> Tensor:
     """Match the images to the observers, group after group; resumes from a checkpoint.
 
     From initial images (N, C, S, S), uint8 or normalised, and classes (N,) to uint8 (N, C, S, S); the state is changed
@@ -70,15 +71,27 @@ def optimise(context: Context, pixels: Tensor, labels: Tensor, normaliser: Norma
     total = len(groups) * row.optimise.iterations
     done = state.group * row.optimise.iterations + state.together * state.iteration
 
-    with ProgressLog(total, f"synthesize {context.key}", done) as bar:
+    bar = ProgressLog(total, f"synthesize {context.key}", done)
 
-        def after(now: Progress) -> None:
-            losses = (value for entry in now.history[-now.together :] for value in entry[-3:])
-            context.finite(sum(losses), f"iteration {now.iteration - 1}")
-            bar.update(now.together)
-            context.checkpoint(lambda: vars(now))
+    def after(now: Progress) -> None:
+        losses = (value for entry in now.history[-now.together :] for value in entry[-3:])
+        context.finite(sum(losses), f"iteration {now.iteration - 1}")
+        bar.update(now.together)
+        context.checkpoint(lambda: vars(now))
 
-        def decode(finished: Tensor) -> Tensor:
-            return normaliser.decode(finished).cpu()
+    def decode(finished: Tensor) -> Tensor:
+        return context.normaliser.decode(finished).cpu()
 
-        return synthesize(pixels, labels, groups, observers, row, normaliser, state, after, at_once, decode)
+    return synthesize(pixels, labels, groups, observers, row, context.normaliser, state, after, at_once, decode)
+
+
+def jpeg_round_trip(pixels: Tensor, quality: int) -> Tensor:
+    """Images (N, C, S, S) uint8 as they come back from JPEG files with 4:2:0 subsampling: how most codes store them."""
+    decoded = torch.empty_like(pixels)
+    for i, picture in enumerate(pixels):
+        buffer = io.BytesIO()
+        array = picture[0].numpy() if len(picture) == 1 else picture.permute(1, 2, 0).numpy()
+        Image.fromarray(array).save(buffer, "JPEG", quality=quality, subsampling=2)
+        back = torch.from_numpy(np.array(Image.open(buffer)))
+        decoded[i] = back if len(picture) == 1 else back.permute(2, 0, 1)
+    return decoded

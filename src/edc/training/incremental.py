@@ -69,7 +69,6 @@ class CondensedMemory:
             self.static = torch.cat([self.label(self.normaliser.encode(part)) for part in parts])
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[Batch]:
-        """See :class:`Memory`."""
         position = positions(seen, self.classes).to(self.labels.device)
         columns = torch.from_numpy(seen).to(self.labels.device)
         members = (position[self.labels] >= 0).nonzero().flatten()
@@ -98,7 +97,6 @@ class RealMemory:
     device: torch.device
 
     def epoch(self, epoch: int, seen: np.ndarray) -> Iterator[Batch]:
-        """See :class:`Memory`."""
         position = positions(seen, len(self.train.classes))
         part = self.train.select((position[self.train.labels] >= 0).nonzero().flatten())
         feed = Feed(part, self.dataset, self.normaliser, self.device)

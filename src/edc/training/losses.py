@@ -28,5 +28,4 @@ def student_loss(logits: Tensor, targets: Tensor | None, labels: Tensor, loss: L
     """
     if targets is None:
         return F.cross_entropy(logits, labels)
-    value: Tensor = implementation(LOSS, loss.name)(logits, targets, labels, loss)
-    return value
+    return implementation(LOSS, loss.name)(logits, targets, labels, loss)

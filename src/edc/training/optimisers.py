@@ -25,7 +25,6 @@ def make_optimiser(model: nn.Module, settings: Optimiser) -> torch.optim.Optimiz
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of every group."""
     for group in optimiser.param_groups:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)

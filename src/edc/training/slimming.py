@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from edc.config.rows import Dataset
+from edc.nets import parameter_count
 from edc.nets.flops import multiply_accumulates
 from edc.nets.slim import scales
 from edc.nets.vgg import VGG
@@ -20,8 +21,7 @@ def sizes(model: nn.Module, dataset: Dataset) -> tuple[int, int, int]:
     """Channels, parameters and multiply-accumulates of one image."""
     assert isinstance(model, VGG)
     shape = (dataset.channels, dataset.image_size, dataset.image_size)
-    parameters = sum(p.numel() for p in model.parameters())
-    return sum(len(s) for s in scales(model)), parameters, multiply_accumulates(model, shape)
+    return sum(len(s) for s in scales(model)), parameter_count(model), multiply_accumulates(model, shape)
 
 
 def slimming_scores(history: list[list[Any]]) -> dict[str, Any]:
@@ -31,13 +31,10 @@ def slimming_scores(history: list[list[Any]]) -> dict[str, Any]:
     after counts as both.
     """
     ratios = sorted({row[1] for row in history})
+    of_ratios = [[row for row in history if row[1] == ratio] for ratio in ratios]
     scores: dict[str, Any] = {"ratios": ratios}
-    columns = {"channels": 2, "parameters": 3, "macs": 4, "before": 5, "after": 6}
-    for name, column in columns.items():
-        of_seeds = []
-        for ratio in ratios:
-            values = [float(row[6] if row[column] is None else row[column]) for row in history if row[1] == ratio]
-            of_seeds.append(values)
+    for column, name in enumerate(("channels", "parameters", "macs", "before", "after"), 2):
+        of_seeds = [[float(row[6] if row[column] is None else row[column]) for row in rows] for rows in of_ratios]
         scores[name] = [list(values) for values in zip(*of_seeds, strict=True)]
         scores[f"{name}_mean"] = [statistics.fmean(values) for values in of_seeds]
         scores[f"{name}_std"] = [spread(values) for values in of_seeds]

@@ -95,7 +95,6 @@ class Student(Trainer):
         self.start_epoch()
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """See :class:`Trainer`."""
         if self._random:  # must not depend on the other seeds or on where a run was interrupted
             torch.manual_seed(self._seed + self._count)
         super().step(x, targets, labels)
@@ -111,16 +110,13 @@ class Student(Trainer):
             scale.grad.add_(scale.detach().sign(), alpha=self.sparsity)
 
     def after_update(self) -> None:
-        """Update the averaged weights."""
         if self.average is not None:
             self.average.update()
 
     def tensors(self) -> list[Tensor]:
-        """See :class:`Trainer`."""
         return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
-        """Accuracy in percent."""
         return accuracies([self], feed)[0]
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[Any]:
@@ -128,7 +124,6 @@ class Student(Trainer):
         return self.average.swapped() if self.average is not None else contextlib.nullcontext()
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -137,7 +132,6 @@ class Student(Trainer):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """From the checkpoint."""
         self.model.load_state_dict(state["model"])
         load_optimiser(self.optimiser, state["optimiser"])
         if self.average is not None:

@@ -21,8 +21,7 @@ def teacher_logits(teachers: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 def joint_label(logits: Tensor, ensemble: str) -> Tensor:
     """One label from the teachers' logits (M, B, K), in half precision: (B, K)."""
-    label: Tensor = implementation(ENSEMBLE, ensemble)(logits)
-    return label.to(torch.float16)
+    return implementation(ENSEMBLE, ensemble)(logits).to(torch.float16)
 
 
 def label_epochs(

@@ -32,7 +32,6 @@ class Trainer:
         self._total, self._count = torch.zeros((), device=device), 0
 
     def start_epoch(self) -> None:
-        """Reset the sum of losses."""
         self._total.zero_()
         self._count = 0
         self.model.train()
@@ -63,7 +62,6 @@ class Trainer:
         """Act on the weights after the optimiser's step."""
 
     def count(self, images: int) -> None:
-        """Add to the number of images trained on in this epoch."""
         self._count += images
 
     def tensors(self) -> list[Tensor]:

@@ -72,7 +72,6 @@ class RecordedStep:
                     tensor.copy_(value)
 
     def replay(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """Do the step on a batch."""
         self._x.copy_(x)
         self._labels.copy_(labels)
         if self._targets is not None:

@@ -54,10 +54,9 @@ def test_a_manifest_has_no_time_device_or_path(project, tmp_path):
 def test_progress_prints_a_line_with_the_time_left(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with ProgressLog(1000, "evaluate row", 100, "epoch") as log:
-        for now[0] in (10.0, 29.0, 30.0, 31.0, 59.0, 7300.0):
-            log.set_postfix({"loss": f"{1 / 3:.3g}"})
-            log.update(10)
+    log = ProgressLog(1000, "evaluate row", 100, "epoch")
+    for now[0] in (10.0, 29.0, 30.0, 31.0, 59.0, 7300.0):
+        log.update(10, {"loss": f"{1 / 3:.3g}"})
     assert capsys.readouterr().err.splitlines() == [
         "edc: evaluate row: epoch 130 of 1000, loss 0.333, 14 min 30 s left",
         "edc: evaluate row: epoch 160 of 1000, loss 0.333, 28 h 23 min left",

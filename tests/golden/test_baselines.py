@@ -4,8 +4,6 @@ The groups of ``golden/baselines.json`` are either given to a test by :func:`che
 the reason, or belong to another test file; the last test sees to it that none is forgotten.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 
@@ -112,9 +110,6 @@ def row(method: str, iterations: int = 1, observers: int = 1, ema: float = 0.0, 
     return synthesize_row(iterations, observers, ipc=1, statistics=None if method == "bn" else "s", match=match)
 
 
-# ------------------------------------------------------------------------------------------------- SRe2L
-
-
 @checks("sre2l.bn_feature_loss")
 def test_batch_norm_loss(case: dict[str, Any]) -> None:
     x = counted(2, 2, 2, 2) / 10
@@ -214,9 +209,6 @@ def test_one_image_of_every_class_in_a_batch(case: dict[str, Any]) -> None:
         assert len(result) * iterations == case[f"iterations_total_{name}"], name
 
 
-# --------------------------------------------------------------------------------------------------- CDA
-
-
 @checks("cda.schedule")
 def test_curriculum(case: dict[str, dict[str, float]]) -> None:
     assert len(case) == 45
@@ -257,9 +249,6 @@ def test_areas_of_crops(case: dict[str, Any]) -> None:
         areas = boxes[:, 2] * boxes[:, 3] / size**2
         assert areas.mean() == pytest.approx(expected["mean_area"], abs=0.03), key
         assert (areas == 1).mean() == pytest.approx(expected["full_image_fraction"], abs=0.03), key
-
-
-# --------------------------------------------------------------------------------------- labels and mixing
 
 
 @checks("fkd_and_mixing.rrc_wh_math")
@@ -360,9 +349,6 @@ def test_bytes_of_labels(case: dict[str, float]) -> None:
         assert round(label_bytes("soft", shape) / 1e9, 2) == expected, name
 
 
-# -------------------------------------------------------------------------------------- students' rates
-
-
 def factors(schedule: Schedule, epochs: int, expected: dict[str, float], base: float = 1.0, abs: float = 6e-11) -> None:
     for epoch, value in expected.items():
         assert base * multiplier(schedule, int(epoch), epochs) == pytest.approx(value, abs=abs, rel=0), epoch
@@ -393,9 +379,6 @@ def test_warm_up(case: dict[str, float]) -> None:
 def test_cosine_of_other_lengths(case: dict[str, float]) -> None:
     base, epochs = case["0"], 400 if "399" in case else 50
     factors(Schedule(name="smoothing", zeta=1), epochs, case, base=base, abs=1e-8)
-
-
-# -------------------------------------------------------------------------------------------------- RDED
 
 
 class ChannelMeans(nn.Module):
@@ -549,9 +532,6 @@ def test_test_images_are_resized_before_the_centre_crop(case: dict[str, int]) ->
             assert resized == (case[str(side)] if side == 224 else side), name
             sides.add(side)
     assert {32, 224} <= sides
-
-
-# ------------------------------------------------------------------------------------------------ G-VBSM
 
 
 @checks("gvbsm.grid_rounding")
@@ -710,9 +690,6 @@ def test_convolutions_are_skipped_by_chance(case: dict[str, float]) -> None:
     assert len(skipped_hooks(hooks, 0.0, rng)) == case["drop_rate_0"]
 
 
-# ----------------------------------------------------------------------------------------- continual learning
-
-
 @checks("sre2l_cl.classes_per_step")
 def test_steps_of_tiny_imagenet(case: int) -> None:
     steps = find("sre2l_cl.steps")
@@ -720,8 +697,6 @@ def test_steps_of_tiny_imagenet(case: int) -> None:
 
 
 ASSERTED.add("sre2l_cl.steps")
-
-# ----------------------------------------------------------------------------------------- nothing forgotten
 
 
 def test_every_group_is_asserted_or_excused() -> None:

@@ -1,7 +1,5 @@
 """The targets of matching: sums over the training images against brute-force loops."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Composites: which crops are kept, in what order, and how they are tiled."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -61,9 +59,6 @@ def start(
     return InitialisationInputs(train, row, values, normaliser, torch.device("cpu"), lambda: networks)
 
 
-# --------------------------------------------------------------------------------------------- the parts
-
-
 def test_several_observers_answer_with_their_mean_logits() -> None:
     crops = torch.randn(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 0])
@@ -101,9 +96,6 @@ def test_every_crop_fills_its_cell(factor: int, n: int, size: int, source: int) 
             # Exact arithmetic: the library's float32 scale may be off by one pixel.
             down, across = (torch.arange(length) * source // length for length in result.shape[-2:])
             assert torch.equal(result, crop[:, down][:, :, across])
-
-
-# -------------------------------------------------------------------------------------------- whole sets
 
 
 @pytest.mark.parametrize("factor", [1, 2])

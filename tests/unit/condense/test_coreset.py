@@ -1,7 +1,5 @@
 """Selection by features: herding and cluster centres."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -43,9 +41,6 @@ def points(n: int, d: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, d))
 
 
-# --------------------------------------------------------------------------------------------- features
-
-
 @pytest.mark.parametrize("name", ["convnet_w32", "resnet18", "wrn_16_2", "mobilenet_v2_half", "shufflenet_v2_05"])
 def test_features_of_the_zoo_give_the_logits(name: str) -> None:
     network = nets.build(name, classes=3, image_size=16, seed=0).eval()
@@ -80,9 +75,6 @@ def test_features_of_observers_are_of_unit_length_each(monkeypatch: pytest.Monke
     np.testing.assert_allclose(class_features(given, given.scorers(), members), whole, atol=1e-6)
 
 
-# ---------------------------------------------------------------------------------------------- herding
-
-
 @given(st.integers(1, 12), st.integers(1, 4), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
@@ -95,9 +87,6 @@ def test_every_pick_brings_the_mean_nearest(n: int, d: int, seed: int) -> None:
         distance = {i: np.linalg.norm(mean - result[[*picks[:k], i]].mean(axis=0)) for i in free}
         assert distance[picks[k]] <= min(distance.values()) + 1e-9
     assert herd(result, max(1, n // 2)).tolist() == picks[: max(1, n // 2)].tolist()
-
-
-# ---------------------------------------------------------------------------------------------- centres
 
 
 def test_one_image_of_every_cluster() -> None:
@@ -119,9 +108,6 @@ def test_images_near_centres_are_distinct(candidates: np.ndarray) -> None:
         picks = nearest_to_centres(candidates, count, 0)
         assert len(set(picks.tolist())) == count
         assert picks.tolist() == nearest_to_centres(candidates, count, 0).tolist()
-
-
-# ------------------------------------------------------------------------------------------- whole sets
 
 
 @pytest.mark.parametrize("method", ["herding", "kmeans"])

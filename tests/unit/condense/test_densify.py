@@ -1,7 +1,5 @@
 """Data densification against its formula, class by class in float64."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any, cast
 

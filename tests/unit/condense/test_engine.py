@@ -1,7 +1,5 @@
 """Synthesis on tiny real networks: its loss, its order, its independence and its resumption."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,9 +30,6 @@ def view(images: Tensor, box: Sequence[int], flip: bool) -> Tensor:
     part = images[..., top : top + height, left : left + width]
     part = F.interpolate(part, size=images.shape[-2:], mode="bilinear", align_corners=False)
     return part.flip(-1) if flip else part
-
-
-# ---------------------------------------------------------------------------------------------- one visit
 
 
 def test_golden_total_loss(golden: dict[str, Any]) -> None:
@@ -116,9 +111,6 @@ def test_statistics_of_another_network_are_refused() -> None:
     with pytest.raises(EdcError, match=r"statistics of o0 have 5 values, the network has \d+") as error:
         Observer.make("o0", network(0), row(), 4, SHAPE, targets)
     assert "\n" not in str(error.value)
-
-
-# -------------------------------------------------------------------------------------------- whole runs
 
 
 @pytest.mark.parametrize(

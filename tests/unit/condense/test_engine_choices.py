@@ -1,7 +1,5 @@
 """The choices of synthesis beside EDC's own: what is matched, regularised, cropped and rolled."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

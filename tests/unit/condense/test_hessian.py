@@ -29,9 +29,6 @@ SHAPE = (2, 8, 8)
 CLASSES = 3
 
 
-# Hutchinson's estimate
-
-
 def every_sign(*shape):
     """All vectors of signs: over them the estimate is no estimate."""
     return [torch.tensor(v).double().view(shape) for v in itertools.product((-1.0, 1.0), repeat=math.prod(shape))]
@@ -57,9 +54,6 @@ def test_differences_include_a_kink_that_the_exact_hessian_does_not():
     assert exact_product(lambda x: (x.abs() * x.abs().sqrt()).sum(), x)(v)[1] > 0
     bent = difference_product(lambda x: x.relu().sum(), x, 0.05)(v)
     torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
-
-
-# The loss of synthesis, twice differentiable
 
 
 def network(seed, bend=nn.Tanh):

@@ -1,7 +1,5 @@
 """Where the pixels of a condensed set start, and which images are matched together."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Statistics of watched layers: values, gradients and geometry, against plain formulas."""
 
-from __future__ import annotations
-
 import copy
 from itertools import pairwise
 from typing import Any
@@ -159,9 +157,6 @@ def test_patch_geometry(golden: dict[str, Any]) -> None:
             assert to_grid(torch.zeros(1, 1, int(side), int(side)), patch).shape[-2:] == (padded, padded)
     x = random_normal(1, 1, 8, 8)
     assert to_grid(x, 4) is x
-
-
-# ----------------------------------------------------------------------------------------------- collector
 
 
 # Length of the vector of EDC's observers, at 32 and 64 pixels with cells of 4, at 224 pixels with cells of 16.

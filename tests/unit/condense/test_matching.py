@@ -1,7 +1,5 @@
 """The loss that matches statistics of layers, against golden cases and a plain autograd oracle."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -26,9 +24,6 @@ CONV_CASES = {
     "conv_hook_patch4_6x6_resized_to_8": (6, 0.8),
     "conv_hook_patch4_8x8_m0": (8, 0.0),
 }
-
-
-# ---------------------------------------------------------------------------------------- golden matching
 
 
 def batch_norm_case(
@@ -114,9 +109,6 @@ def test_golden_convolution(name: str, golden: dict[str, Any]) -> None:
         loss.backward()
         close(loss.detach(), golden[f"loss_{suffix}" + ("" if swap else "_unswapped")], **LOSS)
         close(x.grad.norm(), golden[f"grad_l2_{suffix}"], **LOSS)
-
-
-# ------------------------------------------------------------------------------------------ matching loss
 
 
 SKIPPED = [{0, 4}, {2}, {0, 2}, set(), {2, 6}, set()]

@@ -5,8 +5,6 @@ Where the scan of the paper is illegible, the sharper bound is tested: its upper
 is not negative, here it is H(P) itself.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Flatness regularisation and the averaged images."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

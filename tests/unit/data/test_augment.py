@@ -1,7 +1,5 @@
 """Batched augmentation against golden cases and torchvision, image by image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,6 @@ def pictures(n: int = 4, channels: int = 3, size: int = 8, seed: int = 0) -> Ten
     return torch.randint(0, 256, (n, channels, size, size), generator=draws, dtype=torch.uint8)
 
 
-# ------------------------------------------------------------------------------------------- normalisation
-
-
 @pytest.mark.parametrize(("name", "constants"), [("imagenet", IMAGENET), ("cifar", CIFAR)])
 def test_golden_clip_and_quantise(name: str, constants: tuple, golden: dict[str, Any]) -> None:
     case = golden["clip_denormalise_quantise"]
@@ -44,9 +39,6 @@ def test_encoding_is_that_of_torchvision() -> None:
     images = pictures()
     expected = tv.normalize(images.float() / 255, list(IMAGENET[0]), list(IMAGENET[1]))
     torch.testing.assert_close(Normaliser(*IMAGENET).encode(images), expected, rtol=1e-6, atol=1e-6)
-
-
-# ------------------------------------------------------------------------------------------------- crops
 
 
 def test_boxes_cover_all_places() -> None:
@@ -123,9 +115,6 @@ def test_padded_crop_equals_a_loop(pad: int, dtype: torch.dtype) -> None:
         assert torch.equal(result, expected.flip(-1) if flip else expected)
     centred = torch.full((6, 2), pad)
     assert torch.equal(pad_crop(images, centred, pad), images)
-
-
-# ------------------------------------------------------------------------------------------------- CutMix
 
 
 def test_golden_cutmix_rectangles(golden: dict[str, Any]) -> None:

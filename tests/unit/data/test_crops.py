@@ -1,7 +1,5 @@
 """Random rectangles for pictures of any shape, against torchvision's rule gone through try by try."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 

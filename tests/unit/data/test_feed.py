@@ -1,7 +1,5 @@
 """Batches on their way to a network: the bits of the formula, and a bounded number of them in memory."""
 
-from __future__ import annotations
-
 import threading
 from functools import partial
 from pathlib import Path
@@ -109,9 +107,6 @@ def test_plain_batches_are_the_images_in_order(batch: int) -> None:
     chosen = torch.tensor([7, 3, 3, 40])
     same(list(feed.plain(3, chosen)), [(encode(images.images[i]), images.labels[i]) for i in chosen.split(3)])
     assert list(feed.plain(3, [])) == []
-
-
-# -------------------------------------------------------------------------------------------- streamed images
 
 
 @pytest.fixture

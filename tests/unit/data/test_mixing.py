@@ -1,7 +1,5 @@
 """Mixing and rearranging images."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """A dataset file and a study for images of one's own: measured, valid, and planned at once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

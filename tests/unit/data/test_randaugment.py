@@ -1,7 +1,5 @@
 """RandAugment against torchvision's tensor back end, pixel for pixel, and its independence from batching."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

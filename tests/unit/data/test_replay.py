@@ -1,7 +1,5 @@
 """Replayed augmentation: the same whenever, in whatever batch, and what torchvision makes of each image."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Images that are decoded whenever they are read: the same pixels, little memory, and what happens to broken ones."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import threading

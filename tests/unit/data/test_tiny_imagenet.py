@@ -1,7 +1,5 @@
 """Tiny-ImageNet in its original layout, made here with four classes."""
 
-from __future__ import annotations
-
 import shutil
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The factory: names, seeds, refusals."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Networks of torchvision and timm, with their caches stood in for: no test asks the network."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Arithmetic of a network against published figures; nothing is computed to find it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Frozen batch norm: the same function as PyTorch's, and its gradient."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Observers come back from their files as they were trained, whichever library their network is of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """Networks where and as they compute: memory format and precision."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Removing channels for good: the smaller network computes what the masked one does."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 

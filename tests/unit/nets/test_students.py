@@ -1,7 +1,5 @@
 """The students of the paper's tables and figures at 32 and 224 px, from the zoo, torchvision and timm."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

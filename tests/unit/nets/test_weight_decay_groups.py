@@ -1,7 +1,5 @@
 """Which parameters decay."""
 
-from __future__ import annotations
-
 import torch
 from support import golden
 from torch import nn

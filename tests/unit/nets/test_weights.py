@@ -1,7 +1,5 @@
 """Weights from files: what fits is loaded, what does not is refused in one line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

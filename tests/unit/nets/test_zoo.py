@@ -1,7 +1,5 @@
 """The small-image zoo: published sizes, shapes, initialisation."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """When students are evaluated, what labels cost, how the scores of several seeds are summed up."""
 
-from __future__ import annotations
-
 import math
 import statistics
 

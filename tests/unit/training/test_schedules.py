@@ -1,7 +1,5 @@
 """Learning-rate schedules against golden values."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

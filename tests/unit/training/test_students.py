@@ -1,7 +1,5 @@
 """A student in training: its rate, its resumption, its averaged weights, its independence of other seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

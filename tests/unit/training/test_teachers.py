@@ -1,7 +1,5 @@
 """Soft labels: mean logits of the observers on the views students will see."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Students side by side: as one after the other, on a GPU from a recorded graph."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Training parts: optimisers, averaged weights, losses, accuracy."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
@@ -28,9 +26,6 @@ def network() -> nn.Module:
         )
 
 
-# ----------------------------------------------------------------------------------------------- loss
-
-
 def test_golden_loss(golden: dict[str, Any]) -> None:
     case = golden["soft_label_and_loss"]
     logits, targets = torch.tensor(case["student_logits"]), torch.tensor(case["mean_logits"])
@@ -48,9 +43,6 @@ def test_golden_loss(golden: dict[str, Any]) -> None:
 
 def test_default_loss_is_the_papers() -> None:
     assert Loss() == Loss(name="mse_ce", ce_weight=0.025, temperature=20.0)
-
-
-# ----------------------------------------------------------------------------------------- averaged weights
 
 
 def test_golden_averaged_weights(golden: dict[str, Any]) -> None:
@@ -85,9 +77,6 @@ def test_weights_are_swapped_back_after_an_error() -> None:
     assert all(map(torch.equal, (*model.parameters(), *average.shadow), before))
 
 
-# ----------------------------------------------------------------------------------------------- optimiser
-
-
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_only_weights_of_convolutions_and_linear_layers_decay(name: str) -> None:
     model = network()
@@ -109,9 +98,6 @@ def test_rate_reaches_every_group() -> None:
     assert len(optimiser.param_groups) == 2
     set_rate(optimiser, 0.025)
     assert [group["lr"] for group in optimiser.param_groups] == [0.025, 0.025]
-
-
-# ------------------------------------------------------------------------------------------------ accuracy
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 500])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edc.condense.class_sums import ClassSums
 from edc.condense.layer_statistics import StatisticsCollector
 
 
@@ -41,6 +43,14 @@ def small_network(seed: int = 0, channels: int = 3) -> nn.Module:
 
 def random_targets(collector: StatisticsCollector, classes: int, seed: int = 7) -> tuple[Tensor, Tensor]:
     return random_normal(collector.size, seed=seed).abs(), random_normal(classes, collector.size, seed=seed + 1).abs()
+
+
+def class_sums(collector: StatisticsCollector, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
+    """Over batches of images and labels."""
+    sums = ClassSums(collector.layout, classes, torch.device("cpu"))
+    for x, labels in batches:
+        sums.add(*collector.moments(x), labels)
+    return sums
 
 
 def relative_difference(result: Tensor, expected: Tensor) -> float:

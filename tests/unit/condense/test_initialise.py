@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.rows import dataset, synthesize_row
 
-from edc.condense.initialise import InitialisationInputs, avoiding_probabilities, groups_of, pick
+from edc.condense.initialise import InitialisationInputs, groups_of, pick
 from edc.condense.initialise import initial_images as initial_images_of
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
@@ -38,16 +38,6 @@ def image_set(per_class: tuple[int, ...] = (4, 6, 5)) -> ImageSet:
         1, 1, 1, 4
     )
     return ImageSet(images.expand(-1, 3, 4, 4).to(torch.uint8).contiguous(), labels, tuple("abc"))
-
-
-def test_golden_avoiding_draw(golden: dict[str, Any]) -> None:
-    case = golden["imagenet10_init_sampler"]
-    drawn = np.ones(case["n_images"])
-    before_each = case["probabilities_before_each_and_after"]
-    for chosen, expected in zip([*case["picks"], None], before_each, strict=True):
-        np.testing.assert_allclose(avoiding_probabilities(drawn), expected, rtol=0, atol=1e-7)
-        if chosen is not None:
-            drawn[chosen] += 1
 
 
 def test_avoiding_draws_spread_over_the_candidates() -> None:
@@ -124,17 +114,6 @@ def test_noise() -> None:
     assert abs(float(images.std()) - 1) < 0.05
     assert torch.equal(images, initial_images(train, row(ipc=200, method="noise"), flip=False)[0])
     assert not torch.equal(images, initial_images(train, row(ipc=200, method="noise", seed=1), flip=False)[0])
-
-
-def test_golden_groups(golden: dict[str, Any]) -> None:
-    case = golden["batch_composition"]
-    single = case["ncls=3,ipc=2,batch=4,gpus=1 -> list of batches of [class,ipc_id]"]
-    groups = groups_of(3, 2, 4, 1)
-    assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [batch[0] for batch in single]
-    # Two processes that halve every batch of four match groups of two images.
-    double = case["ncls=4,ipc=2,batch=4,gpus=2"]
-    groups = groups_of(4, 2, 2, 1)
-    assert [[[int(i) // 2, int(i) % 2] for i in group] for group in groups] == [p for batch in double for p in batch]
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 12), st.integers(0, 7))

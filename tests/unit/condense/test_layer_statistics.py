@@ -2,7 +2,6 @@
 
 import copy
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from edc import nets
 from edc.bench.reference import Oracle, plain_statistics
 from edc.condense.layer_statistics import StatisticsCollector, running_statistics
-from edc.condense.moments import grid, to_grid
 from edc.config.choices import Match
 from edc.nets.placing import placed
 
@@ -142,21 +140,6 @@ def test_images_means_and_their_spread_make_the_batch(
         result[start + length : start + 2 * length] += single[:, start : start + length].var(0, correction=0)
         start += 2 * length
     torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_patch_geometry(golden: dict[str, Any]) -> None:
-    geometry = golden["patch_geometry"]
-    for patch in (4, 16):
-        for side, cells in geometry[f"n_cells_at_P{patch}"].items():
-            rows, columns = grid(int(side), int(side), patch)
-            assert (rows // patch) * (columns // patch) == cells
-            network = nn.Conv2d(1, 1, 1)
-            assert StatisticsCollector(network, patch, (1, int(side), int(side))).hooks[0].cells == cells
-        for side, padded in geometry[f"ceil{patch}"].items():
-            assert grid(int(side), int(side), patch) == (padded, padded)
-            assert to_grid(torch.zeros(1, 1, int(side), int(side)), patch).shape[-2:] == (padded, padded)
-    x = random_normal(1, 1, 8, 8)
-    assert to_grid(x, 4) is x
 
 
 # Length of the vector of EDC's observers, at 32 and 64 pixels with cells of 4, at 224 pixels with cells of 16.

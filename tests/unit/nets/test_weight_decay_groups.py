@@ -23,15 +23,6 @@ def test_golden() -> None:
     torch.optim.AdamW([decay, rest], lr=1e-3)
 
 
-def test_resnet18() -> None:
-    model = nets.build("torchvision:resnet18", classes=1000, image_size=64)
-    decay, rest = nets.weight_decay_groups(model, 1e-2)
-    assert (len(decay["params"]), len(rest["params"])) == (21, 41)
-    assert sum(parameter.numel() for parameter in decay["params"]) == 11_678_912
-    small = nets.build("resnet18", classes=10, image_size=32)
-    assert len(nets.weight_decay_groups(small, 1e-2)[0]["params"]) == 21
-
-
 def test_frozen_parameters_are_left_out() -> None:
     model = nets.build("convnet_w32", classes=10, image_size=8)
     model.classifier.weight.requires_grad_(False)

@@ -1,75 +1,11 @@
-"""Learning-rate schedules against golden values."""
-
-from typing import Any
+"""Laws of the learning-rate schedules; their values are in golden/test_rates.py."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edc.config.choices import SCHEDULE, Schedule
-from edc.training.schedules import alrs, cosine_iteration, multiplier
-
-RATE = {"abs": 1e-9, "rel": 0}
-
-
-def assert_rates(schedule: Schedule, epochs: int, base: float, expected: dict[str, float]) -> None:
-    assert expected
-    for epoch, rate in expected.items():
-        assert base * multiplier(schedule, int(epoch), epochs) == pytest.approx(rate, **RATE), epoch
-
-
-def test_golden_smoothing(golden: dict[str, Any]) -> None:
-    cases = golden["lr_schedules"]["paper_smoothing_multiplier"]
-    for name, expected in cases.items():
-        zeta, epochs = (part.split("=")[1] for part in name.split(","))
-        assert_rates(Schedule(name="smoothing", zeta=float(zeta)), int(epochs), 1.0, expected)
-    assert len(cases) == 5
-
-
-def test_golden_ssrs(golden: dict[str, Any]) -> None:
-    cases = golden["lr_schedules"]["paper_ssrs_multiplier"]
-    for name, expected in cases.items():
-        zeta, epochs = (part.split("=")[1] for part in name.split(","))
-        assert_rates(Schedule(name="ssrs", zeta=float(zeta)), int(epochs), 1.0, expected)
-    assert len(cases) == 2
-    assert_rates(Schedule(name="ssrs", zeta=2.0), 1000, 1.0, golden["lr_schedules"]["ssrs_N1000_zeta2"])
-
-
-@pytest.mark.parametrize(
-    ("branch", "case", "schedule", "epochs", "base"),
-    [
-        # The schedule that the published ImageNet-1k code names cosine is linear.
-        ("ImageNet1k_branch", "ls=cos st=2 E=300 lr=1e-3 (BUG: linear)", "linear_zeta", 300, 1e-3),
-        ("ImageNet1k_branch", "ls=linear st=2 E=300 lr=1e-3", "linear_zeta", 300, 1e-3),
-        ("ImageNet1k_branch", "ls=cos2 st=2 E=300 lr=1e-3", "ssrs", 300, 1e-3),
-        ("direct_train(CIFAR10)", "ls=cos st=2 E=300 lr=1e-3", "smoothing", 300, 1e-3),
-        ("direct_train(CIFAR10)", "ls=cos2 st=2 E=1000 lr=0.1", "ssrs", 1000, 0.1),
-        ("direct_train(CIFAR10)", "ls=multisteplr E=1000 lr=1e-3", "multistep", 1000, 1e-3),
-    ],
-)
-def test_golden_as_executed(
-    branch: str, case: str, schedule: str, epochs: int, base: float, golden: dict[str, Any]
-) -> None:
-    cases = golden["lr_schedules"][f"as_executed_{branch}"]
-    assert len(cases) == 3
-    assert_rates(Schedule(name=schedule, zeta=2.0), epochs, base, cases[case])
-
-
-def test_golden_cosine_of_synthesis(golden: dict[str, Any]) -> None:
-    cases = golden["recover_lr_cosine"]
-    for name, expected in cases.items():
-        base, iterations = (part.split("=")[1] for part in name.split(","))
-        for k, rate in expected.items():
-            assert float(base) * cosine_iteration(int(k), int(iterations)) == pytest.approx(rate, **RATE)
-    assert len(cases) == 3
-
-
-def test_golden_alrs(golden: dict[str, Any]) -> None:
-    case = golden["alrs"]
-    for seen, rate in enumerate(case["lr_after_each"], 1):
-        losses = case["losses"][:seen]
-        assert 1e-3 * alrs(losses, case["decay"]) == pytest.approx(rate, **RATE)
-        assert 1e-3 * multiplier(Schedule(name="alrs"), seen, 100, losses) == pytest.approx(rate, **RATE)
+from edc.training.schedules import alrs, multiplier
 
 
 def test_alrs_survives_a_loss_of_zero() -> None:

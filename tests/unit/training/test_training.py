@@ -13,7 +13,6 @@ from edc.data.feed import Feed
 from edc.data.images import ImageSet
 from edc.nets import build
 from edc.training.evaluation import accuracy
-from edc.training.losses import student_loss
 from edc.training.optimisers import make_optimiser, set_rate
 from edc.training.students import WeightAverage
 
@@ -24,21 +23,6 @@ def network() -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3)
         )
-
-
-def test_golden_loss(golden: dict[str, Any]) -> None:
-    case = golden["soft_label_and_loss"]
-    logits, targets = torch.tensor(case["student_logits"]), torch.tensor(case["mean_logits"])
-    labels = torch.tensor(case["hard_targets"])
-
-    def loss(**choices: Any) -> float:
-        return float(student_loss(logits, targets, labels, Loss(**choices)))
-
-    assert loss(ce_weight=0) == pytest.approx(case["mse"], abs=1e-6)
-    assert loss(ce_weight=0.025) == pytest.approx(case["mse_gt_w0.025"], abs=1e-6)
-    assert loss(ce_weight=0.1) == pytest.approx(case["mse_gt_w0.1"], abs=1e-6)
-    assert loss(name="kl", temperature=20) == pytest.approx(case["kl_T20_batchmean"], abs=1e-7)
-    assert float(student_loss(logits, None, labels, Loss())) == pytest.approx(case["ce"], abs=1e-6)
 
 
 def test_default_loss_is_the_papers() -> None:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from edc.condense.engine import Progress, synthesize
-from edc.condense.initialise import groups_of
+from edc.condense.initialise import InitialisationInputs, groups_of
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.observer import Observer
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser
+from edc.data.images import ImageSet
 from edc.nets.placing import placed
+from support.rows import dataset
 
 SHAPE = (3, 8, 8)
 CLASSES = 3
 NORMALISER = Normaliser((0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
 
 
-def network(seed: int) -> nn.Module:
+def network(seed: int, bend: type[nn.Module] = nn.ReLU) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1),
             nn.BatchNorm2d(4),
-            nn.ReLU(),
+            bend(),
             nn.Conv2d(4, 5, 3, padding=1, stride=2),
             nn.BatchNorm2d(5),
-            nn.ReLU(),
+            bend(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear(5, CLASSES),
@@ -88,3 +90,21 @@ def made(
         at_once,
     )
     return result, state
+
+
+def pictures(per_class: tuple[int, ...], size: int = 8) -> ImageSet:
+    """So many noise images of each of three classes, in random order."""
+    labels = torch.arange(3).repeat_interleave(torch.tensor(per_class))
+    draws = torch.Generator().manual_seed(0)
+    labels = labels[torch.randperm(len(labels), generator=draws)]
+    images = torch.randint(0, 256, (len(labels), 3, size, size), generator=draws, dtype=torch.uint8)
+    return ImageSet(images, labels, ("a", "b", "c"))
+
+
+def inputs(
+    train: ImageSet, row: SynthesizeRow, scorers: Sequence[nn.Module] = (), flip: bool = True
+) -> InitialisationInputs:
+    """What images are initialised from, on the CPU."""
+    values = dataset(image_size=train.shape[-1], flip=flip)
+    normaliser = Normaliser(values.mean, values.std)
+    return InitialisationInputs(train, row, values, normaliser, torch.device("cpu"), lambda: list(scorers))

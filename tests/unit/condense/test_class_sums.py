@@ -7,13 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.layers import class_sums
 from torch import Tensor, nn
 
-from edc.condense.class_sums import ClassSums
 from edc.condense.layer_statistics import Hook, StatisticsCollector
 from edc.storage import read_tensors, write_tensors
-
-CPU = torch.device("cpu")
 
 
 def collector(side: int = 6) -> StatisticsCollector:
@@ -32,13 +30,6 @@ def parts(hook: Hook) -> list[tuple[slice, slice]]:
     return result
 
 
-def collected(collector_: StatisticsCollector, batches: list[tuple[Tensor, Tensor]], classes: int) -> ClassSums:
-    sums = ClassSums(collector_.layout, classes, CPU)
-    for x, labels in batches:
-        sums.add(*collector_.moments(x), labels)
-    return sums
-
-
 def random_batches(sizes: list[int], classes: int, seed: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
     result = []
@@ -51,23 +42,15 @@ def random_batches(sizes: list[int], classes: int, seed: int) -> list[tuple[Tens
 
 @given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 99))
 @settings(max_examples=20, deadline=None)
-def test_class_table_equals_loops_over_images(sizes: list[int], seed: int) -> None:
+def test_sums_are_those_of_loops(sizes: list[int], seed: int) -> None:
     collector_ = collector()
     batches = random_batches([3, *sizes], 3, seed)
-    _, table = collected(collector_, batches, 3).result("within")
+    everything, table = class_sums(collector_, batches, 3).result("within")
     for c in range(3):
         rows = [collector_(x[i : i + 1])[1] for x, labels in batches for i in range(len(x)) if int(labels[i]) == c]
         expected = torch.stack(rows).double().mean(0)
         torch.testing.assert_close(table[c].double(), expected, rtol=1e-4, atol=1e-5)
-
-
-@given(st.lists(st.integers(1, 5), max_size=3), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
-def test_global_vector_is_the_weighted_mean_over_batches(sizes: list[int], seed: int) -> None:
-    """The batches' own statistics, measured on whole batches, weighted by their size."""
-    collector_ = collector()
-    batches = random_batches([3, *sizes], 3, seed)
-    everything, _ = collected(collector_, batches, 3).result("within")
+    # The global vector is the mean of the batches' own statistics, weighted by their size.
     of_batches = StatisticsCollector(collector_.observer, 4, (2, 6, 6))
     with torch.no_grad():
         expected = sum(of_batches(x)[1].double() * len(x) for x, _ in batches) / sum(len(x) for x, _ in batches)
@@ -77,7 +60,7 @@ def test_global_vector_is_the_weighted_mean_over_batches(sizes: list[int], seed:
 def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
     collector_ = collector()
     batches = random_batches([5, 4, 6], 3, 3)
-    sums = collected(collector_, batches, 3)
+    sums = class_sums(collector_, batches, 3)
     _, within = sums.result("within")
     _, mixture = sums.result("mixture")
     whole = StatisticsCollector(collector_.observer, 4, (2, 6, 6))
@@ -97,10 +80,10 @@ def test_mixture_variance_is_that_of_all_pixels_of_a_class() -> None:
 def test_sums_resume_from_a_checkpoint(stop: int, tmp_path: Path) -> None:
     collector_ = collector()
     batches = random_batches([5, 4, 6], 3, 5)
-    expected = collected(collector_, batches, 3).result("mixture")
-    before = collected(collector_, batches[:stop], 3)
+    expected = class_sums(collector_, batches, 3).result("mixture")
+    before = class_sums(collector_, batches[:stop], 3)
     torch.save(before.state(), tmp_path / "sums.pt")
-    after = collected(collector_, batches[1:], 3)  # whatever they hold, what is loaded replaces it
+    after = class_sums(collector_, batches[1:], 3)  # whatever they hold, what is loaded replaces it
     after.load(torch.load(tmp_path / "sums.pt", weights_only=True))
     for x, labels in batches[stop:]:
         after.add(*collector_.moments(x), labels)
@@ -115,11 +98,9 @@ def test_a_second_pass_does_not_add_to_the_first(tmp_path: Path, golden: dict[st
     write_tensors(path, {"global": torch.tensor([case["preexisting"]["dd_mean"], case["preexisting"]["dd_var"]])})
     layer = nn.BatchNorm2d(1).eval()  # one hook whose vector is [mean | variance]
     collector_ = StatisticsCollector(layer, 4, (1, 1, 2))
+    batch = torch.tensor([0.0, 2.0]).view(1, 1, 1, 2), torch.tensor([0])
     for _ in range(2):
-        sums = ClassSums(collector_.layout, 1, CPU)
-        with torch.no_grad():
-            sums.add(*collector_.moments(torch.tensor([0.0, 2.0]).view(1, 1, 1, 2)), torch.tensor([0]))
-        everything, _ = sums.result("within")
+        everything, _ = class_sums(collector_, [batch], 1).result("within")
         write_tensors(path, {"global": everything})
         actual = read_tensors(path)["global"]
         assert actual.tolist() == pytest.approx([case["true_pass_mean"], case["true_pass_var"]], abs=1e-6)

@@ -7,18 +7,18 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.rows import dataset, synthesize_row
+from support.rows import synthesize_row
+from support.synthesis import inputs, pictures
 from torch import Tensor, nn
 
 from edc.condense.composites import best_crops, best_images, composites, padded, scores, tile
 from edc.condense.initialise import InitialisationInputs, pick
-from edc.data.augment import Normaliser
 from edc.data.crops import draw_crops
 from edc.data.images import ImageSet
 from edc.data.rng import generator
 from edc.errors import EdcError
 
-SIZE = 8
+SIZE, COUNTS = 8, (30, 20, 25)
 
 
 class Brightness(nn.Module):
@@ -34,14 +34,6 @@ class Brightness(nn.Module):
         return self.sign * 5 * x.mean(dim=(2, 3))
 
 
-def pictures(per_class: tuple[int, ...] = (30, 20, 25), size: int = SIZE) -> ImageSet:
-    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
-    draws = torch.Generator().manual_seed(0)
-    labels = labels[torch.randperm(len(labels), generator=draws)]
-    images = torch.randint(0, 256, (len(labels), 3, size, size), generator=draws, dtype=torch.uint8)
-    return ImageSet(images, labels, ("a", "b", "c"))
-
-
 def start(
     train: ImageSet | None = None,
     scorers: list[nn.Module] | None = None,
@@ -51,12 +43,10 @@ def start(
     flip: bool = True,
     **initialise: Any,
 ) -> InitialisationInputs:
-    train = train or pictures()
+    train = train or pictures(COUNTS)
     choices = {"method": "composites", "candidates": 20} | initialise
     row = synthesize_row(iterations, ipc=ipc, seed=seed, scorers=["o"], initialise=choices, match={"method": "none"})
-    values, networks = dataset(image_size=train.shape[-1], flip=flip), scorers or [Brightness()]
-    normaliser = Normaliser(values.mean, values.std)
-    return InitialisationInputs(train, row, values, normaliser, torch.device("cpu"), lambda: networks)
+    return inputs(train, row, scorers or [Brightness()], flip)
 
 
 def test_several_observers_answer_with_their_mean_logits() -> None:
@@ -102,11 +92,13 @@ def test_every_crop_fills_its_cell(factor: int, n: int, size: int, source: int) 
 def test_the_crops_with_the_lowest_losses_are_used(factor: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every step written plainly, one image and one crop at a time; forward passes are cut at odd places."""
     monkeypatch.setattr("edc.nets.passes.IMAGES", 13)
-    given = start(factor=factor, crops=4, crop_scale=[0.2, 0.9])
+    scorer, network = Brightness(), Brightness()
+    given = start(scorers=[scorer], factor=factor, crops=4, crop_scale=[0.2, 0.9])
     result, labels = composites(given)
+    assert scorer.asked == 3 * 20 * 4  # no more than the candidates
     assert result.dtype == torch.uint8
     assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
-    train, network = given.train, Brightness()
+    train = given.train
     for c in range(3):
         rng = generator(0, "composites", c)
         members = train.by_class(c)
@@ -129,18 +121,10 @@ def test_a_composite_is_a_function_of_seed_and_class() -> None:
     first = composites(start())[0]
     assert torch.equal(first, composites(start())[0])
     assert not torch.equal(first, composites(start(seed=1))[0])
-    fewer = pictures()
-    others = (fewer.labels == 0).nonzero().flatten()[15:]
-    keep = torch.ones(len(fewer), dtype=torch.bool)
-    keep[others] = False
-    smaller = composites(start(fewer.select(keep.nonzero().flatten())))[0]
+    fewer = pictures(COUNTS)
+    keep = torch.cat([fewer.by_class(0)[:15], fewer.by_class(1), fewer.by_class(2)])
+    smaller = composites(start(fewer.select(keep.sort().values)))[0]
     assert torch.equal(first[3:], smaller[3:])  # a class is independent of the others
-
-
-def test_only_candidates_are_scored() -> None:
-    network = Brightness()
-    composites(start(scorers=[network], candidates=7, crops=2))
-    assert network.asked == 3 * 7 * 2
 
 
 def test_drawn_from_a_pool() -> None:
@@ -150,11 +134,8 @@ def test_drawn_from_a_pool() -> None:
         for c in range(3):
             picks = pick(generator(0, "initialise", c), 4, 3, draw)
             assert torch.equal(result[c], pool[c, torch.from_numpy(picks)])
-
-
-def test_a_pool_may_be_smaller_than_the_set() -> None:
-    result = composites(start(ipc=10, pool=2))[0].view(3, 10, -1)
-    assert all(1 <= len(images.unique(dim=0)) <= 2 for images in result)
+    few = composites(start(ipc=10, pool=2))[0].view(3, 10, -1)
+    assert all(1 <= len(images.unique(dim=0)) <= 2 for images in few)
 
 
 @pytest.mark.parametrize(("iterations", "flip", "mirrored"), [(5, True, True), (5, False, False), (0, True, False)])

@@ -22,12 +22,14 @@ from edc.errors import EdcError
 WHOLE = {"crop_scale": (1.0, 1.0), "flip": False}
 
 
-def one_visit(settings: SynthesizeRow, observer: Observer | None = None) -> tuple[dict[str, Tensor], Tensor]:
+def one_visit(
+    settings: SynthesizeRow, observer: Observer | None = None, moved: float = 0.1
+) -> tuple[dict[str, Tensor], Tensor]:
     images, labels = start()
     images.requires_grad_(True)
     observer = observer or make_observers(settings)[0]
     observer.matcher.start_group(labels)
-    losses = step(images, images.detach() + 0.1, labels, observer, settings, range(1), 0)
+    losses = step(images, images.detach() + moved, labels, observer, settings, range(1), 0)
     return losses, images
 
 
@@ -69,44 +71,36 @@ def test_layers_is_the_category_loss_without_class_targets() -> None:
     one, other = one_visit(category)[0]["matching"], one_visit(layers)[0]["matching"]
     torch.testing.assert_close(one, other, rtol=0, atol=0)
     half = one_visit(row(observers=1, match={"method": "category", "alpha": 0.5}))[0]["matching"]
-    assert float(half - one) != 0
+    assert not torch.equal(half, one)
 
 
 @pytest.mark.parametrize("carry", [False, True])
 def test_running_statistics_are_carried_to_the_next_group_if_asked(carry: bool) -> None:
     settings = row(iterations=2, observers=1, match={"carry": carry, "ema": 0.5})
     images, labels = start()
-    observers = make_observers(settings)
-    seen: list[Tensor] = []
 
-    def after(now: Progress) -> None:
-        seen.append(now.running["o0"].clone())
+    def seen(state: Progress) -> list[Tensor]:
+        """Running statistics after every iteration."""
+        found: list[Tensor] = []
 
-    synthesize(images, labels, groups_of(CLASSES, 2, 3, 1), observers, settings, NORMALISER, Progress(), after)
-    fresh = make_observers(settings)
-    alone: list[Tensor] = []
-    second = groups_of(CLASSES, 2, 3, 1)[1]
+        def after(now: Progress) -> None:
+            found.append(now.running["o0"].clone())
 
-    def again(now: Progress) -> None:
-        alone.append(now.running["o0"].clone())
+        groups, observers = groups_of(CLASSES, 2, 3, 1), make_observers(settings)
+        synthesize(images, labels, groups, observers, settings, NORMALISER, state, after)
+        return found
 
-    # The second group on its own, at the same draws of the augmentation.
-    state = Progress(group=1, done=images.clone())
-    synthesize(images, labels, groups_of(CLASSES, 2, 3, 1), fresh, settings, NORMALISER, state, again)
-    assert len(second) == 3
-    assert torch.equal(seen[2], alone[0]) != carry
+    # The second group on its own has the same draws of the augmentation.
+    assert torch.equal(seen(Progress())[2], seen(Progress(group=1, done=images.clone()))[0]) != carry
 
 
 def test_statistic_flatness_vanishes_on_images_that_rest() -> None:
     settings = row(observers=1, match={"ema": 0.0}, regularise={"method": "statistics", "weight": 1.0})
-    images, labels = start()
-    images.requires_grad_(True)
-    observer = make_observers(settings)[0]
-    observer.matcher.start_group(labels)
-    rest = step(images, images.detach(), labels, observer, settings, range(1), 0)["regularise"]
-    assert float(rest) == pytest.approx(0, abs=1e-4)
-    moved = step(images, images.detach() + 0.3, labels, observer, settings, range(1), 0)["regularise"]
-    assert float(moved) > 0.1
+    rest, _ = one_visit(settings, moved=0.0)
+    assert float(rest["regularise"].detach()) == pytest.approx(0, abs=1e-4)
+    losses, images = one_visit(settings, moved=0.3)
+    moved = losses["regularise"]
+    assert float(moved.detach()) > 0.1
     (gradient,) = torch.autograd.grad(moved, images)
     assert gradient.abs().sum() > 0
 

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from support.rows import synthesize_row
+from support.synthesis import NORMALISER, SHAPE, network
 from torch import nn
 
 from edc.condense.engine import Progress, step, synthesize
@@ -22,11 +24,6 @@ from edc.condense.hessian import (
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.observer import Observer
 from edc.config.choices import Match
-from edc.config.rows import SynthesizeRow
-from edc.data.augment import Normaliser
-
-SHAPE = (2, 8, 8)
-CLASSES = 3
 
 
 def every_sign(*shape):
@@ -56,57 +53,28 @@ def test_differences_include_a_kink_that_the_exact_hessian_does_not():
     torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
 
 
-def network(seed, bend=nn.Tanh):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = nn.Sequential(
-            nn.Conv2d(SHAPE[0], 4, 3, padding=1),
-            nn.BatchNorm2d(4),
-            bend(),
-            nn.Conv2d(4, 5, 3, padding=1, stride=2),
-            nn.BatchNorm2d(5),
-            bend(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(5, CLASSES),
-        )
-        model(torch.randn(16, *SHAPE))
-    return model.eval().requires_grad_(False)
-
-
 def group(method="category", regularise="logits", iterations=7, **match):
     """Six images of three classes and two observers with made-up statistics."""
-    row = SynthesizeRow.model_validate(
-        {
-            "dataset": "d",
-            "recipe": "r",
-            "ipc": 2,
-            "seed": 0,
-            "statistics": "s",
-            "observers": ["o0", "o1"],
-            "match": {"method": method, "weight": 0.5, **match},
-            "regularise": {"method": regularise, "weight": 5.0, "beta": 0.5},
-            "optimise": {"iterations": iterations},
-        }
-    )
+    match |= {"method": method, "weight": 0.5}
+    row = synthesize_row(iterations, match=match, regularise={"method": regularise, "weight": 5.0, "beta": 0.5})
     random = torch.Generator().manual_seed(0)
     observers = []
     for i, key in enumerate(row.observers):
         bare = row.model_copy(update={"match": Match(method="bn")}) if method == "bn" else row
-        size = Observer.make(key, network(i), bare, 3, SHAPE, None).collector.size
+        size = Observer.make(key, network(i, nn.Tanh), bare, 3, SHAPE, None).collector.size
         targets = {"global": torch.rand(size, generator=random), "classes": torch.rand(3, size, generator=random)}
-        observers.append(Observer.make(key, network(i), row, 3, SHAPE, None if method == "bn" else targets))
+        observers.append(Observer.make(key, network(i, nn.Tanh), row, 3, SHAPE, None if method == "bn" else targets))
     labels = torch.arange(3).repeat_interleave(2)
     for observer in observers:
         observer.matcher.start_group(labels)
     start = torch.randn(6, *SHAPE, generator=random)
-    return Group(start, labels, observers, row, Normaliser((0.5,) * 2, (0.25,) * 2))
+    return Group(start, labels, observers, row, NORMALISER)
 
 
 @pytest.mark.parametrize("patch", [0, 3, 4])
 def test_statistics_and_their_gradient_are_those_of_synthesis(patch):
     x = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    layer = torch.nn.Conv2d(2, 1, 1) if patch else torch.nn.BatchNorm2d(2).eval()
+    layer = torch.nn.Conv2d(3, 1, 1) if patch else torch.nn.BatchNorm2d(3).eval()
     found, expected = plain_statistics(x, patch), StatisticsCollector(layer, patch or 1, x.shape[1:])(x)[1]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     weights = torch.linspace(-1, 1, len(found))

@@ -1,42 +1,31 @@
 """Where the pixels of a condensed set start, and which images are matched together."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.rows import dataset, synthesize_row
+from support.rows import synthesize_row
+from support.synthesis import inputs
 
-from edc.condense.initialise import InitialisationInputs, groups_of, pick
+from edc.condense.initialise import groups_of, pick
 from edc.condense.initialise import initial_images as initial_images_of
-from edc.config.rows import SynthesizeRow
-from edc.data.augment import Normaliser
 from edc.data.images import ImageSet
 from edc.errors import EdcError
 
 
-def row(
-    draw: str = "independent", ipc: int = 3, iterations: int = 5, seed: int = 0, **initialise: Any
-) -> SynthesizeRow:
-    return synthesize_row(iterations, ipc=ipc, seed=seed, initialise={"draw": draw, **initialise})
-
-
-def initial_images(train: ImageSet, settings: SynthesizeRow, flip: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    values, device = dataset(image_size=4, flip=flip), torch.device("cpu")
-    return initial_images_of(
-        InitialisationInputs(train, settings, values, Normaliser(values.mean, values.std), device, list)
-    )
+def initial_images(
+    train: ImageSet, draw: str = "independent", flip: bool = False, method: str = "real", **changes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    row = synthesize_row(initialise={"draw": draw, "method": method}, **{"ipc": 3} | changes)
+    return initial_images_of(inputs(train, row, flip=flip))
 
 
 def image_set(per_class: tuple[int, ...] = (4, 6, 5)) -> ImageSet:
     """Every image tells its number and its left from its right; classes are interleaved."""
-    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(per_class)])
+    labels = torch.arange(3).repeat_interleave(torch.tensor(per_class))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    images = torch.arange(len(labels)).view(-1, 1, 1, 1) * 2 + torch.tensor([0, 1]).repeat_interleave(2).view(
-        1, 1, 1, 4
-    )
+    images = torch.arange(len(labels)).view(-1, 1, 1, 1) * 2 + torch.tensor([0, 0, 1, 1])
     return ImageSet(images.expand(-1, 3, 4, 4).to(torch.uint8).contiguous(), labels, tuple("abc"))
 
 
@@ -61,7 +50,7 @@ def test_draws_are_candidates_and_follow_from_the_seed(draw: str) -> None:
 @pytest.mark.parametrize("draw", ["independent", "softmin", "distinct"])
 def test_real_images_are_of_their_class(draw: str) -> None:
     train = image_set()
-    images, labels = initial_images(train, row(draw, ipc=3), flip=True)
+    images, labels = initial_images(train, draw, flip=True)
     assert labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
     assert images.dtype == torch.uint8
     mirrored = 0
@@ -77,43 +66,39 @@ def test_real_images_are_of_their_class(draw: str) -> None:
 
 def test_pictures_that_stay_or_must_not_be_mirrored_are_not() -> None:
     train = image_set()
-    for images, _ in (
-        initial_images(train, row(ipc=20), flip=False),
-        initial_images(train, row(ipc=20, iterations=0), flip=True),
-    ):
+    kept, _ = initial_images(train, ipc=20, iterations=0, flip=True)
+    for images in (initial_images(train, ipc=20)[0], kept):
         assert (images[..., 0] < images[..., -1]).all()
-    optimised, _ = initial_images(train, row(ipc=20), flip=True)
-    kept, _ = initial_images(train, row(ipc=20, iterations=0), flip=True)
+    optimised, _ = initial_images(train, ipc=20, flip=True)
     assert torch.equal(optimised.amin(-1), kept.amin(-1))  # the same pictures, mirrored or not
 
 
 def test_a_class_draws_the_same_whatever_the_others_hold() -> None:
     big, small = image_set((4, 6, 5)), image_set((2, 6, 5))
-    first = initial_images(big, row(), flip=False)[0][3:].amin((1, 2, 3)) // 2
-    other = initial_images(small, row(), flip=False)[0][3:].amin((1, 2, 3)) // 2
+    first = initial_images(big)[0][3:].amin((1, 2, 3)) // 2
+    other = initial_images(small)[0][3:].amin((1, 2, 3)) // 2
     for c, (a, b) in enumerate(zip(first.split(3), other.split(3), strict=True), 1):
         place = [big.by_class(c).tolist().index(i) for i in a.tolist()]
         assert place == [small.by_class(c).tolist().index(i) for i in b.tolist()]
-    again = initial_images(big, row(seed=1), flip=False)[0]
-    assert not torch.equal(initial_images(big, row(), flip=False)[0], again)
+    assert not torch.equal(initial_images(big)[0], initial_images(big, seed=1)[0])
 
 
 def test_too_few_distinct_images_are_refused() -> None:
-    initial_images(image_set((4, 6, 5)), row("distinct", ipc=4), flip=False)
+    initial_images(image_set(), "distinct", ipc=4)
     with pytest.raises(EdcError, match=r"class 'a' has 4 training images, 5 distinct ones were asked for"):
-        initial_images(image_set((4, 6, 5)), row("distinct", ipc=5), flip=False)
+        initial_images(image_set(), "distinct", ipc=5)
 
 
 def test_noise() -> None:
     train = image_set()
-    images, labels = initial_images(train, row(ipc=200, method="noise"), flip=True)
+    images, labels = initial_images(train, flip=True, ipc=200, method="noise")
     assert images.shape == (600, 3, 4, 4)
     assert images.dtype == torch.float32
     assert labels.tolist() == [0] * 200 + [1] * 200 + [2] * 200
     assert abs(float(images.mean())) < 0.05
     assert abs(float(images.std()) - 1) < 0.05
-    assert torch.equal(images, initial_images(train, row(ipc=200, method="noise"), flip=False)[0])
-    assert not torch.equal(images, initial_images(train, row(ipc=200, method="noise", seed=1), flip=False)[0])
+    assert torch.equal(images, initial_images(train, ipc=200, method="noise")[0])
+    assert not torch.equal(images, initial_images(train, ipc=200, method="noise", seed=1)[0])
 
 
 @given(st.integers(1, 9), st.integers(1, 12), st.integers(0, 12), st.integers(0, 7))

@@ -31,6 +31,20 @@ def image_statistics(x: Tensor, patch: int) -> Tensor:
     return watched(x, patch)(x, groups=len(x))[1]
 
 
+def assert_plain(x: Tensor, patch: int, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    """Statistics of a map and their gradient are those of plain formulas in float64."""
+    x.requires_grad_()
+    result = batch_statistics(x, patch)
+    cotangent = random_normal(len(result), seed=1)
+    result.backward(cotangent)
+    y = x.detach().double().requires_grad_()
+    expected = torch.cat(plain_statistics(y, patch))
+    expected.backward(cotangent.double())
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.double(), expected, rtol=rtol, atol=atol)
+    assert relative_difference(x.grad, y.grad) < rtol
+
+
 @pytest.mark.parametrize(
     ("shape", "patch"),
     [
@@ -49,17 +63,7 @@ def image_statistics(x: Tensor, patch: int) -> Tensor:
 )
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_batch_statistics_and_gradient(shape: tuple[int, ...], patch: int, order: torch.memory_format) -> None:
-    x = (1.5 * random_normal(*shape) + 0.7).contiguous(memory_format=order).requires_grad_()
-    result = batch_statistics(x, patch)
-    cotangent = random_normal(len(result), seed=1)
-    result.backward(cotangent)
-
-    y = x.detach().double().requires_grad_()
-    expected = torch.cat(plain_statistics(y, patch))
-    expected.backward(cotangent.double())
-    assert result.dtype == torch.float32
-    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-6)
-    assert relative_difference(x.grad, y.grad) < 1e-5
+    assert_plain((1.5 * random_normal(*shape) + 0.7).contiguous(memory_format=order), patch)
 
 
 @given(
@@ -101,22 +105,14 @@ def test_statistics_of_some_of_a_maps_channels(order: torch.memory_format) -> No
 
 def test_statistics_of_channels_far_from_zero() -> None:
     """Sums of squares lose digits as the square of mean / deviation: at 10 they must still be good."""
-    x = (random_normal(8, 3, 8, 8) + torch.tensor([10.0, -10.0, 3.0])[:, None, None]).requires_grad_()
-    result = batch_statistics(x, 4)
-    cotangent = random_normal(len(result), seed=1)
-    result.backward(cotangent)
-    y = x.detach().double().requires_grad_()
-    expected = torch.cat(plain_statistics(y, 4))
-    expected.backward(cotangent.double())
-    torch.testing.assert_close(result.double(), expected, rtol=1e-4, atol=0)
-    assert relative_difference(x.grad, y.grad) < 1e-4
+    x = random_normal(8, 3, 8, 8) + torch.tensor([10.0, -10.0, 3.0])[:, None, None]
+    assert_plain(x, 4, rtol=1e-4, atol=0)
 
 
 def test_variance_of_a_constant_map_is_zero() -> None:
     x = torch.full((3, 2, 8, 8), 1 / 3, requires_grad=True)
     result = batch_statistics(x, 4)
-    assert (result[2:4] >= 0).all()
-    assert (result[8:] >= 0).all()
+    assert (result >= 0).all()
     close(result, [1 / 3] * 2 + [0] * 2 + [1 / 3] * 4 + [0] * 4, rtol=0, atol=1e-6)
     result.sum().backward()
     assert x.grad.isfinite().all()
@@ -188,10 +184,6 @@ def test_the_collector_measures_every_layer() -> None:
     for i, hook in enumerate(collector.hooks):
         part = slice(hook.start, hook.start + hook.size)
         assert torch.equal(partly[part], torch.zeros(hook.size) if i in skip else statistics[part])
-
-
-def test_moments_of_every_image_are_those_of_groups_of_one() -> None:
-    x, collector = random_normal(3, 3, 8, 8), StatisticsCollector(small_network(), 4, (3, 8, 8))
     assert torch.equal(collector.layout.vector(*collector.moments(x)), collector(x, groups=3)[1])
 
 

@@ -1,4 +1,4 @@
-"""torchvision's CIFAR sets from small batches made here.
+"""Sets that libraries bring: scikit-learn's digits, and torchvision's CIFAR from small batches made here.
 
 torchvision compares the files with the MD5 sums of the official ones. The tests keep that check and give it
 the sums of their own files, by a subclass of the torchvision class.
@@ -6,9 +6,11 @@ the sums of their own files, by a subclass of the torchvision class.
 
 import hashlib
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 from support.rows import refusal, source_config
 from torchvision import datasets
 
@@ -76,3 +78,36 @@ def test_absent_data_and_unknown_sources_are_refused(small, tmp_path):
     assert refusal(small) == "dataset cifar: unknown torchvision source 'CIFAR01'; did you mean 'CIFAR10'?"
     small.source = None
     assert refusal(small).startswith("dataset cifar: unknown torchvision source 'None'; ")
+
+
+digits = partial(source_config, "digits", channels=1, classes=10, val_fraction=0.1)
+
+
+def test_the_parts_are_the_1797_images():
+    parts = [load_split(digits(), split) for split in ("train", "val", "test")]
+    raw = np.rint(load_digits().images * (255 / 16)).astype(np.uint8)
+    result = np.concatenate([part.images[:, 0].numpy() for part in parts])
+    assert [len(part) for part in parts] == [1293, 145, 359]
+    assert sorted(image.tobytes() for image in result) == sorted(image.tobytes() for image in raw)
+    assert parts[0].classes == tuple("0123456789")
+    for part in parts:
+        share = part.labels.bincount().numpy() / np.bincount(load_digits().target) * 1797 / len(part)
+        assert ((share > 0.95) & (share < 1.05)).all()
+
+
+def test_grey_values_fill_the_byte():
+    images = load_split(digits(), "test").images
+    assert (int(images.min()), int(images.max())) == (0, 255)
+
+
+def test_the_test_part_depends_on_no_parameter():
+    one = load_split(digits(), "test")
+    assert load_split(digits(split_seed=9, val_fraction=0.4, train_per_class=3), "test").digest == one.digest
+    assert load_split(digits(split_seed=9), "train").digest != load_split(digits(), "train").digest
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 1), (32, 3)])
+def test_size_and_channels(size, channels):
+    images = load_split(digits(image_size=size, channels=channels, train_per_class=4), "train").images
+    assert images.shape == (30, channels, size, size)
+    assert (images == images[:, :1]).all()

@@ -1,4 +1,4 @@
-"""Frozen batch norm: the same function as PyTorch's, and its gradient."""
+"""Networks as they compute: frozen batch norm, memory format and precision."""
 
 import copy
 
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from edc import nets
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.nets.frozen import FrozenBatchNorm2d, frozen
-from edc.nets.placing import placed
+from edc.nets.placing import compute_logits, placed, uses_reduced_precision
+
+CPU = torch.device("cpu")
 
 
 def layer() -> nn.BatchNorm2d:
@@ -61,7 +63,7 @@ def test_the_same_bits(memory: torch.memory_format) -> None:
 def test_statistics_and_their_gradient_are_the_same(
     name: str, precision: torch.dtype, skip: set[int] | None, groups: int | None
 ) -> None:
-    cpu, plain = torch.device("cpu"), nets.build(name, classes=10, image_size=16, seed=0)
+    plain = nets.build(name, classes=10, image_size=16, seed=0)
     x = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         plain(x)  # moves the running values
@@ -69,7 +71,7 @@ def test_statistics_and_their_gradient_are_the_same(
 
     def seen(network: nn.Module) -> list[Tensor]:
         collector, pixels = (
-            StatisticsCollector(placed(network, cpu, precision), 4, (3, 16, 16)),
+            StatisticsCollector(placed(network, CPU, precision), 4, (3, 16, 16)),
             x.clone().requires_grad_(True),
         )
         logits, statistics = collector(pixels, skip, groups)
@@ -134,3 +136,46 @@ def test_other_layers_stay_as_they_are() -> None:
     model = frozen(nn.Sequential(*kept))
     assert [type(module) for module in model] == before
     assert not model.training
+
+
+def network(name: str) -> nn.Module:
+    return nets.build(name, classes=10, image_size=16, seed=0).eval()
+
+
+def small_pictures() -> torch.Tensor:
+    return torch.randn(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", nets.networks())
+@torch.no_grad()
+def test_the_same_function_in_either_format(name: str) -> None:
+    model, x = network(name), small_pictures()
+    expected = model(x)
+    torch.testing.assert_close(compute_logits(placed(copy.deepcopy(model), CPU), x), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels_last"), [("resnet18", True), ("mobilenet_v2_half", True), ("convnet_w32", False)]
+)
+def test_networks_with_batch_norm_lie_channels_last(name: str, channels_last: bool) -> None:
+    convolutions = [module for module in placed(network(name), CPU).modules() if isinstance(module, nn.Conv2d)]
+    # Of one pixel or one channel a kernel lies in both ways.
+    kernels = [c.weight for c in convolutions if c.kernel_size != (1, 1) and c.weight.shape[1] > 1]
+    assert kernels
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) == channels_last for kernel in kernels)
+
+
+@torch.no_grad()
+def test_half_precision_is_close_and_kept_by_a_copy() -> None:
+    x, exact = small_pictures(), placed(network("resnet18"), CPU)
+    half = placed(copy.deepcopy(exact), CPU, torch.bfloat16)
+    assert (
+        uses_reduced_precision(exact),
+        uses_reduced_precision(half),
+        uses_reduced_precision(copy.deepcopy(half)),
+    ) == (False, True, True)
+    result, expected = compute_logits(half, x), compute_logits(exact, x)
+    assert result.dtype == torch.float32
+    assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
+    assert not torch.equal(result, expected)
+    torch.testing.assert_close(result, expected, rtol=0.1, atol=0.05 * float(expected.abs().max()))

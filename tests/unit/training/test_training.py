@@ -1,9 +1,14 @@
-"""Training parts: optimisers, averaged weights, losses, accuracy."""
+"""Parts of training: optimisers, averaged weights, losses, evaluation and scores."""
 
+import math
+import statistics
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.rows import dataset
 from torch import nn
 
@@ -11,10 +16,11 @@ from edc.config.choices import Loss, Optimiser
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.images import ImageSet
-from edc.nets import build
-from edc.training.evaluation import accuracy
-from edc.training.optimisers import make_optimiser, set_rate
+from edc.nets import build, weight_decay_groups
 from edc.training.students import WeightAverage
+from edc.training.evaluation import accuracy, accuracy_scores, validation_epochs
+from edc.training.optimisers import make_optimiser
+from edc.training.sources import label_bytes, soft_targets
 
 
 def network() -> nn.Module:
@@ -77,13 +83,6 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(name: str) -> None
         assert group.get("betas", (0.8, 0.95)) == (0.8, 0.95)
 
 
-def test_rate_reaches_every_group() -> None:
-    optimiser = make_optimiser(network(), Optimiser(name="adamw", lr=0.1, weight_decay=0.5))
-    assert len(optimiser.param_groups) == 2
-    set_rate(optimiser, 0.025)
-    assert [group["lr"] for group in optimiser.param_groups] == [0.025, 0.025]
-
-
 @pytest.mark.parametrize("batch", [1, 3, 7, 500])
 def test_accuracy_in_percent_whatever_the_batch(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edc.nets.passes.IMAGES", batch)
@@ -102,3 +101,70 @@ def test_accuracy_in_percent_whatever_the_batch(batch: int, monkeypatch: pytest.
     wrong[:3] = (wrong[:3] + 1) % 3
     assert percent(wrong) == pytest.approx(100 * 4 / 7)
     assert percent((labels + 1) % 3) == 0.0
+
+
+@given(st.one_of(st.integers(1, 30), st.integers(1, 1000)), st.integers(1, 40))
+@settings(max_examples=200, deadline=None)
+def test_evaluated_epochs_are_evenly_spread_and_end_with_the_last(epochs: int, count: int) -> None:
+    evaluated = sorted(validation_epochs(epochs, count))
+    assert evaluated[-1] == epochs - 1
+    assert len(evaluated) == min(epochs, count)
+    gaps = np.diff([-1, *evaluated])
+    assert gaps.min() >= 1
+    assert gaps.max() - gaps.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "count", "evaluated"),
+    [(300, 10, [29, 59, 89, 119, 149, 179, 209, 239, 269, 299]), (10, 3, [3, 6, 9]), (5, 1, [4]), (3, 10, [0, 1, 2])],
+)
+def test_evaluated_epochs(epochs: int, count: int, evaluated: list[int]) -> None:
+    assert sorted(validation_epochs(epochs, count)) == evaluated
+
+
+@given(st.integers(1, 500), st.integers(1, 500), st.integers(2, 1000))
+@settings(max_examples=100, deadline=None)
+def test_label_bytes(epochs: int, images: int, classes: int) -> None:
+    shape = [epochs, images, classes]
+    assert label_bytes("soft", shape) == 2 * epochs * images * classes
+    assert label_bytes("static", shape) == 2 * images * classes
+    # A class index in the fewest whole bytes.
+    assert label_bytes("hard", shape) == images * max(1, math.ceil((classes - 1).bit_length() / 8))
+    assert [label_bytes("hard", [1, 1, k]) for k in (2, 256, 257, 65536, 65537)] == [1, 1, 2, 2, 3]
+
+
+def test_soft_targets_of_every_regime() -> None:
+    stored = np.arange(2 * 3 * 4, dtype=np.float16).reshape(2, 3, 4)
+    cpu = torch.device("cpu")
+    for targets, regime, expected in ((stored, "soft", stored[1]), (stored[0], "static", stored[0])):
+        result = soft_targets(targets, regime, 1, cpu)
+        assert result is not None
+        assert result.dtype == torch.float16
+        assert torch.equal(result, torch.from_numpy(expected))
+    assert soft_targets(stored, "hard", 1, cpu) is None
+
+
+def test_scores_of_several_seeds() -> None:
+    scores = accuracy_scores([[70.0, 60.0], [50.0, 55.0], [80.0, 62.0]])
+    assert scores["final"] == [60.0, 55.0, 62.0]
+    assert scores["best"] == [70.0, 55.0, 80.0]
+    for name in ("final", "best"):
+        assert scores[f"{name}_mean"] == pytest.approx(np.mean(scores[name]))
+        assert scores[f"{name}_std"] == pytest.approx(statistics.stdev(scores[name]))
+    one = accuracy_scores([[10.0, 12.5]])
+    assert (one["final_mean"], one["final_std"], one["best_std"]) == (12.5, None, None)
+
+
+def test_golden_groups_that_decay(golden: dict[str, Any]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=True), nn.BatchNorm2d(4), nn.Linear(4, 2, bias=True))
+    of = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = weight_decay_groups(model, 5e-4)
+    for group, key, weight_decay in zip(groups, ("decay", "no_decay"), (5e-4, 0.0), strict=True):
+        assert [of[id(parameter)] for parameter in group["params"]] == golden["weight_decay_groups"][key]
+        assert group["weight_decay"] == weight_decay
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = build("convnet_w32", classes=10, image_size=8)
+    model.classifier.weight.requires_grad_(False)
+    assert [len(group["params"]) for group in weight_decay_groups(model, 1e-2)] == [3, 3 * 3 + 1]

@@ -1,7 +1,5 @@
 """The choices of synthesis beside EDC's own: what is matched, regularised, cropped and rolled."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -33,36 +31,10 @@ def one_visit(
     return losses, images
 
 
-def bn_row(**choices: Any) -> SynthesizeRow:
-    plain = {"method": "bn", "ema": 0.0, "weight": 0.5, "first_hook": 10.0}
-    return row(observers=1, match=plain, augment=WHOLE, **choices).model_copy(update={"statistics": None})
-
-
-def test_bn_matches_running_statistics_of_bn_layers_alone() -> None:
-    """SRe2L: 10 r_1 + r_2, each the distance of mean and of variance of a BN layer's input to its running values."""
-    model, settings = network(0), bn_row()
-    losses, images = one_visit(settings, Observer.make("o0", model, settings, 1, SHAPE, None))
-    inputs: list[Tensor] = []
-    layers = [m for m in model if isinstance(m, nn.BatchNorm2d)]
-    handles = [m.register_forward_pre_hook(lambda _, x: inputs.append(x[0])) for m in layers]
-    model(images)
-    for handle in handles:
-        handle.remove()
-    terms = [
-        (m.running_mean - x.mean((0, 2, 3))).norm() + (m.running_var - x.var((0, 2, 3), unbiased=False)).norm()
-        for m, x in zip(layers, inputs, strict=True)
-    ]
-    expected = 0.5 * (10 * terms[0] + terms[1])
-    torch.testing.assert_close(losses["matching"][0], expected, rtol=1e-4, atol=1e-5)
-    (wanted,) = torch.autograd.grad(expected, images)
-    (result,) = torch.autograd.grad(losses["matching"], images)
-    torch.testing.assert_close(result, wanted, rtol=1e-3, atol=1e-6)
-
-
 def test_bn_needs_a_bn_layer() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, CLASSES)).eval()
     with pytest.raises(EdcError, match="o0 has no BN layer"):
-        Observer.make("o0", model, bn_row(), 1, SHAPE, None)
+        Observer.make("o0", model, row(statistics=None, match={"method": "bn"}), 1, SHAPE, None)
 
 
 def test_layers_is_the_category_loss_without_class_targets() -> None:

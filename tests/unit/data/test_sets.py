@@ -95,13 +95,9 @@ def test_load_split_joins_images_and_labels(config):
         assert (part.images[:, 0, 0, 0] % 3 == part.labels).all()
     rows = torch.cat([train.images, held.images])[:, 0, 0, 0].sort().values
     assert rows.tolist() == list(range(60))
-
-
-def test_limits_per_class(config):
     config.train_per_class, config.test_per_class = 8, 5
-    assert load_split(config, "train").labels.bincount().tolist() == [6, 6, 6]
-    assert load_split(config, "val").labels.bincount().tolist() == [2, 2, 2]
-    assert load_split(config, "test").labels.bincount().tolist() == [5, 5, 5]
+    for split, count in (("train", 6), ("val", 2), ("test", 5)):
+        assert load_split(config, split).labels.bincount().tolist() == [count] * 3
 
 
 def test_image_set_reads_selects_and_hashes(config):

@@ -42,18 +42,13 @@ def test_the_same_function_as_pytorchs(memory: torch.memory_format) -> None:
     x, plain = pictures(memory), layer()
     model = frozen(nn.Sequential(copy.deepcopy(plain)))
     assert type(model[0]) is FrozenBatchNorm2d
-    for result, expected in zip(answer(model, x), answer(plain, x), strict=True):
-        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
+    results, expected = answer(model, x), answer(plain, x)
+    for one, other in zip(results, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
     assert model(x).is_contiguous(memory_format=memory)
-
-
-@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no fused multiply-add")
-@pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
-def test_the_same_bits(memory: torch.memory_format) -> None:
-    """So that sets made before and after are the same; a change in PyTorch's own kernel would show here."""
-    x, plain = pictures(memory), layer()
-    for result, expected in zip(answer(frozen(copy.deepcopy(plain)), x)[:2], answer(plain, x)[:2], strict=True):
-        assert torch.equal(result, expected)
+    # The same bits where multiply-adds are fused, as in PyTorch's kernel: sets made with either are the same.
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        assert all(map(torch.equal, results[:2], expected[:2]))
 
 
 @pytest.mark.parametrize("groups", [None, 2])

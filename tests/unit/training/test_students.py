@@ -1,22 +1,30 @@
-"""A student in training: its rate, its resumption, its averaged weights, its independence of other seeds."""
+"""Students in training: resumption, averaged weights, independence; side by side, on a GPU from a recorded graph."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from support.rows import dataset
+from support.rows import dataset, student_row
 from support.rows import student_row as row
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.ops import StochasticDepth
 
+from edc.condense.layer_statistics import StatisticsCollector
+from edc.config.rows import EvaluateRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.images import ImageSet
 from edc.data.replay import batches_of
+from edc.nets import build
+from edc.pipeline.devices import same_every_time
+from edc.training.cuda_graphs import RecordedFunction
 from edc.training.evaluation import accuracy
 from edc.training.schedules import multiplier
 from edc.training.students import Student, accuracies
+from edc.training.trainer_group import TrainerGroup, draws_random_numbers
 
 CPU = torch.device("cpu")
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
@@ -185,3 +193,112 @@ def test_a_last_image_left_alone_joins_the_batch_before() -> None:
     assert [len(part) for part in batches_of(torch.arange(7), 3)] == [3, 4]
     loss, _ = epoch_of(student, 0, [(x[part], targets[part], labels[part]) for part in cut])
     assert loss > 0
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+ADAMW = {"name": "adamw", "lr": 0.01, "weight_decay": 0.01}
+DATASET = dataset(image_size=16)
+SGD = {"name": "sgd", "lr": 0.001, "momentum": 0.9, "weight_decay": 0.001}
+
+
+def same_batches(device: torch.device, soft: bool) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
+    """Of two shapes, always the same."""
+    draw = torch.Generator().manual_seed(0)
+    for size in (4, 4, 3):
+        x, targets = torch.randn(size, 3, 16, 16, generator=draw), torch.randn(size, 3, generator=draw)
+        labels = torch.randint(0, 3, (size,), generator=draw)
+        yield x.to(device), targets.to(device) if soft else None, labels.to(device)
+
+
+def side_by_side(settings: EvaluateRow, device: torch.device, together: bool, stop: int | None = None) -> list[Student]:
+    """Two students after three epochs; with ``stop`` taken up from a checkpoint after so many."""
+    students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
+    group = TrainerGroup(students)
+    for epoch in range(settings.epochs):
+        if epoch == stop:
+            states = [student.state() for student in students]
+            students = [Student(seed, settings, DATASET, device) for seed in settings.seeds]
+            for student, state in zip(students, states, strict=True):
+                student.load_state(state)
+            group = TrainerGroup(students)
+        for student in students:
+            student.begin_epoch(epoch)
+        for batch in same_batches(device, settings.regime == "soft"):
+            if together:
+                group.step(*batch)
+            else:
+                for student in students:
+                    student.step(*batch)
+        for student in students:
+            student.history.append([epoch, student.rate, student.end_epoch(), None])
+    return students
+
+
+def same(one: list[Student], other: list[Student], tolerance: float = 0.0) -> None:
+    for a, b in zip(one, other, strict=True):
+        for left, right in zip(a.tensors(), b.tensors(), strict=True):
+            torch.testing.assert_close(left, right, rtol=tolerance, atol=tolerance)
+        for left, right in zip(a.history, b.history, strict=True):
+            assert left[2] == pytest.approx(right[2], rel=max(tolerance, 1e-12))
+
+
+def test_on_the_cpu_a_cohort_steps_one_after_the_other() -> None:
+    settings = student_row("convnet_w32", epochs=3)
+    cpu = torch.device("cpu")
+    same(side_by_side(settings, cpu, together=True), side_by_side(settings, cpu, together=False))
+
+
+@GPU
+@pytest.mark.parametrize("optimiser", [ADAMW, SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("regime", ["soft", "hard"])
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2_half"])
+def test_a_recorded_step_is_the_step(network: str, regime: str, optimiser: dict[str, Any]) -> None:
+    same_every_time()
+    gpu = torch.device("cuda")
+    settings = student_row(network, epochs=3, regime=regime, optimiser=optimiser, ema=0.9 if regime == "soft" else None)
+    # Its algorithms may round differently, and Adam divides by small numbers: wrong steps are off by far more.
+    same(side_by_side(settings, gpu, together=True), side_by_side(settings, gpu, together=False), 5e-3)
+
+
+@GPU
+@pytest.mark.parametrize("stop", [None, 2])
+def test_recorded_steps_repeat_to_the_last_bit(stop: int | None) -> None:
+    same_every_time()
+    gpu = torch.device("cuda")
+    same(
+        side_by_side(student_row("resnet18", epochs=3), gpu, True),
+        side_by_side(student_row("resnet18", epochs=3), gpu, True, stop),
+    )
+
+
+@GPU
+@pytest.mark.parametrize("network", ["resnet18", "mobilenet_v2_half", "convnet_w32"])
+def test_recorded_moments_are_the_moments(network: str) -> None:
+    same_every_time()
+    gpu = torch.device("cuda")
+    model = build(network, classes=10, image_size=32, channels=3, seed=0).to(gpu).eval().requires_grad_(False)
+    collector = StatisticsCollector(model, 4, (3, 32, 32))
+    recorded = RecordedFunction(collector.moments)
+    for images in (64, 64, 8):
+        x = torch.randn(images, 3, 32, 32, device=gpu)
+        for result, expected in zip(recorded(x), collector.moments(x), strict=True):
+            torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_off_a_gpu_a_function_is_called() -> None:
+    x = torch.ones(2)
+    assert [float(result.sum()) for result in RecordedFunction(lambda x: (x + 1, x + 2))(x)] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("layer", "random"),
+    [
+        (nn.Dropout(0.1), True),
+        (nn.Dropout2d(0.1), True),
+        (StochasticDepth(0.2, "row"), True),
+        (nn.Conv2d(3, 4, 3), False),
+        (nn.BatchNorm2d(3), False),
+    ],
+)
+def test_layers_that_draw_are_known(layer: nn.Module, random: bool) -> None:
+    assert draws_random_numbers(layer) == random

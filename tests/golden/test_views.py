@@ -8,9 +8,8 @@ import torch
 from support.published import checks, close, counted, find
 from torchvision.transforms.v2 import functional as tv
 
-from edc.data.augment import Normaliser, cutmix_box, paste, resized_crop, shared_crop
+from edc.data.augment import Normaliser, cutmix_box, mixup, paste, resized_crop, shared_crop
 from edc.data.crops import CropDraws, crop_boxes, draw_crops
-from edc.data.augment import mixup
 
 CIFAR = {"mean": (0.5071, 0.4867, 0.4408), "std": (0.2675, 0.2565, 0.2761)}
 

@@ -12,9 +12,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from edc.data.augment import Normaliser, pad_crop, paste, resized_crop, shared_crop
+from edc.data.augment import Normaliser, pad_crop, paste, resized_crop, shared_crop, shuffle_strips, strip_index
 from edc.data.crops import CropDraws, crop_and_resize, crop_boxes, draw_crops
-from edc.data.augment import shuffle_strips, strip_index
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

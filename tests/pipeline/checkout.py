@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from support import REPOSITORY, edited
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 FOREIGN = ("EDC_", "MLFLOW_", "DVC_", "SNAKEMAKE_", "GIT_", "CUDA_", "OMP_", "PYTEST_", "PYTHON")
 LIMIT = 600
@@ -59,23 +59,15 @@ class Checkout:
             "EDC_TRACKING": "off",
             "GIT_CONFIG_GLOBAL": os.devnull,
             "DVC_NO_ANALYTICS": "1",
-            "DVC_SITE_CACHE_DIR": state,
-            "DVC_GLOBAL_CONFIG_DIR": state,
-            "DVC_SYSTEM_CONFIG_DIR": state,
+            **dict.fromkeys(("DVC_SITE_CACHE_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SYSTEM_CONFIG_DIR"), state),
             **changes,
         }
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command in a process group of its own."""
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         return subprocess.Popen(
-            command,
-            cwd=self.root,
-            env=self.environment(**environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+            command, cwd=self.root, env=self.environment(**environment), start_new_session=True, **streams
         )
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -136,14 +128,7 @@ class Checkout:
 
     def edit(self, changes: dict[str, Any]) -> None:
         """Change values of ``params.yaml``, each named by its keys joined with dots."""
-        values = yaml.safe_load(self.path("params.yaml").read_text("utf-8"))
-        for name, value in changes.items():
-            *sections, last = name.split(".")
-            section = values
-            for key in sections:
-                section = section.setdefault(key, {})
-            section[last] = value
-        self.write("params.yaml", values)
+        self.write("params.yaml", edited(self.path("params.yaml").read_text("utf-8"), changes))
 
     def times(self) -> dict[str, int]:
         """When each run's manifest was written, by ``STAGE/KEY``."""
@@ -155,12 +140,6 @@ class Checkout:
         before = self.times()
         self.ok(*command)
         return {run for run, when in self.times().items() if before.get(run) != when}
-
-    def stale(self) -> dict[str, set[str]]:
-        """What ``edc`` and Snakemake would make now, and the stages DVC would enter."""
-        snakemake = self.ok("snakemake", "-n", "--quiet", "host")
-        dvc = self.ok("dvc", "status", "--quiet") if self.run("dvc", "status", "--quiet").returncode == 0 else "changed"
-        return {"snakemake": {"changed"} if "Nothing to be done" not in snakemake else set(), "dvc": set(dvc.split())}
 
 
 def until(condition: Callable[[], object], seconds: float = LIMIT) -> bool:

@@ -1,7 +1,5 @@
 """Checkouts the tests share: planned, and run by each runner. Each is made once; tests that write take a copy."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -4,8 +4,6 @@
 was raised.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

@@ -1,7 +1,5 @@
 """Export, import and load with real commands: those of docs/exchange.md, bad input."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

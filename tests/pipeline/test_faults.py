@@ -1,7 +1,5 @@
 """Killed and stopped runs resume, and end with the same bytes as if nothing had happened."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The guard of the stages' versions: numbers that change without a raised version would leave stale runs up to date."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

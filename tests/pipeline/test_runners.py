@@ -1,7 +1,5 @@
 """DVC, Snakemake and `edc run` make the same runs from one plan, and agree on what is up to date."""
 
-from __future__ import annotations
-
 import json
 import re
 

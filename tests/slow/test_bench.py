@@ -1,7 +1,5 @@
 """`edc bench` in processes of its own."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """An image folder shaped like ImageNet, with torchvision's networks as observers, through every stage."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report of the committed record in a real browser, opened from a file, on a desk and on a phone."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Tracking with a real MLflow server: over HTTP, away for a while, and a synchronisation that is killed."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

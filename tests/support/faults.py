@@ -1,7 +1,5 @@
 """A disk without space, and an object whose pickle executes code when it is read."""
 
-from __future__ import annotations
-
 import contextlib
 import resource
 import sys

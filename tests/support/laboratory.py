@@ -1,11 +1,8 @@
 """A plan of a few digits with one observer, and its first stages: what the tests of the stages start from."""
 
-from __future__ import annotations
-
 import csv
 import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,11 +134,3 @@ def prepare() -> None:
     """Execute what stages with a student build on, in the current directory."""
     for run in PREPARED.items():
         execute(plan(), *run)
-
-
-def make_project(folder: Path) -> Path:
-    """The same in another folder."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        prepare()
-    return folder

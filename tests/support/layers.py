@@ -1,7 +1,5 @@
 """A small network with all kinds of layers that are looked at, and what its tests compare."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

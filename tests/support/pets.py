@@ -1,7 +1,5 @@
 """A checkout with one finished condensed set of three classes, its labels and an evaluation, written by hand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Values of small datasets and rows, with changes by keyword."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,7 +1,5 @@
 """A small study of handwritten digits that has every kind of run, spelled out without any file of its own."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from edc.config.expand import Builder

@@ -1,7 +1,5 @@
 """Small observers, images of three classes and one run of the synthesis loop."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """A plan of two observers, statistics of both and random images, and a process that makes one of its runs."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The pages: generated parts are up to date, commands and files exist, the worked example plans."""
 
-from __future__ import annotations
-
 import re
 import runpy
 import shlex

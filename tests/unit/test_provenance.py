@@ -1,7 +1,5 @@
 """Commit and dirty flag of a repository."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The report: its verdicts and costs, what stands in a cell, what is escaped and refused, that a clone is enough."""
 
-from __future__ import annotations
-
 import io
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What makes a run stale: its values, its inputs, the version of its stage's numerics, a missing file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

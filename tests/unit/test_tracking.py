@@ -1,7 +1,5 @@
 """MLflow runs from finished runs, in a real store (SQLite): what is recorded, recorded once, and what goes wrong."""
 
-from __future__ import annotations
-
 import http.server
 import json
 import shutil

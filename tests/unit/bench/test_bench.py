@@ -1,7 +1,5 @@
 """The benchmark: what it measures runs and adds up. Nothing is asserted about times."""
 
-from __future__ import annotations
-
 import gc
 import json
 import weakref

@@ -1,7 +1,5 @@
 """What a plan takes, before anything starts."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

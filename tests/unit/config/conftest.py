@@ -1,7 +1,5 @@
 """Every test of the configuration runs in the root of the repository, whose workflow files it only reads."""
 
-from __future__ import annotations
-
 import pytest
 from support import REPOSITORY
 

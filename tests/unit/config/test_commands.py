@@ -1,7 +1,5 @@
 """Commands about plans: what they print and write, and options that contradict one another."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The dataset files of the paper: their values are allowed, and are those of the paper where it gives them."""
 
-from __future__ import annotations
-
 import pytest
 
 from edc.config.files import DatasetFile, names, read

@@ -1,7 +1,5 @@
 """A study spelled out: rows that differ only downstream share what is upstream, and what it names must exist."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

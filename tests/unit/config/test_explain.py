@@ -1,7 +1,5 @@
 """Where values come from: the file, the line and the layer, or an edit of the plan."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The models of the files a person writes: mistakes are named by file and key, and files inherit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,12 +1,11 @@
 """The plan: studies side by side, what a run depends on, shared values, and mistakes in ``params.yaml``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support import edited
 from support.study import plan, study
 
 from edc.config.compact import FEW, PlanFile, compact, count, difference, expanded, text
@@ -28,18 +27,6 @@ def written() -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(__file__).parents[3])
         return text(compact(plan()))
-
-
-def edited(written: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """The values of the file with some changed, each named by its keys joined with dots."""
-    values: dict[str, Any] = yaml.safe_load(written)
-    for name, value in changes.items():
-        *sections, last = name.split(".")
-        section = values
-        for key in sections:
-            section = section.setdefault(key, {})
-        section[last] = value
-    return values
 
 
 def load(values: dict[str, Any]) -> Plan:

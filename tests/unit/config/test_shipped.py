@@ -1,7 +1,5 @@
 """Every study of the repository, planned once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A checkout with one finished condensed set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`edc export`: what each layout holds and which tools open it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

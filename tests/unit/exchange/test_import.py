@@ -1,7 +1,5 @@
 """`edc import`: sets of every kind, what is stored of them, what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

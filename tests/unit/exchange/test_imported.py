@@ -1,7 +1,5 @@
 """Imported sets in the stages: the same images and labels give the same students, others are refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`edc.load`: a torch dataset of the students' own views and labels."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from pathlib import Path

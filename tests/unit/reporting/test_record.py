@@ -1,7 +1,5 @@
 """The record of runs: the committed tables come out of it, how it is merged, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -86,11 +84,7 @@ def test_an_empty_record_is_a_header() -> None:
         (",soft,10,", ",soft,-1,", r"line 2: ipc = '-1': expected a whole number from 0 on"),
         ("evaluate,", "evaluated,", r"line 2: stage = 'evaluated': expected one of: pretrain, "),
         (",False,edc", ",no,edc", r"line 2: subset = 'no': expected True or False"),
-        (
-            "best_accuracy",
-            "best",
-            r"damaged, no column 'best_accuracy'; restore it with `git checkout results/runs.csv`",
-        ),
+        ("best_accuracy", "best", r"no column 'best_accuracy'; restore it with `git checkout results/runs\.csv`"),
         (",test,1,", ",test,0,", r"evaluate .*: two rows for seed 0; delete one"),
         ("\nevaluate", "\nevaluate,", r"line 2: 55 values for 54 columns; restore it"),
     ],
@@ -115,9 +109,7 @@ def test_merging_nothing_or_the_same_changes_nothing() -> None:
         assert same(record.merge(old, new), whole)
     halves = frame(evaluation("edc")), frame(evaluation("random"))
     assert same(record.merge(*halves), record.merge(*reversed(halves)))
-
-
-def test_a_run_that_is_here_replaces_all_its_rows() -> None:
+    # A run that is here replaces all its rows.
     old = frame(evaluation("edc", 1, 2, 3), evaluation("random", 4, 5, 6))
     merged = record.merge(old, frame(evaluation("edc", 7, 8)))
     assert merged["accuracy"].tolist() == [7, 8, 4, 5, 6]
@@ -134,10 +126,8 @@ def test_without_run_json_the_records_provenance_stays_where_the_files_are_the_s
 
 def test_rows_of_an_earlier_version_are_marked() -> None:
     old = frame(evaluation("edc", version=1), evaluation("random", version=2))
-    assert record.merge(old, frame(), {"evaluate": 2}).groupby("recipe")["source"].first().tolist() == [
-        "earlier",
-        "run",
-    ]
+    merged = record.merge(old, frame(), {"evaluate": 2})
+    assert merged.groupby("recipe")["source"].first().tolist() == ["earlier", "run"]
 
 
 def test_images_of_two_versions_of_a_dataset_never_mix(capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,10 +180,8 @@ def test_rows_of_an_evaluation() -> None:
     path = finish("evaluate", "a", {"final": [90.0, 91.5], "best": [92.0, 93.0]}, seeds=[0, 4])
     rows = collect(plan(evaluate=["a", "not finished"]))
     columns = ["seed", "accuracy", "best_accuracy", "seconds", "threads", "test_images", "image_bytes", "split"]
-    assert rows[columns].to_numpy().tolist() == [
-        [0, 90.0, 92.0, 1.5, 2, 9, 64, "test"],
-        [4, 91.5, 93.0, 1.5, 2, 9, 64, "test"],
-    ]
+    same_for_both = [1.5, 2, 9, 64, "test"]
+    assert rows[columns].to_numpy().tolist() == [[0, 90.0, 92.0, *same_for_both], [4, 91.5, 93.0, *same_for_both]]
     assert set(rows["digest"]) == {digest(json.loads(path.read_text()))}
     assert set(rows["own_protocol"]) == {"edc"}
     path.with_name("run.json").unlink()
@@ -201,17 +189,12 @@ def test_rows_of_an_evaluation() -> None:
 
 
 def test_rows_of_the_applications_and_of_other_stages() -> None:
-    scores = {
-        "classes": [5, 10],
-        "accuracy": [[90.0, 80.0], [91.0, 81.0]],
-        "average": [85.0, 86.0],
-        "forgetting": [1.0, -2.0],
-    }
+    scores = {"classes": [5, 10], "accuracy": [[90.0, 80.0], [91.0, 81.0]]}
+    scores |= {"average": [85.0, 86.0], "forgetting": [1.0, -2.0]}
     finish("continual", "c", scores, orders=[0, 3], seeds=[7], steps=2)
-    sizes = {name: [[8.0, 4.0]] for name in ("channels", "parameters", "macs")}
-    finish(
-        "slimming", "s", sizes | {"ratios": [0.0, 0.5], "before": [[90.0, 20.0]], "after": [[90.0, 80.0]]}, seeds=[7]
-    )
+    scores = {name: [[8.0, 4.0]] for name in ("channels", "parameters", "macs")}
+    scores |= {"ratios": [0.0, 0.5], "before": [[90.0, 20.0]], "after": [[90.0, 80.0]]}
+    finish("slimming", "s", scores, seeds=[7])
     change(finish("pretrain", "p", network="vgg11_bn"), val_accuracy=99.0, parameters=12)
     rows = collect(plan(continual=["c"], slimming=["s"], pretrain=["p"])).set_index("stage")
     columns = ["order", "seed", "step", "classes", "accuracy", "average_accuracy", "forgetting"]
@@ -236,13 +219,8 @@ def test_training_is_equal_where_only_the_images_differ() -> None:
 
     first = trained("one")
     assert trained("two", recipe="rded", protocol="own", ipc=1, student="resnet18") == first
-    others = [
-        trained("v", weights="v"),
-        trained("short", epochs=2),
-        trained("m", mix="none"),
-        trained("b", precision="bfloat16"),
-    ]
-    assert len({first, *others}) == 5
+    others = {trained("v", weights="v"), trained("short", epochs=2), trained("m", mix="none")}
+    assert len({first, *others, trained("b", precision="bfloat16")}) == 5
     change(Path("runs/relabel/one/manifest.json"), files={"made": "again"})
     assert rows_of(Path("runs/evaluate/one/manifest.json"))[0]["training"] is None
 
@@ -250,10 +228,7 @@ def test_training_is_equal_where_only_the_images_differ() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (
-            {"scores": {"final": [101.0], "best": [1.0]}},
-            r"evaluate a: accuracy = 101\.0: expected a number from 0 to 100",
-        ),
+        ({"scores": {"final": [101.0], "best": [1.0]}}, r"evaluate a: accuracy = 101\.0: expected a number from 0 to"),
         ({"scores": {"final": [], "best": []}}, r"damaged \(list index out of range\)"),
         ({"scores": {"best": [1.0]}}, r"damaged \(no 'final'\)"),
         ({"params": {"evaluate": []}}, r"damaged \("),
@@ -270,17 +245,21 @@ def test_a_damaged_manifest_is_refused_in_one_line(values: dict[str, Any], words
     assert "\n" not in str(caught.value)
 
 
+def contents() -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+
+
 def test_bad_input_overwrites_nothing() -> None:
     record.write(frame(evaluation("edc")))
     tables.run(NOTHING)
-    before = {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()}
+    before = contents()
     record.write(frame(evaluation("edc"), evaluation("edc", 7, run="twice")))
     text = record.PATH.read_bytes()
     with pytest.raises(EdcError, match=r"^results/runs.csv: run 'twice' is the same cell as 'digits-edc-10-"):
         tables.run(NOTHING)
     record.PATH.write_bytes(before[record.PATH])
     assert text != before[record.PATH]
-    assert {path: path.read_bytes() for path in Path("results").rglob("*") if path.is_file()} == before
+    assert contents() == before
 
 
 def test_the_newest_run_decides_which_images_a_dataset_has() -> None:

@@ -14,7 +14,11 @@ from edc.stages import slimming
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory):
     """Made once; only to be copied."""
-    return laboratory.make_project(tmp_path_factory.mktemp("prepared"))
+    folder = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        laboratory.prepare()
+    return folder
 
 
 @pytest.fixture

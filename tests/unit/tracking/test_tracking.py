@@ -2,138 +2,24 @@
 
 import http.server
 import json
-import shutil
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.tracking import EDC, HISTORY, SCORES, STUDENT, client, finish, history, identifiers, make_plan, runs
 from typer.testing import CliRunner
 
 import edc.config.references
 from edc import tracking
 from edc.cli import app
 from edc.config import rows
-from edc.config.rows import EvaluateRow, Plan, StudyRuns
+from edc.config.rows import EvaluateRow, StudyRuns
 from edc.errors import EdcError
 from edc.storage import run_folder
 from edc.tracking import location, views
-from edc.tracking.store import SETTINGS
-
-STUDENT = {"dataset": "digits", "recipe": "edc", "ipc": 10, "student": "convnet_d2", "protocol": "edc"}
-STUDENT |= {"regime": "soft", "images": "digits-edc-ipc10", "labels": "digits-edc-ipc10-edc", "seeds": [0, 1]}
-STUDENT |= {"epochs": 3, "batch": 25, "optimiser": {"name": "adamw", "lr": 0.001}, "ema": None, "variant": ""}
-STUDENT |= {"split": "test", "precision": "float32"}
-EDC, RANDOM = "digits-edc-ipc10-convnet_d2-edc", "digits-random-ipc10-convnet_d2-edc"
-SCORES = {"final": [90.0, 92.0], "best": [91.0, 93.0], "final_mean": 91.0, "final_std": 1.4142135, "best_mean": 92.0}
-HISTORY = "seed,epoch,lr,train_loss,accuracy\n" + "".join(
-    f"{seed},{epoch},0.00{3 - epoch},{seed + epoch},{'' if epoch == 0 else 88 + 2 * seed + epoch}\n"
-    for seed in (0, 1)
-    for epoch in range(3)
-)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with its tables, made once: MLflow takes seconds for them."""
-    folder = tmp_path_factory.mktemp("store")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SETTINGS.items():
-            patch.setenv(name, value)
-        from mlflow import MlflowClient
-
-        MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
-    return folder / "mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Path:
-    """An empty working directory with an empty store."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(empty_store, "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.delenv("EDC_TRACKING", raising=False)
-    for name, value in SETTINGS.items():  # what a synchronisation sets must not outlive the test
-        monkeypatch.setenv(name, value)
-    return tmp_path
-
-
-def finish(stage: str, key: str, row: dict[str, Any], history: str = "", **facts: Any) -> Path:
-    """The folder of a finished run."""
-    folder = run_folder(stage, key)
-    folder.mkdir(parents=True, exist_ok=True)
-    manifest = {"stage": stage, "run": key, "params": {stage: row}, "dataset_digest": "d" * 64, "files": {}} | facts
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    made = {"seconds": 12.5, "device": "CPU", "commit": "c" * 40, "dirty": False}
-    (folder / "run.json").write_text(json.dumps(made))
-    if history:
-        (folder / "history.csv").write_text(history)
-    return folder
-
-
-def make_plan() -> Plan:
-    """A plan of two evaluations and what they are made from; only values that tracking reads."""
-    images = {"observers": ["digits-convnet_d1"], "scorers": [], "statistics": "digits-p4", "dataset": "digits"}
-    labels = {"source": "observers", "observers": ["digits-convnet_d1"], "dataset": "digits"}
-    random = STUDENT | {"recipe": "random", "images": "digits-random-ipc10", "labels": "digits-random-ipc10-edc"}
-    return Plan.model_construct(
-        studies={"digits": StudyRuns(evaluate=[EDC, RANDOM])},
-        pretrain={"digits-convnet_d1": rows.PretrainRow.model_construct(dataset="digits")},
-        statistics={"digits-p4": rows.StatisticsRow.model_construct(dataset="digits", observers=["digits-convnet_d1"])},
-        synthesize={
-            "digits-edc-ipc10": rows.SynthesizeRow.model_construct(**images),
-            "digits-random-ipc10": rows.SynthesizeRow.model_construct(**images | {"observers": [], "statistics": None}),
-        },
-        relabel={
-            f"digits-{name}-ipc10-edc": rows.RelabelRow.model_construct(**labels, images=f"digits-{name}-ipc10")
-            for name in ("edc", "random")
-        },
-        evaluate={EDC: EvaluateRow.model_construct(**STUDENT), RANDOM: EvaluateRow.model_construct(**random)},
-    )
-
-
-@pytest.fixture
-def plan() -> Plan:
-    """A plan whose runs are finished: EDC's evaluation, its images, an observer."""
-    row = {"dataset": "digits", "network": "convnet_d1", "epochs": 2, "batch": 64, "seed": 0}
-    history = "epoch,lr,train_loss,val_accuracy\n0,0.05,2.5,77.9\n1,0.04,1.1,92.4\n"
-    finish("pretrain", "digits-convnet_d1", row, history, val_accuracy=92.4)
-    row = {"dataset": "digits", "recipe": "edc", "ipc": 10, "optimise": {"iterations": 2}}
-    history = "group,iteration,observer,cross_entropy\n0,0,0,4\n0,1,0,2\n1,0,0,6\n1,1,0,4\n"
-    (finish("synthesize", "digits-edc-ipc10", row, history, image_bytes=6400) / "contact_sheet.png").write_bytes(b"s")
-    teachers = {"digits-convnet_d1": 90.0, "digits-convnet_d2": 92.0}
-    row = {"dataset": "digits", "images": "digits-edc-ipc10", "epochs": 3, "mix": "cutmix"}
-    finish("relabel", "digits-edc-ipc10-edc", row, val_accuracy=teachers, agreement=95.0)
-    facts = {"scores": SCORES, "steps": 12, "image_bytes": 6400, "label_bytes": 160000}
-    (finish("evaluate", EDC, STUDENT, HISTORY, **facts) / "curves.png").write_bytes(b"p")
-    return make_plan()
-
-
-def client() -> Any:
-    """A client of the test's store."""
-    from mlflow import MlflowClient
-
-    return MlflowClient(location.store_uri())
-
-
-def runs(experiment: str = "digits", text: str = "") -> dict[str, Any]:
-    """The active runs of an experiment by their tag; each tag stands there once."""
-    number = client().get_experiment_by_name(experiment).experiment_id
-    listed = client().search_runs([number], text)
-    tagged = {run.data.tags["edc.run"]: run for run in listed}
-    assert len(tagged) == len(listed)
-    return tagged
-
-
-def identifiers() -> dict[str, str]:
-    """MLflow's identifiers by tag."""
-    return {tag: run.info.run_id for name in ("digits", "digits stages") for tag, run in runs(name).items()}
-
-
-def history(run: Any, metric: str) -> list[tuple[int, float]]:
-    return sorted((m.step, m.value) for m in client().get_metric_history(run.info.run_id, metric))
 
 
 def test_a_cell_is_a_parent_run_and_one_child_for_each_seed(plan, project):
@@ -214,24 +100,18 @@ def test_names_start_with_what_differs(plan):
     assert {run.info.run_name for run in parents} == {"lr=1 edc ipc10 convnet_d2", "lr=2 edc ipc10 convnet_d2"}
 
 
-def test_a_second_synchronisation_records_nothing(plan):
+def test_only_a_changed_run_is_recorded_again(plan):
     tracking.sync(plan)
     before = identifiers()
     (run_folder("evaluate", EDC) / "run.json").write_text('{"seconds": 99}')  # made again, with the same bytes
     assert "0 runs recorded, 4 unchanged" in tracking.sync(plan)
     assert identifiers() == before
-
-
-def test_only_a_changed_run_is_replaced(plan):
-    tracking.sync(plan)
-    before = identifiers()
     facts = {"scores": SCORES | {"final": [95.0, 97.0], "final_mean": 96.0}}
     finish("evaluate", EDC, STUDENT | {"epochs": 4}, HISTORY, **facts)
     assert "1 runs recorded, 3 unchanged" in tracking.sync(plan)
     after = identifiers()
-    assert {tag for tag in after if after[tag] != before.get(tag)} == {
-        f"evaluate/{EDC}{end}" for end in ("", "/0", "/1")
-    }
+    replaced = {tag for tag in after if after[tag] != before.get(tag)}
+    assert replaced == {f"evaluate/{EDC}{end}" for end in ("", "/0", "/1")}
     assert runs()[f"evaluate/{EDC}"].data.metrics["final_accuracy"] == 96.0
     assert client().get_run(before[f"evaluate/{EDC}"]).info.lifecycle_stage == "deleted"
 
@@ -316,25 +196,23 @@ def test_tracking_is_switched_by_a_variable(plan, monkeypatch, value, on):
     if not on:
         assert tracking.sync(plan) == ""
         assert client().get_experiment_by_name("digits") is None
-
-
-def test_other_values_of_the_variable_are_refused(plan, monkeypatch):
     monkeypatch.setenv("EDC_TRACKING", "maybe")
     with pytest.raises(EdcError, match=r"^EDC_TRACKING=maybe: expected on or off"):
         tracking.sync(plan)
 
 
+NOTHING_FINISHED = """
+import sys
+from edc import tracking
+from support.tracking import make_plan
+assert tracking.sync(make_plan()) == ""
+assert not {"mlflow", "pandas"} & set(sys.modules)
+"""
+
+
 def test_mlflow_is_imported_only_for_finished_runs():
-    code = """
-        import os, sys
-        sys.path.insert(0, sys.argv[1])
-        from edc import tracking
-        from test_tracking import make_plan
-        assert tracking.sync(make_plan()) == ""
-        assert not {"mlflow", "pandas"} & set(sys.modules)
-    """
-    code = "\n".join(line.strip() for line in code.splitlines())
-    subprocess.run([sys.executable, "-c", code, str(Path(__file__).parent)], check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", NOTHING_FINISHED], check=True, env=environment)
 
 
 @pytest.mark.parametrize(
@@ -362,8 +240,19 @@ def test_messages_are_shown_without_credentials():
     assert location.one_line(error, uri) == "none at http://host/ nor at http://host/api; port '...', ..."
 
 
-@pytest.mark.parametrize("uri", ["http://me:pa/ss@127.0.0.1:9", "http://me:secret@127.0.0.1:9/?token=secret"])
-def test_server_that_is_down_is_one_line(plan, monkeypatch, capfd, uri):
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://me:pa/ss@127.0.0.1:9",
+        "http://me:secret@127.0.0.1:9/?token=secret",
+        "sqlite:///folder",
+        "sqlite:///text",
+        "sqlite:///text/mlflow.db",
+    ],
+)
+def test_store_that_is_down_or_cannot_be_written_is_one_line(plan, monkeypatch, capfd, uri):
+    Path("folder").mkdir()
+    Path("text").write_text("text" * 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     line = tracking.sync(plan)
     assert line.startswith(f"tracking: {location.shown(uri)}: ")
@@ -395,17 +284,6 @@ def test_wrong_password_is_one_line(plan, monkeypatch, capfd):
         server.shutdown()
     assert "401" in line
     assert "secret" not in line + "".join(capfd.readouterr())
-
-
-@pytest.mark.parametrize("kind", ["folder", "text", "below a file"])
-def test_store_that_cannot_be_written_is_one_line(plan, project, monkeypatch, kind):
-    path = project / "store.db"
-    path.mkdir() if kind == "folder" else path.write_text("text" * 1000)
-    place = path / "mlflow.db" if kind == "below a file" else path
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}")
-    line = tracking.sync(plan)
-    assert line.startswith(f"tracking: sqlite:///{place}: ")
-    assert "\n" not in line
 
 
 def test_damaged_manifest_is_one_line(plan):

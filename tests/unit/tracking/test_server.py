@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from unit.test_tracking import EDC, empty_store, finish, identifiers, plan, project, runs  # noqa: F401
+from support.tracking import EDC, finish, identifiers, runs
 
 from edc import tracking
 
@@ -20,7 +20,7 @@ KILLED = """
 import os, signal
 from edc import tracking
 from edc.tracking.store import Store
-from unit.test_tracking import make_plan
+from support.tracking import make_plan
 calls = iter(range(100))
 create = Store.create
 def killed(self, run, parent=None):
@@ -36,12 +36,7 @@ tracking.sync(make_plan())
 def server(port: int, folder: Path) -> Iterator[None]:
     """A tracking server; its workers end with it."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/mlflow.db",
-        "--artifacts-destination",
-        f"{folder}/artifacts",
-    ]
+    command += [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with (folder / "server.log").open("a") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -60,7 +55,7 @@ def server(port: int, folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_server_that_goes_away_and_comes_back(plan, project, monkeypatch, capfd):  # noqa: F811
+def test_server_that_goes_away_and_comes_back(plan, project, monkeypatch, capfd):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -82,7 +77,7 @@ def test_server_that_goes_away_and_comes_back(plan, project, monkeypatch, capfd)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 2, 4])
-def test_killed_synchronisation_is_completed(plan, after):  # noqa: F811
+def test_killed_synchronisation_is_completed(plan, after):
     path = os.pathsep.join(sys.path)
     killed = subprocess.run([sys.executable, "-c", KILLED.format(after=after)], env=os.environ | {"PYTHONPATH": path})
     assert killed.returncode == -signal.SIGKILL

@@ -63,22 +63,18 @@ class Checkout:
             **changes,
         }
 
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a command in a process group of its own."""
+    def options(self, environment: dict[str, str]) -> dict[str, Any]:
+        """How a command is started: in a process group of its own."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return subprocess.Popen(
-            command, cwd=self.root, env=self.environment(**environment), start_new_session=True, **streams
-        )
+        return streams | {"cwd": self.root, "env": self.environment(**environment), "start_new_session": True}
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        return subprocess.Popen(command, **self.options(environment))
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end, whatever that is."""
-        with self.start(*command, **environment) as process:
-            try:
-                out, err = process.communicate(timeout=LIMIT)
-            except BaseException:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
+        return subprocess.run(command, timeout=LIMIT, **self.options(environment))
 
     def ok(self, *command: str, **environment: str) -> str:
         """Run a command that must succeed; its output."""
@@ -86,17 +82,6 @@ class Checkout:
         text = f"{' '.join(command)}: exit code {result.returncode}\n{result.stdout}\n{result.stderr}"
         assert result.returncode == 0, text
         return result.stdout + result.stderr
-
-    def refused(self, *command: str, **environment: str) -> str:
-        """Run a command that must refuse its input: one line, exit code 2, nothing written."""
-        before = self.files()
-        result = self.run(*command, **environment)
-        lines = result.stderr.splitlines()
-        assert len(lines) == 1, result.stderr
-        assert lines[0].startswith("edc: "), lines
-        assert result.returncode == 2, result.returncode
-        assert self.files() == before, "something was written"
-        return lines[0]
 
     def path(self, *parts: str) -> Path:
         """A path in the checkout."""

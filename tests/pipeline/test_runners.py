@@ -73,12 +73,10 @@ def test_a_missing_or_truncated_file_makes_its_run_stale(finished):
     assert finished.outputs().keys() >= before.keys()
 
 
-def test_dvc_shows_nine_stages(planned):
+def test_dvc_shows_nine_stages_and_snakemake_has_no_lints(planned):
     assert set(re.findall(r'"(\w+)"', planned.ok("dvc", "dag", "--dot"))) == set(STAGES)
     assert len(STAGES) == 9
-
-
-def test_the_snakefile_has_no_lints_but_that_its_rules_name_no_conda_environment(planned):
+    # The Snakefile has no lints but that its rules name no Conda environment.
     result = planned.run("snakemake", "--lint")
     text = result.stdout + result.stderr
     assert "Traceback" not in text

@@ -16,6 +16,7 @@ from edc.reporting.report import page
 pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
+ENDS = "return [...document.querySelectorAll('.first li')].map((item) => item.getBoundingClientRect().bottom)"
 COLUMN = """
 const table = document.querySelector("#results ~ * table.sortable");
 const at = [...table.tHead.rows[0].cells].findIndex((head) => head.textContent.startsWith("final"));
@@ -67,16 +68,9 @@ def test_the_page_fits_and_shows_every_picture_without_an_error(
     assert min(widths) > 0
     targets = browser.execute_script("return [...document.querySelectorAll('nav a')].map((a) => a.hash.slice(1))")
     assert all(browser.find_elements("id", target) for target in targets)
-
-
-def test_the_answer_stands_on_the_first_screen(browser: Any, report: Path) -> None:
-    browser.set_window_size(1280, 900)
-    browser.get(report.as_uri())
-    ends = browser.execute_script(
-        "return [...document.querySelectorAll('.first li')].map((item) => item.getBoundingClientRect().bottom)"
-    )
+    ends = browser.execute_script(ENDS)
     assert ends
-    assert max(ends) < 900
+    assert max(ends) < 900 or size[0] < 1280, "the answer stands on the first screen"
 
 
 def test_a_click_on_a_head_sorts_by_number(browser: Any, report: Path) -> None:

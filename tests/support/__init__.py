@@ -1,11 +1,16 @@
 """What several test files share: small networks, a small plan, recorded numbers, the repository's root."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from edc.errors import EdcError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -27,3 +32,15 @@ def edited(text: str, changes: dict[str, Any]) -> dict[str, Any]:
             section = section.setdefault(key, {})
         section[last] = value
     return values
+
+
+@contextlib.contextmanager
+def one_line(*parts: str, start: str = "", match: str | None = None) -> Iterator[None]:
+    """What the block does is refused in one line that has these parts."""
+    with pytest.raises(EdcError, match=match) as error:
+        yield
+    line = str(error.value)
+    assert "\n" not in line
+    assert line.startswith(start)
+    for part in parts:
+        assert part in line

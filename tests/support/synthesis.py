@@ -75,19 +75,10 @@ def made(
     at_once: int = 1,
 ) -> tuple[Tensor, Progress]:
     initial, labels = start()
-    state = state or Progress()
-    result = synthesize(
-        initial if images is None else images,
-        labels,
-        groups_of(CLASSES, 2, group, 1),
-        observers or make_observers(settings),
-        settings,
-        NORMALISER,
-        state,
-        after,
-        at_once,
-    )
-    return result, state
+    images = initial if images is None else images
+    groups, state = groups_of(CLASSES, 2, group, 1), state or Progress()
+    observers = observers or make_observers(settings)
+    return synthesize(images, labels, groups, observers, settings, NORMALISER, state, after, at_once), state
 
 
 def pictures(per_class: tuple[int, ...], size: int = 8) -> ImageSet:

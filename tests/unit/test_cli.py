@@ -42,9 +42,6 @@ def test_help_is_printed_without_heavy_imports():
     assert all(f"\n  {command} " in output for command in COMMANDS)
     assert all(f"Usage: edc {command} " in output for command in COMMANDS)
     assert not modules & (HEAVY | {"yaml", "edc.config.rows", "edc.stages.context"})
-
-
-def test_version():
     assert edc(["--version"])[1] == f"edc {version('edc')}"
 
 
@@ -65,12 +62,6 @@ def test_an_unknown_run_is_refused_in_one_line(planned, stage):
     assert stage != "pretrain" or "did you mean 'observer'?" in errors
     assert [path.name for path in planned.iterdir()] == ["params.yaml"]
     assert not modules & HEAVY
-
-
-def test_a_stage_without_a_plan_is_refused_in_one_line(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, errors, _ = edc(["statistics"])
-    assert (code, errors) == (2, "edc: params.yaml: no plan here; write one with `edc plan STUDY`\n")
 
 
 def test_a_stage_with_nothing_to_do_imports_nothing_heavy(planned):

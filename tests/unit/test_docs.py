@@ -5,14 +5,13 @@ import runpy
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 import yaml
+from support import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 PLACE = re.compile(r"# (\S+\.yaml)(?:, (\w+)\.([\w-]+))?\n")

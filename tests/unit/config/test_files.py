@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.study import STUDY
+from support import one_line
 
 from edc.config.files import KINDS, names, read, root, written
 from edc.config.partial import Part, merge, partial
@@ -69,25 +69,17 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_is_refused_when_its_file_is_read(name: str) -> None:
     kind, values, words = MISTAKES[name]
-    with pytest.raises(EdcError) as caught:
+    with one_line(*words, start="file.yaml: "):
         validate(written(kind), values, "file.yaml")
-    line = str(caught.value)
-    assert line.startswith("file.yaml: ")
-    assert "\n" not in line
-    assert all(word in line for word in words), line
 
 
 def test_values_of_a_part_are_those_written() -> None:
     values = {"synthesize": {"optimise": {"lr": 1, "betas": [0.1, 0.2]}, "jpeg": None}}
-    assert validate(written("recipes"), values, "").synthesize == {
-        "optimise": {"lr": 1.0, "betas": (0.1, 0.2)},
-        "jpeg": None,
-    }
+    expected = {"optimise": {"lr": 1.0, "betas": (0.1, 0.2)}, "jpeg": None}
+    assert validate(written("recipes"), values, "").synthesize == expected
     assert validate(written("recipes"), {}, "").synthesize in (None, {})
     assert "name" not in Part(Dataset, without=("name",)).model.model_fields
-
-
-def test_a_part_of_a_part_is_optional_at_every_depth() -> None:
+    # A part of a part is optional at every depth.
     model = partial(KINDS["datasets"])
     assert validate(model, {"pretrain": {"optimiser": {"lr": 0.1}}}, "").pretrain.optimiser.lr == 0.1
     assert not any(field.is_required() for field in model.model_fields.values())
@@ -142,18 +134,14 @@ def test_files_that_cannot_be_read(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     store(tmp_path, **files)
-    with pytest.raises(EdcError) as caught:
+    with one_line(words):
         read("recipes", "a")
-    assert words in str(caught.value)
 
 
-def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_or_no_name(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"description: caf\xe9\n")
     with pytest.raises(EdcError, match=r"a\.yaml: cannot be read"):
         read_yaml(tmp_path / "a.yaml")
-
-
-def test_a_name_is_no_path() -> None:
     with pytest.raises(EdcError, match=r"unknown study '\.\./studies/digits'"):
         read("studies", "../studies/digits")
 
@@ -163,9 +151,6 @@ def test_values_of_a_file_are_laid_over_those_it_inherits() -> None:
     assert child.synthesize["match"]["method"] == "category"
     assert child.synthesize["match"]["first_hook"] == parent.synthesize["match"]["first_hook"]
     assert (child.protocol, root("recipes", "config_g"), root("recipes", "nothing")) == ("config_g", "gvbsm", "nothing")
-
-
-def test_overrides_are_laid_over_the_whole_file() -> None:
     file = read("recipes", "edc", {"synthesize": {"jpeg": 9}, "families": {"digits": {"protocol": "rded"}}})
     assert (file.synthesize["jpeg"], file.families["digits"].protocol) == (9, "rded")
     assert file.families["digits"].synthesize["optimise"]["iterations"] == 200
@@ -203,8 +188,3 @@ def test_a_study_s_schema_knows_the_values_of_recipes() -> None:
     assert {"alpha", "ema"} <= set(keys_at(schema("studies"), above))
     assert "threads" in keys_at(schema("params"), ("machine",))
     assert {"optimiser", "training_values"} <= set(keys_at(schema("params"), ("evaluate", "some-run")))
-
-
-def test_applications_stand_beside_the_test_set_alone() -> None:
-    with pytest.raises(EdcError, match=r"continual: expected none beside split = 'val'"):
-        validate(KINDS["studies"], STUDY | {"split": "val"}, "study")

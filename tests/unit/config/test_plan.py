@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import yaml
-from support import edited
+from support import edited, one_line
 from support.study import plan, study
 
-from edc.config.compact import FEW, PlanFile, compact, count, difference, expanded, text
+from edc.config.compact import PlanFile, compact, expanded, text
 from edc.config.expand import Builder
 from edc.config.plan import add, make_plan, render, write_plan
 from edc.config.references import check_references, load_plan
@@ -57,10 +57,7 @@ def test_what_each_run_builds_on() -> None:
     assert made.upstream("slimming", "digits-edc-ipc1-vgg11_bn-edc") == [images, labels]
     # It makes the images once more.
     assert made.upstream("analysis", "digits-edc-ipc1-convnet_d2-edc") == [images, labels, *observers, statistics]
-
-
-def test_imported_labels_need_no_teacher() -> None:
-    made = plan()
+    # Imported labels need no teacher.
     row = made.relabel["digits-edc-ipc1-edc"].model_copy(update={"source": "imported"})
     made.relabel["digits-edc-ipc1-edc"] = row
     assert made.upstream("relabel", "digits-edc-ipc1-edc") == [("synthesize", "digits-edc-ipc1")]
@@ -132,11 +129,6 @@ def test_a_row_that_differs_in_much_gets_values_of_its_own() -> None:
     change = {"optimiser": {"lr": 1, "momentum": 0, "weight_decay": 1}, "ema": None, "validations": 1}
     variants = {"ema=no": {"protocol": {"student": change}}}
     assert {"edc", "edc-2"} <= set(compact(plan(variants=variants))["training"])
-    assert (count({"a": {"b": 1, "c": 2}, "d": []}), FEW) == (3, 4)
-    assert difference({"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 1, "c": 3}, "d": {}}) == {
-        "a": {"c": 2},
-        "d": None,
-    }
 
 
 def test_values_of_a_row_come_before_shared_ones(written: str) -> None:
@@ -182,12 +174,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_in_the_plan(written: str, name: str) -> None:
     changes, words = MISTAKES[name]
-    with pytest.raises(EdcError) as caught:
+    with one_line(*words, start="params.yaml: "):
         load(edited(written, changes))
-    line = str(caught.value)
-    assert line.startswith("params.yaml: ")
-    assert "\n" not in line
-    assert all(word in line for word in words), line
 
 
 # The file
@@ -211,8 +199,5 @@ def test_a_plan_that_is_no_yaml(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
     with pytest.raises(EdcError, match=r"params\.yaml"):
         load_plan(tmp_path / "params.yaml")
-
-
-def test_no_plan(tmp_path: Path) -> None:
     with pytest.raises(EdcError, match="no plan here; write one with `edc plan STUDY`"):
-        load_plan(tmp_path / "params.yaml")
+        load_plan(tmp_path / "other.yaml")

@@ -1,4 +1,4 @@
-"""Every study of the repository, planned once."""
+"""Every study of the repository, planned once, and its dataset files."""
 
 from pathlib import Path
 
@@ -9,11 +9,12 @@ from support import REPOSITORY
 from edc import STAGES
 from edc.config.compact import PlanFile, compact, expanded, text
 from edc.config.explain import explain
-from edc.config.files import names
+from edc.config.files import DatasetFile, names, read
 from edc.config.plan import make_plan, render
-from edc.config.rows import Plan
+from edc.config.rows import Dataset, Plan
 from edc.config.schema import write_schemas
 from edc.config.validation import validate
+from edc.training.schedules import multiplier
 
 COMPUTING = [stage for stage in STAGES if stage != "tables"]
 
@@ -58,16 +59,6 @@ def test_a_run_builds_on_runs_of_its_plan(plans: dict[str, Plan]) -> None:
                     assert COMPUTING.index(upstream) < COMPUTING.index(stage)
 
 
-def test_the_demo(plans: dict[str, Plan]) -> None:
-    rows = plans["digits"].evaluate.values()
-    assert {row.recipe for row in rows} == {"edc", "random", "rded", "gvbsm", "sre2l", "cda", "full"}
-    crossed = {(row.recipe, row.protocol) for row in rows if row.ipc == 10}
-    assert {
-        (recipe, protocol) for recipe in ("edc", "rded", "random") for protocol in ("edc", "rded", "gvbsm")
-    } <= crossed
-    assert len(plans["digits"].continual) == 5
-
-
 def test_the_ablations_share_images_and_labels_where_only_the_students_differ(plans: dict[str, Plan]) -> None:
     plan = plans["ablations"]
     assert (len(plan.synthesize), len(plan.relabel), len(plan.evaluate)) == (20, 23, 38)
@@ -97,11 +88,8 @@ def test_settings_are_chosen_on_held_out_images(plans: dict[str, Plan]) -> None:
         assert all(key.endswith("-val") and row.split == "val" for key, row in plans[name].evaluate.items())
 
 
-def test_the_committed_plan_is_that_of_its_studies(plans: dict[str, Plan]) -> None:
+def test_the_committed_plan_and_schemas_are_those_of_the_code(plans: dict[str, Plan]) -> None:
     assert Path("params.yaml").read_text() == render(plans["digits"])
-
-
-def test_the_committed_schemas_are_those_of_the_code() -> None:
     assert write_schemas(check=True) == []
 
 
@@ -109,8 +97,53 @@ def test_every_value_of_a_run_has_a_source() -> None:
     for run in ("evaluate/digits-edc-ipc10-convnet_d2-edc", "digits-edc-ipc10", "digits-edc-ipc10-edc"):
         sources = {key: where for key, _, where in explain(run)}
         assert not any("edited" in where for where in sources.values()), sources
-        assert all(
-            Path(where.split(".yaml")[0] + ".yaml").exists()
-            for where in sources.values()
-            if where.startswith("workflow")
-        )
+        files = {where.split(".yaml")[0] + ".yaml" for where in sources.values() if where.startswith("workflow")}
+        assert all(Path(name).exists() for name in files)
+
+
+# The dataset files of the paper: their values are allowed, and are those of the paper where it gives them
+
+
+def file(name: str) -> tuple[DatasetFile, Dataset]:
+    found: DatasetFile = read("datasets", name)
+    return found, Dataset.model_validate({"name": name, "family": name} | found.data)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "size", "observers", "epochs", "patch", "batch"),
+    [
+        ("cifar10", 10, 32, 8, 30, 4, 64),
+        ("cifar100", 100, 32, 8, 50, 4, 64),
+        ("tiny_imagenet", 200, 64, 5, 50, 4, 64),
+        ("imagenet10", 10, 224, 4, 20, 16, 256),
+        ("imagenet1k", 1000, 224, 5, 0, 16, 256),
+        ("imagenet21k", 10450, 224, 1, 80, 16, 256),
+    ],
+)
+def test_the_paper_s_datasets(
+    name: str, classes: int, size: int, observers: int, epochs: int, patch: int, batch: int
+) -> None:
+    found, dataset = file(name)
+    assert name in names("datasets")
+    assert (dataset.family, dataset.classes, dataset.image_size) == (name, classes, size)
+    assert (len(found.observers), found.pretrain.epochs) == (observers, epochs)
+    assert (found.statistics.patch, found.statistics.batch) == (patch, batch)
+    cifar = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert (tuple(dataset.mean), tuple(dataset.std)) == (cifar if name.startswith("cifar") else imagenet)
+    large = size == 224
+    assert dataset.streamed == large
+    assert dataset.resize == (256 if large else None)
+    assert dataset.crop_scale == ((0.08, 1.0) if large else None)
+    assert found.pretrain.weights == ("default" if name == "imagenet1k" else None)
+
+
+def test_imagenet10_has_the_label_order_of_the_published_code() -> None:
+    found, dataset = file("imagenet10")
+    assert dataset.class_names is not None
+    assert " ".join(dataset.class_names) == (
+        "n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797"
+    )
+    row = found.pretrain
+    rate = row.optimiser.lr * multiplier(row.schedule, 19, row.epochs, [])
+    assert rate == pytest.approx(0.00772, abs=1e-5)  # of the last epoch: 0.01 (1 + cos(19 pi / 60)) / 2

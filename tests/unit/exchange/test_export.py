@@ -10,7 +10,20 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from support.pets import CLASSES, DATA, FORMATS, LABELS, OF_IMAGES, REPLAY, RUN, finish, manifest, pixels, refused
+from support.pets import (
+    CLASSES,
+    DATA,
+    DATASET,
+    FORMATS,
+    LABELS,
+    OF_IMAGES,
+    REPLAY,
+    RUN,
+    finish,
+    manifest,
+    pixels,
+    refused,
+)
 from torchvision.datasets import ImageFolder
 
 import edc
@@ -84,9 +97,8 @@ def test_the_parquet_opens_with_pyarrow_and_as_a_dataset(project):
     assert features == {"img": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
     assert table.column("label").to_pylist() == OF_IMAGES.tolist()
     Path("out/data/test-00000-of-00001.parquet").write_bytes(path.read_bytes())  # a dataset has a test part
-    train = load_split(
-        Dataset(**DATA | {"name": "pets", "kind": "parquet", "root": "out/data", "val_fraction": 0.0}), "train"
-    )
+    dataset = DATASET | {"kind": "parquet", "root": "out/data", "val_fraction": 0.0}
+    train = load_split(Dataset(**dataset), "train")
     assert train.classes == CLASSES
     assert torch.equal(train.read(torch.arange(9)), pixels())
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from support.faults import Malicious
 from support.pets import DATASET, FORMATS, LABELS, OF_IMAGES, REPLAY, RUN, manifest, pixels, refused
 from torch import Tensor
 
@@ -154,13 +155,6 @@ def test_content_that_is_refused(case, project):
     refused(lambda: import_set("back", path, "pets", **options), *parts)
 
 
-class Evil:
-    """Would create a file if it were unpickled."""
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (Path("executed"),)
-
-
 def test_names_and_files_that_are_refused(project):
     path = write("s.pt", tensors())
     refused(lambda: import_set("Back!", path, "pets"), "name 'Back!'", "lower-case")
@@ -174,7 +168,7 @@ def test_names_and_files_that_are_refused(project):
         cut = Path(f"cut{ending}")
         cut.write_bytes(path.read_bytes()[:300])
         refused(lambda cut=cut: import_set("back", cut, "pets"), f"cut{ending}: not readable as {ending}")
-    torch.save({"images": Evil()}, "evil.pt")
+    torch.save({"images": Malicious(Path("executed"))}, "evil.pt")
     refused(lambda: import_set("back", Path("evil.pt"), "pets"), "evil.pt: not readable as .pt")
     assert not Path("executed").exists()
 

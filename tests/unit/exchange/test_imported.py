@@ -23,18 +23,14 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation, and its images and labels imported as ``back`` and ``unlabelled``; only to be copied."""
     folder = tmp_path_factory.mktemp("evaluated")
     rates = {"optimiser": lab.OPTIMISER, "schedule": lab.SCHEDULE}
-    dataset = {
-        "description": "d",
-        "title": "t",
-        "observers": ["convnet_d1"],
-        "pretrain": {"epochs": 1, "batch": 4, **rates},
-    }
     data = {name: value for name, value in lab.DATA.items() if name != "name"}
+    dataset = {"description": "d", "title": "t", "observers": ["convnet_d1"], "data": data}
+    dataset |= {"pretrain": {"epochs": 1, "batch": 4, **rates}, "statistics": {"patch": 4, "batch": 4}}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         lab.prepare()
         lab.run("evaluate")
-        write_yaml("workflow/datasets/tiny.yaml", dataset | {"data": data, "statistics": {"patch": 4, "batch": 4}})
+        write_yaml("workflow/datasets/tiny.yaml", dataset)
         for name, labels in (("back", "labels"), ("unlabelled", None)):
             import_set(name, export("images", Path(f"export_{name}"), "parquet", labels), "tiny")
     return folder

@@ -1,6 +1,10 @@
 """Runs in worker processes: order, failures, force; nothing heavy is imported without work."""
 
+import os
+import signal
+import time
 from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 from support.workers import IMAGES, JOINED, RUNS, A, B, call, plan
@@ -12,6 +16,7 @@ from edc.pipeline.status import stale
 from edc.pipeline.workers import run_all
 from edc.storage import run_folder
 
+LONG = plan(epochs=100_000)
 DIVERGING = plan(optimiser={"name": "sgd", "lr": 1e30})
 
 
@@ -91,3 +96,44 @@ def test_a_failed_run_stops_what_builds_on_it_and_nothing_else(order):
 def test_without_anything_to_do_nothing_heavy_is_imported(order):
     assert run_all(plan(), [B], jobs=1) == 1
     assert call(plan()).communicate() == ("[]\n", "")
+
+
+# Workers that end early: by the time limit, killed, or with their parent
+
+
+def workers_of(process):
+    """Workers of a process, once a checkpoint was saved."""
+    saved, limit = Path(".edc/checkpoints/pretrain/b.pt"), time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert saved.exists(), process.communicate()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_the_time_limit_leaves_a_checkpoint():
+    process = call(LONG, minutes=0.5)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert errors == "edc: the time is up with 1 runs left; the next call resumes them\n"
+    assert Path(".edc/checkpoints/pretrain/b.pt").exists()
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line():
+    process = call(LONG)
+    (worker,) = workers_of(process)
+    os.kill(worker, signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert "EdcError: a worker ended while pretrain b was being made: killed, or the machine is out of memory" in errors
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_parent():
+    process = call(LONG)
+    (worker,) = workers_of(process)
+    process.kill()
+    process.communicate(timeout=120)  # its pipes are closed when the workers have ended too
+    stat = Path(f"/proc/{worker}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"

@@ -129,11 +129,6 @@ def test_two_protocols_of_a_regime(regime: str) -> None:
     assert only("table1", *runs, evaluation("edc", 10, protocol=standard, regime=regime))[f"{regime}_mean"] == 10
 
 
-def test_the_same_cell_twice_is_refused() -> None:
-    with pytest.raises(EdcError, match=r"^results/runs.csv: run 'b' is the same cell as 'a'; delete the rows"):
-        every_table(evaluation("edc", run="a"), evaluation("edc", run="b"))
-
-
 # Which figures are the paper's
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support import laboratory as lab
@@ -71,13 +72,7 @@ def test_a_truncated_file_of_a_checkpoint_costs_time_but_no_byte(project, monkey
     lab.interrupt("relabel", 2, monkeypatch, epochs=40)
     path = Path(".edc/checkpoints/relabel", name)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    labelled = []
-    label_epochs = relabel.label_epochs
-
-    def recorded(logits, replay, epochs, *others):
-        labelled.extend(epochs)
-        label_epochs(logits, replay, epochs, *others)
-
-    monkeypatch.setattr(relabel, "label_epochs", recorded)
+    label_epochs = Mock(wraps=relabel.label_epochs)
+    monkeypatch.setattr(relabel, "label_epochs", label_epochs)
     assert lab.run("relabel", epochs=40) == expected
-    assert labelled == list(range(40))
+    assert [epoch for call in label_epochs.call_args_list for epoch in call.args[2]] == list(range(40))

@@ -1,20 +1,17 @@
 """Files that are whole or absent, and what happens with damaged ones."""
 
+import contextlib
 import os
 
 import numpy as np
 import pytest
 import torch
+from support import one_line
 from support.faults import Malicious, full_disk
 
 from edc import storage
-from edc.errors import EdcError
 from edc.storage import replacing, run_folder, write_json, write_tensors, write_text
 from edc.storage.manifests import KEYS
-
-
-def one_line(error, path):
-    return str(path) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("failure", [KeyError, KeyboardInterrupt, MemoryError, None])
@@ -30,10 +27,7 @@ def test_a_file_is_replaced_when_its_block_ends_and_stays_when_it_fails(failure,
             if failure:
                 raise failure
 
-    if failure:
-        with pytest.raises(failure):
-            write()
-    else:
+    with pytest.raises(failure) if failure else contextlib.nullcontext():
         write()
     assert path.read_text() == ("old" if failure else "new")
     assert os.listdir(path.parent) == ["file.txt"]
@@ -56,9 +50,8 @@ WRITERS = {
 def test_a_full_disk_is_one_line_and_leaves_the_old_file(kind, tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with full_disk(5000), pytest.raises(EdcError) as error:
+    with full_disk(5000), one_line(str(path)):
         WRITERS[kind](path)
-    assert one_line(error, path)
     assert os.listdir(tmp_path) == ["file"]
     assert path.read_text() == "old"
 
@@ -70,9 +63,8 @@ def test_an_array_filled_bit_by_bit_is_resumed_and_needs_its_room_at_the_beginni
     array.flush()
     assert storage.partial_array(path, (3, 2), np.float16, resume=True)[:2].tolist() == [[1, 1], [0, 0]]
     assert storage.partial_array(path, (3, 2), np.float16, resume=False)[0].tolist() == [0, 0]
-    with full_disk(5000), pytest.raises(EdcError) as error:
+    with full_disk(5000), one_line(str(path)):
         storage.partial_array(path, (100, 100), np.float16, resume=False)
-    assert one_line(error, path)
 
 
 def test_json_has_one_layout_and_fingerprints_do_not_depend_on_the_order_of_keys(tmp_path):
@@ -115,18 +107,16 @@ READERS = {
 @pytest.mark.parametrize("kind", READERS)
 def test_missing_and_damaged_files_are_one_line(kind, tmp_path):
     (write, read), path = READERS[kind], tmp_path / "file"
-    with pytest.raises(EdcError, match="no such file") as error:
+    with one_line("no such file", str(path)):
         read(path)
-    assert one_line(error, path)
     write(path)
     read(path)
     whole = path.read_bytes()
     damaged = [whole[: int(len(whole) * share)] for share in (0, 0.02, 0.3, 0.6, 0.95)]
     for content in [*damaged, whole[:-2], b"\xff" * len(whole), b"not what it should be"]:
         path.write_bytes(content)
-        with pytest.raises(EdcError, match="damaged or truncated") as error:
+        with one_line("damaged or truncated", str(path)):
             read(path)
-        assert one_line(error, path)
 
 
 def test_arrays_are_read_only_and_never_execute_code(tmp_path):
@@ -135,9 +125,8 @@ def test_arrays_are_read_only_and_never_execute_code(tmp_path):
     with pytest.raises(ValueError, match="read-only"):
         storage.read_array(path)[0] = 1
     np.save(path, np.array([Malicious(trace)], dtype=object), allow_pickle=True)
-    with pytest.raises(EdcError) as error:
+    with one_line(str(path)):
         storage.read_array(path)
-    assert one_line(error, path)
     assert not trace.exists()
 
 
@@ -145,13 +134,13 @@ def test_arrays_are_read_only_and_never_execute_code(tmp_path):
     ("name", "content", "message"),
     [
         ("data.bin", "content", ""),
-        ("data.bin", None, r"no such file; run `edc relabel --run row` or `dvc checkout`"),
-        ("data.bin", "cont", r"damaged or truncated, 4 of 7 bytes"),
-        ("data.bin", "CONTENT", r"changed since it was made"),
-        ("manifest.json", None, r"no such file"),
-        ("manifest.json", '{"files": {', r"damaged or truncated"),
-        ("manifest.json", '{"files": {}}', r"damaged, no 'stage' in it"),
-        ("manifest.json", "[1, 2]", r"damaged, no 'stage' in it"),
+        ("data.bin", None, "no such file; run `edc relabel --run row` or `dvc checkout`"),
+        ("data.bin", "cont", "damaged or truncated, 4 of 7 bytes"),
+        ("data.bin", "CONTENT", "changed since it was made"),
+        ("manifest.json", None, "no such file"),
+        ("manifest.json", '{"files": {', "damaged or truncated"),
+        ("manifest.json", '{"files": {}}', "damaged, no 'stage' in it"),
+        ("manifest.json", "[1, 2]", "damaged, no 'stage' in it"),
     ],
 )
 def test_a_manifest_is_read_where_its_files_are_as_they_were_written(name, content, message, tmp_path, monkeypatch):
@@ -165,6 +154,5 @@ def test_a_manifest_is_read_where_its_files_are_as_they_were_written(name, conte
     if not message:
         assert storage.read_manifest("relabel", "row")["files"] == {"data.bin": entry}
         return
-    with pytest.raises(EdcError, match=message) as error:
+    with one_line(message, str(path)):
         storage.read_manifest("relabel", "row")
-    assert one_line(error, path)

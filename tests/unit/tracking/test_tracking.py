@@ -48,10 +48,7 @@ def test_a_cell_is_a_parent_run_and_one_child_for_each_seed(plan, project):
     (dataset,) = (given.dataset for given in parent.inputs.dataset_inputs)
     assert (dataset.name, dataset.digest) == ("digits", "d" * 16)
     assert {file.path for file in client().list_artifacts(parent.info.run_id)} == {"contact_sheet.png", "curves.png"}
-
-
-def test_stages_have_an_experiment_of_their_own(plan):
-    tracking.sync(plan)
+    # Stages have an experiment of their own.
     recorded = runs("digits stages")
     names = {run.info.run_name for run in recorded.values()}
     assert names == {"pretrain convnet_d1", "synthesize edc ipc10", "relabel edc ipc10 edc"}
@@ -116,7 +113,7 @@ def test_only_a_changed_run_is_recorded_again(plan):
     assert client().get_run(before[f"evaluate/{EDC}"]).info.lifecycle_stage == "deleted"
 
 
-def test_incomplete_cell_is_recorded_again(plan):
+def test_incomplete_cell_is_recorded_again_and_doubled_runs_are_removed(plan):
     (run_folder("evaluate", EDC) / "history.csv").unlink()
     tracking.sync(plan)
     assert "0 runs recorded" in tracking.sync(plan)
@@ -125,10 +122,6 @@ def test_incomplete_cell_is_recorded_again(plan):
     assert "1 runs recorded, 3 unchanged" in tracking.sync(plan)
     assert len(runs()) == 3
     assert not {run.info.run_id for run in runs().values()} & set(before.values())
-
-
-def test_doubled_runs_are_removed(plan):
-    tracking.sync(plan)
     before = runs()
     again = before[f"evaluate/{EDC}"]
     for tags in (again.data.tags, before[f"evaluate/{EDC}/0"].data.tags):
@@ -149,11 +142,14 @@ def test_runs_of_others_stay_and_a_deleted_experiment_is_restored(plan):
     assert identifiers() == before
 
 
-def test_active_run_of_the_caller_changes_nothing(plan, monkeypatch):
+def test_active_run_of_the_caller_and_several_pages_change_nothing(plan, monkeypatch):
+    monkeypatch.setattr("edc.tracking.store.PER_CALL", 2)
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
     assert "4 runs recorded" in tracking.sync(plan)
     assert "mlflow.parentRunId" not in runs()[f"evaluate/{EDC}"].data.tags
+    assert history(runs()[f"evaluate/{EDC}/0"], "train_loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
+    assert "0 runs recorded, 4 unchanged" in tracking.sync(plan)
 
 
 def test_long_histories_are_thinned_and_keep_their_last_value():
@@ -165,13 +161,6 @@ def test_long_histories_are_thinned_and_keep_their_last_value():
     points = history(runs("digits stages")["synthesize/digits-edc-ipc10"], "matching")
     assert 100 <= len(points) <= 200
     assert points[-1] == (1999, 1999.0)
-
-
-def test_several_calls_and_pages(plan, monkeypatch):
-    monkeypatch.setattr("edc.tracking.store.PER_CALL", 2)
-    tracking.sync(plan)
-    assert history(runs()[f"evaluate/{EDC}/0"], "train_loss") == [(0, 0.0), (1, 1.0), (2, 2.0)]
-    assert "0 runs recorded, 4 unchanged" in tracking.sync(plan)
 
 
 def test_views_name_metrics_and_parameters_that_are_recorded(plan):

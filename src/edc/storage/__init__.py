@@ -1,38 +1,245 @@
-"""Files of runs: whole or absent, checked when they are read."""
+"""Files of runs: whole or absent, checked when they are read. No pickle is read."""
 
-from edc.storage.checkpoint import Checkpoint
-from edc.storage.files import (
-    fingerprint,
-    partial_array,
-    read_array,
-    read_json,
-    read_tensors,
-    read_text,
-    replacing,
-    sha256,
-    write_json,
-    write_tensors,
-    write_text,
-)
-from edc.storage.manifests import RESULTS, RUNS, STATE, digest, read_manifest, run_folder
+from __future__ import annotations
 
-__all__ = [
-    "RESULTS",
-    "RUNS",
-    "STATE",
-    "Checkpoint",
-    "digest",
-    "fingerprint",
-    "partial_array",
-    "read_array",
-    "read_json",
-    "read_manifest",
-    "read_tensors",
-    "read_text",
-    "replacing",
-    "run_folder",
-    "sha256",
-    "write_json",
-    "write_tensors",
-    "write_text",
-]
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edc.errors import EdcError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+RUNS = Path("runs")
+RESULTS = Path("results")
+STATE = Path(".edc")
+KEYS = ("stage", "run", "version", "params", "inputs", "dataset_digest", "classes", "files")
+"""What every manifest holds."""
+SPARING, LONGEST = 20, 300.0
+"""So many times as long as it took to keep a checkpoint pass before the next one, so that a large state costs a small
+share of the time, but no more than so many seconds, so that a run in pieces of some minutes gets on."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well, and vanishes when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON with a stable layout, so equal values give equal bytes."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write tensors as one safetensors file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with replacing(path) as temporary:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+
+
+def partial_array(path: Path, shape: tuple[int, ...], dtype: type, resume: bool) -> np.memmap:
+    """A memory-mapped ``.npy`` file that is filled bit by bit: a new one, or with ``resume`` the one that is there.
+
+    Raises:
+        EdcError: there is no room for it.
+    """
+    import numpy as np
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        array = np.lib.format.open_memmap(path, mode="r+" if resume else "w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # all of it now: a map that can't be written to later ends the process
+            with path.open("rb+") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        return array
+    except OSError as error:
+        raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def read_text(path: Path) -> str | None:
+    """Read a text file; None where there is none.
+
+    Raises:
+        EdcError: it cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EdcError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
+    """An :class:`EdcError` in place of what a reader raises for a missing or damaged file."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise EdcError(f"{path}: no such file; run the stage that makes it first") from None
+    except damage as error:
+        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        EdcError: the file is missing or truncated.
+    """
+    with _reading(path, json.JSONDecodeError, UnicodeDecodeError):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        EdcError: the file is missing, truncated, or not a safetensors file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with _reading(path, SafetensorError, ValueError, OSError):
+        return load_file(path)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Open an ``.npy`` array as a read-only memory map.
+
+    Raises:
+        EdcError: the file is missing or truncated.
+    """
+    import numpy as np
+
+    with _reading(path, ValueError, OSError, EOFError):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: object) -> str:
+    """Short SHA-256 of a JSON-able value, independent of the order of keys."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_folder(stage: str, key: str) -> Path:
+    """The folder of one run."""
+    return RUNS / stage / key
+
+
+def digest(manifest: dict[str, Any]) -> str:
+    """Fingerprint of the files a run wrote: what a later run records of its input."""
+    return fingerprint(manifest["files"])
+
+
+def read_manifest(stage: str, key: str) -> dict[str, Any]:
+    """The manifest of a finished run, after checking that the files it lists are as they were written.
+
+    Raises:
+        EdcError: the run has not finished, or one of its files is missing, truncated or changed.
+    """
+    folder, again = run_folder(stage, key), f"run `edc {stage} --run {key}`"
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    missing = [name for name in KEYS if not isinstance(manifest, dict) or name not in manifest]
+    if missing:
+        raise EdcError(f"{folder / 'manifest.json'}: damaged, no {missing[0]!r} in it; {again}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise EdcError(f"{path}: no such file; {again} or `dvc checkout`")
+        size = path.stat().st_size
+        if size != entry["bytes"]:
+            raise EdcError(f"{path}: damaged or truncated, {size} of {entry['bytes']} bytes; {again}")
+        if sha256(path) != entry["sha256"]:
+            raise EdcError(f"{path}: changed since it was made; {again}")
+    return manifest
+
+
+class Checkpoint:
+    """Where a long run stands, kept at ``path``, outside its outputs, so that a killed run goes on.
+
+    Its identity is a fingerprint of the exact parameters and inputs it was made with; one of another is ignored.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
+        # EDC_CHECKPOINT_SECONDS=0 keeps one at every opportunity; the fault tests use it.
+        said = os.environ.get("EDC_CHECKPOINT_SECONDS") or "30"
+        try:
+            self.interval = float(said)
+        except ValueError:
+            self.interval = -1.0
+        if not 0 <= self.interval < math.inf:
+            raise EdcError(f"EDC_CHECKPOINT_SECONDS={said}: expected a number of seconds, at least 0")
+        self._last, self._cost = time.monotonic(), 0.0
+
+    def load(self) -> dict[str, Any] | None:
+        """The kept state, or None when there is none, it is damaged, or it belongs to other inputs."""
+        import torch
+
+        try:
+            kept = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception:  # what is raised for a damaged file is an open list
+            return None
+        known = isinstance(kept, dict) and kept.get("identity") == self.identity
+        return kept["state"] if known and isinstance(kept.get("state"), dict) else None
+
+    def due(self) -> bool:
+        """Whether the interval since the last one has passed, and long enough for it to take a small share of time."""
+        wait = max(self.interval, min(SPARING * self._cost, LONGEST)) if self.interval else 0.0
+        return time.monotonic() - self._last >= wait
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Keep a state of tensors, numbers, strings, lists and dictionaries."""
+        import torch
+
+        begun = time.monotonic()
+        buffer = io.BytesIO()  # torch has no clear word for a full disk
+        torch.save({"identity": self.identity, "state": dict(state)}, buffer)
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(buffer.getbuffer())
+        self._last = time.monotonic()
+        self._cost = self._last - begun
+
+    def clear(self) -> None:
+        """Forget the state: the run is finished."""
+        self.path.unlink(missing_ok=True)

@@ -1,7 +1,12 @@
-"""What MLflow shows of a finished run: a short name, the values a person compares, metrics, pictures."""
+"""What MLflow shows: of a finished run its name, the values a person compares, metrics, pictures; and lists of runs.
+
+MLflow's own list shows neither metrics nor parameters until somebody picks columns. It keeps such choices as saved
+views in tags of the experiment; links in the experiment's description open them.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +15,8 @@ from typing import Any
 from edc.config.rows import Plan
 from edc.storage import read_json, run_folder
 
-RUN, DIGEST = "edc.run", "edc.digest"
+RUN, DIGEST, STAGE, SEED = "edc.run", "edc.digest", "edc.stage", "edc.seed"
+"""Tags of MLflow's runs; that of a whole evaluation has the seed ``all``."""
 PLAIN = "dataset recipe ipc variant network student protocol regime split seed images mix epochs batch ema precision"
 PARAMS = {name: name for name in PLAIN.split()} | {
     "optimiser": "optimiser.name",
@@ -35,6 +41,20 @@ HISTORIES = {"pretrain": "epoch", "synthesize": "iteration", "evaluate": "epoch"
 """Stages whose history becomes metrics, and the column that gives the step."""
 POINTS = 200
 """Of a curve: MLflow draws no more."""
+VIEWS = {
+    "accuracy": (
+        f"tags.`{STAGE}` = 'evaluate' and tags.`{SEED}` = 'all'",
+        "final_accuracy final_accuracy_std best_accuracy image_kb label_kb seconds",
+    ),
+    "applications": (
+        f"tags.`{STAGE}` != 'evaluate'",
+        "average_accuracy forgetting accuracy_before accuracy_after seconds",
+    ),
+}
+"""Lists of a study's experiment: which runs, and their metrics; the first sorts."""
+STAGE_VIEWS = {"seconds": ("", "seconds val_accuracy agreement image_kb")}
+VIEW_PARAMS = "recipe ipc student protocol regime variant network iterations epochs batch lr"
+VIEW_NAME = "attributes.`Run Name`"
 
 Metric = tuple[str, float, int]
 """Name, value, step."""
@@ -58,8 +78,7 @@ class Finished:
     @property
     def row(self) -> dict[str, Any]:
         """The values of the run."""
-        row: dict[str, Any] = self.manifest["params"][self.stage]
-        return row
+        return dict(self.manifest["params"][self.stage])
 
     @property
     def seeds(self) -> list[int]:
@@ -136,7 +155,7 @@ def _seed(run: Finished, parent: Tracked, seed: int, history: Any) -> Tracked:
     return replace(
         parent,
         name=f"seed {seed} {run.name}",
-        tags=parent.tags | {RUN: f"{run.path}/{seed}", "edc.seed": str(seed)},
+        tags=parent.tags | {RUN: f"{run.path}/{seed}", SEED: str(seed)},
         params=parent.params | {"seed": seed},
         metrics=[*final_best, *_series(history.drop(columns="lr"), "epoch")],  # that is the same for every seed
         pictures=[],
@@ -152,10 +171,27 @@ def _params(run: Finished) -> dict[str, object]:
 
 
 def _tags(run: Finished, environment: Mapping[str, Any]) -> dict[str, str]:
-    tags: dict[str, object] = {RUN: run.path, DIGEST: run.digest, "edc.stage": run.stage, "edc.seed": "all"}
+    tags: dict[str, object] = {RUN: run.path, DIGEST: run.digest, STAGE: run.stage, SEED: "all"}
     tags |= {"mlflow.source.name": f"edc {run.stage}", "mlflow.source.git.commit": environment.get("commit")}
     tags |= {f"edc.{name}": environment.get(name) for name in ("commit", "dirty", "device")}
     return {name: str(value) for name, value in tags.items() if value is not None}
+
+
+def experiment_tags(experiment: str, number: str) -> dict[str, str]:
+    """Tags of an experiment, from its name and its identifier: its views, and a description that links them."""
+    views = STAGE_VIEWS if experiment.endswith(" stages") else VIEWS
+    link = f"#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey="
+    made = {
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": "Lists with metrics first: " + ", ".join(f"[{name}]({link}{name})" for name in views),
+    }
+    for name, (runs, metrics) in views.items():
+        columns = [f"metrics.`{metric}`" for metric in metrics.split()] + [f"params.`{p}`" for p in VIEW_PARAMS.split()]
+        state = {"searchFilter": runs, "orderByKey": columns[0], "orderByAsc": False, "selectedColumns": columns}
+        state |= {"columnOrder": [VIEW_NAME, *columns], "columnWidths": {VIEW_NAME: 320} | dict.fromkeys(columns, 125)}
+        view = {"name": name, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+        made[f"mlflow.sharedViewState.{name}"] = json.dumps(view)
+    return made
 
 
 def _scores(manifest: Mapping[str, Any], environment: Mapping[str, Any]) -> Iterator[Metric]:

@@ -8,9 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from edc.tracking.describe import DIGEST, RUN, Finished, Tracked
+from edc.tracking.describe import DIGEST, RUN, Finished, Tracked, experiment_tags
 from edc.tracking.location import check_sqlite
-from edc.tracking.views import tags
 
 PER_CALL = 1000
 """The most metrics MLflow takes, and the most runs it gives, in one call."""
@@ -28,16 +27,9 @@ SETTINGS = {
 
 
 class Store:
-    """One experiment of a tracking store, made if it is not there.
+    """An experiment of the tracking store at ``uri``, made if it is not there; MLflow's errors come through.
 
-    Args:
-        uri, experiment: address of the store, name of the experiment.
-
-    Attributes:
-        runs: MLflow's runs by the run they were made from (``STAGE/KEY``).
-
-    Raises:
-        Exception: whatever MLflow raises for a store it cannot use.
+    ``runs`` has MLflow's runs by the run they were made from (``STAGE/KEY``).
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
@@ -65,7 +57,7 @@ class Store:
         elif experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         number = str(experiment.experiment_id)
-        for key, value in tags(name, number).items():
+        for key, value in experiment_tags(name, number).items():
             if experiment.tags.get(key) != value:
                 self._client.set_experiment_tag(number, key, value)
         return number

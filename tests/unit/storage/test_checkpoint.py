@@ -7,9 +7,9 @@ import pytest
 import torch
 from support.faults import Malicious
 
+from edc import storage as module
 from edc.errors import EdcError
 from edc.storage import Checkpoint
-from edc.storage import checkpoint as module
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from support import one_line
 from support.faults import Malicious, full_disk
 
 from edc import storage
-from edc.storage import replacing, run_folder, write_json, write_tensors, write_text
-from edc.storage.manifests import KEYS
+from edc.storage import KEYS, replacing, run_folder, write_json, write_tensors, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyError, KeyboardInterrupt, MemoryError, None])

@@ -19,7 +19,8 @@ from edc.config import rows
 from edc.config.rows import EvaluateRow, StudyRuns
 from edc.errors import EdcError
 from edc.storage import run_folder
-from edc.tracking import location, views
+from edc.tracking import location
+from edc.tracking.describe import experiment_tags
 
 
 def test_a_cell_is_a_parent_run_and_one_child_for_each_seed(plan, project):
@@ -175,7 +176,7 @@ def test_views_name_metrics_and_parameters_that_are_recorded(plan):
     assert set(metrics) <= recorded
     assert state["columnOrder"][1] == metrics[0] == state["orderByKey"] == "metrics.`final_accuracy`"
     assert f"#/experiments/{experiment.experiment_id}/runs" in experiment.tags["mlflow.note.content"]
-    assert set(views.tags("digits stages", "7")) & {"mlflow.sharedViewState.seconds"}
+    assert set(experiment_tags("digits stages", "7")) & {"mlflow.sharedViewState.seconds"}
 
 
 @pytest.mark.parametrize(("value", "on"), [("", 1), ("on", 1), ("TRUE", 1), ("1", 1), ("Off", 0), ("no", 0), ("0", 0)])

@@ -41,34 +41,22 @@ def runs_per_gpu() -> int:
         EdcError: ``EDC_RUNS_PER_GPU`` is no whole number from 1 on.
     """
     text = os.environ.get("EDC_RUNS_PER_GPU", "1")
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
+    if not text.strip().isdecimal() or int(text) < 1:
         raise EdcError(f"EDC_RUNS_PER_GPU={text}: expected a whole number, at least 1")
-    return number
+    return int(text)
 
 
 def slots(device: str, threads: int) -> int:
-    """How many runs fit on this machine at once.
-
-    Args:
-        device: "cpu", "cuda" or "auto", as the plan has it.
-        threads: of one run, on a CPU.
-    """
+    """How many runs, of so many threads on a CPU, fit on this machine at once; ``device`` as for :func:`claim`."""
     gpus = [] if device == "cpu" else visible_gpus()
     return len(gpus) * runs_per_gpu() if gpus else max(1, (os.cpu_count() or 1) // threads)
 
 
 def share_of_memory(planned: float | None, device: torch.device) -> float | None:
-    """GB of a device that one run may plan with.
+    """GB of a device that one run may plan with; None on a CPU for which the plan has no value.
 
-    ``EDC_GPU_MEMORY`` goes before the plan's value: it changes no result.
-
-    Args:
-        planned: the plan's value; None: half of what a run may have, so that the rest holds what is not planned.
-        device: where the run computes; None is returned for a CPU without a value.
+    ``EDC_GPU_MEMORY`` goes before the plan's value: it changes no result. Without either it is half of what a run may
+    have, so that the rest holds what is not planned.
 
     Raises:
         EdcError: ``EDC_GPU_MEMORY`` is no number above zero.
@@ -89,17 +77,11 @@ def share_of_memory(planned: float | None, device: torch.device) -> float | None
 
 @contextlib.contextmanager
 def claim(device: str) -> Iterator[str]:
-    """Hold a device while the block runs.
+    """Hold "cpu", "cuda", or for "auto" a GPU where there is one, while the block runs; yields "cpu" or "cuda".
 
     A GPU takes one run at a time, or as many as ``EDC_RUNS_PER_GPU`` says: small networks leave most of it idle. The
     lock lies outside the project, so that runs of several checkouts on one machine don't share a GPU by accident; it
     falls with the process, however that ends.
-
-    Args:
-        device: "cpu", "cuda", or "auto" (a GPU where there is one).
-
-    Yields:
-        "cpu" or "cuda".
 
     Raises:
         EdcError: "cuda" where there is no GPU, or ``EDC_RUNS_PER_GPU`` is no number of runs.
@@ -184,11 +166,7 @@ def memory(record: str) -> int:
 
 
 def device_name(device: str) -> str:
-    """The GPU's name, or the CPU with the vector instructions on which the last bits of what it computes depend.
-
-    Args:
-        device: "cpu" or "cuda".
-    """
+    """The GPU's name, or the CPU with the vector instructions on which the last bits of what it computes depend."""
     import torch
 
     if device == "cuda":

@@ -28,26 +28,12 @@ from edc.pipeline.status import Run, up_to_date
 from edc.storage import STATE, run_folder
 from edc.storage.provenance import provenance
 
-SMALLER = {
-    "pretrain": "batch",
-    "statistics": "batch",
-    "synthesize": "optimise.group",
-    "relabel": "observers",
-    "evaluate": "batch",
-    "continual": "batch",
-    "slimming": "batch",
-    "analysis": "gradients.images",
-}
-"""The value of a row to lower where memory is not enough."""
+SMALLER = {"synthesize": "optimise.group", "relabel": "observers", "analysis": "gradients.images"}
+"""The value of a row to lower where memory is not enough, if that is not ``batch``."""
 
 
 def prepare(plan: Plan, device: str) -> None:
-    """Set this process up for runs on a claimed device; PyTorch is imported here.
-
-    Args:
-        plan: with the number of threads.
-        device: "cpu" or "cuda".
-    """
+    """Set this process up for runs on a claimed device, "cpu" or "cuda"; PyTorch is imported here."""
     # NumPy's own threads change the last bits of a product.
     os.environ.update({"OMP_NUM_THREADS": str(plan.machine.threads), "OPENBLAS_NUM_THREADS": "1"})
     keep_freed_memory()
@@ -64,8 +50,6 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
     """Make one run, unless it is up to date; where another process is making it, wait for that one.
 
     Args:
-        plan: the plan.
-        run: which.
         device: as given to :func:`prepare`.
         force: make it again even if it is up to date.
 
@@ -138,7 +122,7 @@ def remedy(run: Run, device: str, memory: float | None) -> str:
 
     Synthesis on a GPU works on as many groups at once as it may plan memory for, and gives the same with fewer.
     """
-    smaller = f"lower {'.'.join(run)}.{SMALLER[run[0]]}"
+    smaller = f"lower {'.'.join(run)}.{SMALLER.get(run[0], 'batch')}"
     if run[0] == "synthesize" and device == "cuda" and memory is not None:
         groups = f"set EDC_GPU_MEMORY below {memory:.3g} (GB to plan with; the images stay the same)"
         return f"{groups}, or else {smaller} (other images)"

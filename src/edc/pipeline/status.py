@@ -36,10 +36,7 @@ def read(run: Run) -> dict[str, Any] | None:
 def up_to_date(plan: Plan, run: Run, manifests: dict[Run, dict[str, Any] | None] | None = None) -> bool:
     """Whether a run's results are those its values, its inputs and this version of the code would give.
 
-    Args:
-        plan: the plan.
-        run: which.
-        manifests: those read already, by run; filled in.
+    ``manifests`` are those read already; what is read here is added.
     """
     manifests = {} if manifests is None else manifests
 

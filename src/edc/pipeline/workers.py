@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from functools import cache
 
 from edc.config.rows import Plan
 from edc.errors import EdcError
@@ -20,16 +20,8 @@ from edc.pipeline.devices import claim, slots
 from edc.pipeline.execute import execute, prepare
 from edc.pipeline.status import Run, up_to_date
 
-
-@dataclass
-class Worker:
-    """Of a worker process: the device it has claimed until it ends."""
-
-    device: str = ""
-    claims: ExitStack = field(default_factory=ExitStack)
-
-
-_worker = Worker()
+_claims = ExitStack()
+"""Of a worker process: holds its device until it ends."""
 
 
 def run_all(
@@ -43,7 +35,6 @@ def run_all(
     """Make runs in parallel, each after those of the others it builds on; up-to-date ones are skipped.
 
     Args:
-        plan: the plan.
         todo: which runs, in the order the data flows.
         jobs: how many at once; None: as many as the devices take.
         force: make them again even if they are up to date.
@@ -67,20 +58,11 @@ def run_all(
     # Python's helper process removes the semaphores of a pool that is left at once; it need not report that.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     with _interruptible(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _follow_parent) as pool:
-        schedule = Schedule(plan, list(pending), jobs, force, pool)
-        return schedule.run(deadline, seconds)
+        return Schedule(plan, list(pending), jobs, force, pool).run(deadline, seconds)
 
 
 class Schedule:
-    """Runs that wait, that are being made, and that failed.
-
-    Args:
-        plan: the plan.
-        waiting: what is to be made, in the order the data flows.
-        jobs: how many at once.
-        force: make them even if they are up to date.
-        pool: of worker processes.
-    """
+    """Runs that wait, in the order the data flows, that are being made by a pool of workers, and that failed."""
 
     def __init__(self, plan: Plan, waiting: list[Run], jobs: int, force: bool, pool: ProcessPoolExecutor) -> None:
         self.plan, self.waiting, self.jobs, self.force, self.pool = plan, waiting, jobs, force, pool
@@ -146,11 +128,15 @@ class Schedule:
 
 def _make(plan: Plan, run: Run, force: bool) -> float | None:
     """In a worker: make a run; seconds it took, None where nothing had to be done."""
-    if not _worker.device:
-        _worker.device = _worker.claims.enter_context(claim(plan.machine.device))
-        prepare(plan, _worker.device)
+    device = _claimed(plan.machine.device)
+    prepare(plan, device)
     begun = time.monotonic()
-    return time.monotonic() - begun if execute(plan, run, _worker.device, force) else None
+    return time.monotonic() - begun if execute(plan, run, device, force) else None
+
+
+@cache
+def _claimed(device: str) -> str:
+    return _claims.enter_context(claim(device))
 
 
 def _follow_parent() -> None:

@@ -20,13 +20,7 @@ MEANING = {"static": "one per image", "logits": "one per image and epoch"}
 
 
 def export(run: str, to: Path, layout: str, labels: str | None = None) -> Path:
-    """Write a finished condensed set to a new folder, which is returned.
-
-    Args:
-        run: a finished synthesize run.
-        to: the folder, which must not exist.
-        layout: folder, parquet or torch.
-        labels: a finished relabel run of these images; None: without soft labels.
+    """Write a finished synthesize run, with a relabel run of it as its soft labels, to a new folder, which is returned.
 
     Raises:
         EdcError: the folder exists, a run is unknown, unfinished or damaged, the labels belong to other images, or a
@@ -69,11 +63,7 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
 
 
 def finished(stage: str, run: str) -> dict[str, Any]:
-    """The manifest of a finished run.
-
-    Raises:
-        EdcError: there is no such run (the nearest name is offered), or one of its files is damaged.
-    """
+    """The manifest of a finished run, checked; where there is none, the nearest name is offered."""
     if not (run_folder(stage, run) / "manifest.json").is_file():
         known = [path.parent.name for path in (RUNS / stage).glob("*/manifest.json")]
         raise unknown_name(f"finished {stage} run", run, known, str(RUNS / stage))
@@ -105,12 +95,7 @@ def card(manifest: dict[str, Any]) -> str:
 
 
 def accuracies(run: str, images: str) -> list[list[str]]:
-    """Student, protocol, regime, seeds and accuracy of the runs that evaluated a set on the test images.
-
-    Args:
-        run: the synthesize run.
-        images: digest of its files.
-    """
+    """Student, protocol, regime, seeds and accuracy of the runs that evaluated these images on the test set."""
     rows = []
     for path in sorted((RUNS / "evaluate").glob("*/manifest.json")):
         try:

@@ -32,8 +32,7 @@ SMALLEST = 1e-6
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
     ".safetensors": load_file,
-    ".pt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
-    ".pth": lambda path: torch.load(path, map_location="cpu", weights_only=True),
+    **dict.fromkeys((".pt", ".pth"), lambda path: torch.load(path, map_location="cpu", weights_only=True)),
     ".npy": lambda path: np.load(path, allow_pickle=False),
     ".npz": lambda path: dict(np.load(path, allow_pickle=False)),
 }
@@ -48,12 +47,9 @@ def read_external(
     classes_file: Path | None = None,
     labels: Path | None = None,
 ) -> LabelledSet:
-    """Read a condensed set of any kind; its images class after class.
+    """A condensed set of any kind that fits the dataset, whose ``classes`` are in label order; class after class.
 
-    Args:
-        dataset: what it must fit: size, channels, number of classes.
-        classes: the dataset's class names in label order.
-        data, values, classes_file, labels: see :func:`edc.exchange.importing.import_set`.
+    The other arguments are those of :func:`edc.exchange.importing.import_set`.
 
     Raises:
         EdcError: file, value and what was expected, of the first thing that does not fit.
@@ -70,7 +66,10 @@ def read_external(
         source = replace(read_set(data)[0], dataset=dataset)  # class after class
         check_fits(source.images, dataset, classes, str(data))
     else:
-        source = LabelledSet(from_folder(data, dataset, classes), dataset, {"file": data.name})
+        for name in class_folders(data):
+            if name not in classes:
+                raise unknown_name("class folder", name, classes, str(data))
+        source = LabelledSet(read_folder(data, classes, dataset), dataset, {"file": data.name})
     if labels is not None:
         if soft is not None or source.labels:
             raise EdcError(f"--labels {labels}: {data} has soft labels of its own; expected one of the two")
@@ -82,14 +81,6 @@ def read_external(
         logits = to_logits(soft, source.images.labels, len(classes), labels or data)
         source = replace(source, labels={"static": logits[order].numpy()})
     return replace(source, images=source.images.select(order))
-
-
-def from_folder(data: Path, dataset: Dataset, classes: tuple[str, ...]) -> ImageSet:
-    """FOLDER/CLASS/*, every class one of the dataset's."""
-    for name in class_folders(data):
-        if name not in classes:
-            raise unknown_name("class folder", name, classes, str(data))
-    return read_folder(data, classes, dataset)
 
 
 def from_tensors(
@@ -106,14 +97,9 @@ def from_tensors(
 
 
 def class_order(labels: Tensor, classes: Sequence[str], path: Path) -> Tensor:
-    """The order that sorts images with classes ``labels`` (N,) by class, int64 (N,).
-
-    Raises:
-        EdcError: classes have different numbers of images, or there is no image.
-    """
+    """The order that sorts images with classes ``labels`` (N,) by class, int64 (N,); all need the same number."""
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
-    most = max(counts)
-    if not most:
+    if not (most := max(counts)):
         raise EdcError(f"{path}: no image in it")
     for name, count in zip(classes, counts, strict=True):
         if count != most:
@@ -123,11 +109,7 @@ def class_order(labels: Tensor, classes: Sequence[str], path: Path) -> Tensor:
 
 
 def read_tensor_file(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name; under ``""`` the tensor of a file that holds one without a name.
-
-    Raises:
-        EdcError: the file is missing, of an unknown kind, not readable, or holds other things than tensors.
-    """
+    """The tensors of a file by name; under ``""`` the tensor of a file that holds one without a name."""
     if not path.is_file():
         raise EdcError(f"{path}: no such file")
     if path.suffix not in LOADERS:
@@ -159,16 +141,9 @@ def pick(tensors: dict[str, Tensor], names: Sequence[str], what: str, path: Path
 
 
 def to_uint8(images: Tensor, dataset: Dataset, values: str | None, path: Path) -> Tensor:
-    """Images as uint8 (N, C, S, S).
+    """Images (N, C, S, S), (N, S, S, C) or, with one channel, (N, S, S), as uint8 (N, C, S, S).
 
-    Args:
-        images: (N, C, S, S), (N, S, S, C) or, with one channel, (N, S, S); uint8, or floats.
-        dataset: size, channels, mean and standard deviation.
-        values: what floats mean: unit or normalised.
-        path: for messages.
-
-    Raises:
-        EdcError: the shape, the type or the range is another.
+    Floats are in [0, 1] where ``values`` is unit, and normalised by the dataset's mean and deviation where it is that.
     """
     if values is not None and values not in VALUES:
         raise unknown_name("meaning of values", values, VALUES, "--values")
@@ -214,16 +189,8 @@ def to_classes(classes: Tensor, images: int, count: int, path: Path) -> Tensor:
 def to_logits(labels: Tensor, classes: Tensor, count: int, path: Path) -> Tensor:
     """Soft labels (N, K) as fp16 logits; of probabilities they are the logarithms less the row's mean.
 
-    Rows in [0, 1] that add up to 1 are taken for probabilities.
-
-    Args:
-        labels: (N, K).
-        classes: (N,) of the images.
-        count: K.
-        path: for messages.
-
-    Raises:
-        EdcError: the shape is another, a value is not finite, or the labels contradict the classes.
+    Rows in [0, 1] that add up to 1 are taken for probabilities. Labels that contradict the images' classes (N,) are
+    refused.
     """
     if labels.ndim == 3:
         raise EdcError(f"{path}: labels per epoch; they need the augmentation they belong to, as in an `edc export`")

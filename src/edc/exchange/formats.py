@@ -117,11 +117,7 @@ def files(images: ImageSet) -> Iterator[tuple[str, bytes]]:
 
 
 def decoded(encoded: Sequence[Encoded], names: Sequence[str], dataset: Dataset) -> Tensor:
-    """Picture files, or their bytes, as uint8 (N, C, S, S).
-
-    Raises:
-        EdcError: one of them, by its name, is not readable or has another size than the dataset's.
-    """
+    """Picture files, or their bytes, of the dataset's size as uint8 (N, C, S, S); ``names`` are for messages."""
     channels, size = dataset.channels, dataset.image_size
 
     def view(position: int, picture: Image.Image) -> Pixels:

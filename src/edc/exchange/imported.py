@@ -43,9 +43,6 @@ def adopt_labels(context: Any) -> None:
     Labels per epoch are stored only where the row has the augmentation they were made under. Where it has another one,
     or there are none, ``logits.npy`` has no epoch, and students can use the regimes static and hard.
 
-    Args:
-        context: an ``edc.stages.context.Context``.
-
     Raises:
         EdcError: the images are not imported or have no labels, or a row of the plan needs labels per epoch that are
             missing or were made under another augmentation.

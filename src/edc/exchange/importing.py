@@ -74,11 +74,7 @@ def import_set(
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:
-    """The dataset's class names in label order, from its file or from its data.
-
-    Raises:
-        EdcError: the data are missing, or have another number of classes than the file.
-    """
+    """The dataset's class names in label order, from its file or from its data."""
     if dataset.class_names is not None:
         return tuple(dataset.class_names)
     if dataset.kind not in READERS:

@@ -32,10 +32,8 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
     CutMix and mixup come from those in any case.
 
     Args:
-        source: images, dataset and augmentation.
         targets: an ``.npy`` file of logits, (E, N, K) under the regime soft, (N, K) under static.
         regime: soft has a label for every epoch; static has one for every image, and images are not mixed.
-        epoch: the first one.
 
     Attributes:
         classes: the K class names in label order.
@@ -147,11 +145,7 @@ def load(
 
 
 def labels_for(run: str) -> str:
-    """The relabel run of a synthesize run: the only one, or that of the recipe's own protocol.
-
-    Raises:
-        EdcError: there is none, or there are several of other protocols.
-    """
+    """The relabel run of a synthesize run: the only one, or that of the recipe's own protocol."""
     params = finished("synthesize", run)["params"]
     manifests = [read_json(path) for path in sorted((RUNS / "relabel").glob("*/manifest.json"))]
     keys = [manifest["run"] for manifest in manifests if manifest["params"]["relabel"]["images"] == run]

@@ -32,11 +32,9 @@ NOT_REPLAYED = {"dataset", "precision", "images", "observers", "source", "ensemb
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A condensed set, with soft labels or without.
+    """A condensed set that stands for a dataset, with soft labels or without.
 
     Attributes:
-        images: uint8 (N, C, S, S), classes and class names.
-        dataset: the values of the dataset it stands for.
         origin: what is known of how it was made, as JSON.
         labels: fp16 logits: "static", one per image (N, K), and "logits", one per image and epoch (E, N, K).
         relabel: how labels per epoch were made; None where the set was not labelled here.

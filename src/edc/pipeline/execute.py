@@ -47,14 +47,9 @@ def prepare(plan: Plan, device: str) -> None:
 
 
 def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
-    """Make one run, unless it is up to date; where another process is making it, wait for that one.
+    """Make one run on a prepared device, unless it is up to date and not forced; whether anything had to be done.
 
-    Args:
-        device: as given to :func:`prepare`.
-        force: make it again even if it is up to date.
-
-    Returns:
-        Whether anything had to be done.
+    Where another process is making it, wait for that one.
 
     Raises:
         EdcError: anything the user can mend.

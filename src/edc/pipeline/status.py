@@ -6,6 +6,7 @@ Decided from manifests alone, without PyTorch and without reading large files.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from edc import STAGES
@@ -60,14 +61,14 @@ def up_to_date(plan: Plan, run: Run, manifests: dict[Run, dict[str, Any] | None]
     )
 
 
-def stale(plan: Plan) -> list[Run]:
-    """Runs that are not up to date or build on one that is not, in the order the data flows.
+def stale(plan: Plan, among: Sequence[Run] | None = None) -> list[Run]:
+    """Runs, of all or of some, that are not up to date or build on one that is not, in the order the data flows.
 
     One of the latter ends at once if what it builds on comes out with the same bytes.
     """
     manifests: dict[Run, dict[str, Any] | None] = {}
     found: dict[Run, None] = {}
-    for run in runs(plan):
+    for run in runs(plan) if among is None else among:
         if any(upstream in found for upstream in plan.upstream(*run)) or not up_to_date(plan, run, manifests):
             found[run] = None
     return list(found)

@@ -18,7 +18,7 @@ from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.pipeline.devices import claim, slots
 from edc.pipeline.execute import execute, prepare
-from edc.pipeline.status import Run, up_to_date
+from edc.pipeline.status import Run, stale
 
 _claims = ExitStack()
 """Of a worker process: holds its device until it ends."""
@@ -47,10 +47,7 @@ def run_all(
     Raises:
         EdcError: runs failed; all others were made but those that build on them.
     """
-    pending: dict[Run, None] = {}
-    for run in todo:
-        if force or any(upstream in pending for upstream in plan.upstream(*run)) or not up_to_date(plan, run):
-            pending[run] = None
+    pending = list(dict.fromkeys(todo)) if force else stale(plan, todo)
     if not pending:  # no worker starts, and PyTorch is not imported
         return 0
     jobs = min(jobs or slots(plan.machine.device, plan.machine.threads), len(pending))
@@ -58,7 +55,7 @@ def run_all(
     # Python's helper process removes the semaphores of a pool that is left at once; it need not report that.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning:multiprocessing.resource_tracker")
     with _interruptible(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _follow_parent) as pool:
-        return Schedule(plan, list(pending), jobs, force, pool).run(deadline, seconds)
+        return Schedule(plan, pending, jobs, force, pool).run(deadline, seconds)
 
 
 class Schedule:

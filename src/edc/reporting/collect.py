@@ -34,15 +34,12 @@ def collect(plan: Plan) -> pd.DataFrame:
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
-    """The rows of one run.
-
-    Args:
-        path: its manifest.
-    """
+    """The rows of one run, of its manifest and of ``run.json``, which is missing where DVC brought the run."""
     stage, key = path.parent.parent.name, path.parent.name
-    manifest = read_json(path)
+    manifest, beside = read_json(path), path.with_name("run.json")
+    environment = read_json(beside) if beside.exists() else {}
     try:
-        shared = _shared(stage, manifest) | _environment(path.with_name("run.json"))
+        shared = _shared(stage, manifest) | {name: environment.get(name) for name in ENVIRONMENT}
         return [shared | values for values in _results(stage, manifest)]
     except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         problem = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -52,9 +49,9 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 def _shared(stage: str, manifest: dict[str, Any]) -> dict[str, Any]:
     """What all rows of a run have in common."""
     row, dataset = manifest["params"][stage], manifest["params"]["dataset"]
-    values = {name: value for name, value in row.items() if name in COLUMNS and not isinstance(value, (list, dict))}
-    facts = {name: value for name, value in manifest.items() if name in COLUMNS and not isinstance(value, (list, dict))}
-    values |= facts | {"family": dataset["family"], "digest": digest(manifest), "source": "run"}
+    facts = {**row, **manifest}
+    values = {name: value for name, value in facts.items() if name in COLUMNS and not isinstance(value, (list, dict))}
+    values |= {"family": dataset["family"], "digest": digest(manifest), "source": "run"}
     values["subset"] = dataset["train_per_class"] is not None or dataset["test_per_class"] is not None
     values["inputs"] = " ".join(f"{name}={mark}" for name, mark in sorted(manifest["inputs"].items()))
     if stage == "pretrain":
@@ -65,12 +62,6 @@ def _shared(stage: str, manifest: dict[str, Any]) -> dict[str, Any]:
         if row["recipe"] in names("recipes"):
             values["own_protocol"] = own_protocol(read("recipes", row["recipe"]), dataset["family"], row["ipc"])
     return values
-
-
-def _environment(path: Path) -> dict[str, Any]:
-    """Columns of ``run.json``; none where DVC brought the run without it."""
-    values = read_json(path) if path.exists() else {}
-    return {name: values.get(name) for name in ENVIRONMENT}
 
 
 def _results(stage: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -97,10 +88,7 @@ def training(stage: str, manifest: dict[str, Any]) -> str | None:
     """Fingerprint of how a run trained and labelled: equal where only the images, their number or the network differ.
 
     Two protocols may have the same values for one dataset. What labels are made from (observers, views) is read where
-    they were made.
-
-    Returns:
-        None where the labels' manifest is not here, or is of other labels than those the students had.
+    they were made; None where that manifest is not here, or is of other labels than those the students had.
     """
     parts = {"row": manifest["params"][stage]}
     labels, inputs = manifest["params"].get("relabel"), manifest["inputs"]

@@ -50,32 +50,24 @@ def evaluations(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
 
 def unique(cells: pd.DataFrame, keys: list[str]) -> None:
-    """Refuse two runs of the same cell.
+    """Refuse two runs of the same cell with an :class:`EdcError` that names both."""
+    if alike := two_alike(cells, keys):
+        remedy = "delete the rows of the one that no longer counts"
+        raise EdcError(f"{PATH}: run {alike[1]!r} is the same cell as {alike[0]!r}; {remedy}")
 
-    Raises:
-        EdcError: names both.
-    """
+
+def two_alike(cells: pd.DataFrame, keys: list[str]) -> list[str]:
+    """The first two runs with the same keys; empty where there are none."""
     runs = cells.drop_duplicates(["run", *keys])
-    if (twice := runs.duplicated(keys)).any():
-        second = runs[twice].iloc[0]
-        first = runs[(runs[keys] == second[keys]).all(axis=1)].iloc[0]
-        raise EdcError(
-            f"{PATH}: run {second['run']!r} is the same cell as {first['run']!r}; delete the rows of the one that no "
-            "longer counts"
-        )
+    second = runs[runs.duplicated(keys)].head(1)
+    return [] if second.empty else runs.merge(second[keys], on=keys)["run"].head(2).tolist()
 
 
 def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], score: str = "final") -> pd.DataFrame:
-    """Lines with the random images of the same keys beside them.
+    """Lines beside their baseline: that of ``random`` with the same keys.
 
     Adds baseline_mean and baseline_std; improvement; improvement_spread, the root of both variances over the seeds; and
     clear: whether the improvement is larger than that ("yes" or "no"; with one seed there is no spread, so "no").
-
-    Args:
-        rows: with ``{score}_mean`` and ``{score}_std``.
-        random: lines of recipe random among which the baseline is looked up.
-        keys: equal in a line and its baseline.
-        score: which accuracy.
     """
     mean, std = f"{score}_mean", f"{score}_std"
     beside = random.drop_duplicates(keys)[[*keys, mean, std]]
@@ -90,19 +82,14 @@ def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], sco
 
 
 def finished(rows: pd.DataFrame, columns: tuple[str, ...], order: list[str]) -> pd.DataFrame:
-    """A table: these columns, accuracies rounded, sorted with empty cells first.
-
-    Args:
-        rows: its lines; a missing column is empty.
-        columns: in their order.
-        order: columns it is sorted by.
-    """
+    """A table: these columns, empty where missing, rounded, sorted by those of ``order`` with empty cells first."""
     table = rows.reindex(columns=list(columns))
     for name in table.select_dtypes("float64"):
         table[name] = table[name].round(DECIMALS)
     for name in ("ipc", "seeds", "image_bytes", "label_bytes", "steps"):
         if name in table:
             table[name] = table[name].astype("Int64")
+    order = [name for name in order if name in columns]
     table = table.sort_values(order, na_position="first", kind="stable", ignore_index=True)
     text = table.select_dtypes(["object", "str"]).columns
     table[text] = table[text].fillna("")

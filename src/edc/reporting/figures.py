@@ -25,13 +25,9 @@ Points = Sequence[Sequence[float | None]] | np.ndarray
 
 
 def contact_sheet(path: Path, images: Tensor, labels: Tensor, train: Images) -> Path:
-    """Condensed images (left) beside real ones (right), one row a class, at most 20 classes and 10 images each.
+    """Condensed images uint8 (N, C, S, S) with labels (N,), left, beside real ones of ``train``, right, as a PNG.
 
-    Args:
-        path: a PNG.
-        images: uint8 (N, C, S, S) condensed.
-        labels: (N,).
-        train: where the real ones come from.
+    One row a class, at most 20 classes and 10 images each.
     """
     from PIL import Image
 
@@ -67,12 +63,9 @@ def save_figure(path: Path, figure: Figure) -> Path:
 
 
 def learning_curves(path: Path, history: Sequence[Sequence[Any]], heading: str) -> Path:
-    """Training loss and accuracy over epochs, one line a seed.
+    """Training loss and accuracy over epochs, one line a seed, as a PNG.
 
-    Args:
-        path: a PNG.
-        history: rows of seed, epoch, learning rate, training loss, accuracy or None.
-        heading: above the picture.
+    Rows of ``history``: seed, epoch, learning rate, training loss, accuracy or None.
     """
     figure = new_figure(fitted=False)  # the labels' sizes are known, and fitting takes longer than the picture
     figure.subplots_adjust(left=0.13, right=0.88, bottom=0.13, top=0.92)
@@ -97,14 +90,9 @@ def draw(
     bars: bool = False,
     styles: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Figure:
-    """Panels beside each other with named curves, each with a band (or bars) of one standard deviation.
+    """Panels beside each other, each so many inches wide: heading -> name of a curve -> its points.
 
-    Args:
-        panels: heading of a panel -> name of a curve -> its points.
-        labels: of both axes.
-        width: of a panel, inches.
-        bars: error bars instead of bands.
-        styles: of curves, by the first word of their names.
+    Each curve has a band, or bars, of one standard deviation; ``styles`` are by the first word of their names.
     """
     figure = new_figure(width * max(1, len(panels)), 3.8)
     for place, (heading, curves) in enumerate(panels.items()):
@@ -133,21 +121,13 @@ def lines(path: Path, curves: Mapping[str, Points], horizontal: str, vertical: s
 
 
 def draw_applications(folder: Path, continual: pd.DataFrame, slimming: pd.DataFrame) -> None:
-    """``continual.png`` and ``slimming.png``: a panel for every dataset and student, a curve for every run.
-
-    Args:
-        folder: where.
-        continual, slimming: the tables.
-    """
+    """``continual.png`` and ``slimming.png`` of both tables: a panel for every dataset and student, a curve a run."""
     by_steps = continual.assign(student=continual["student"] + ", " + continual["steps"].astype(str) + " steps")
-    _draw_application(folder / "continual.png", by_steps, ["classes", "accuracy"], ("classes seen", "accuracy, %"))
-    _draw_application(
-        folder / "slimming.png", slimming, ["ratio", "after"], ("share of channels removed", "accuracy, %")
-    )
+    _draw_application(folder / "continual.png", by_steps, "classes", "accuracy", "classes seen")
+    _draw_application(folder / "slimming.png", slimming, "ratio", "after", "share of channels removed")
 
 
-def _draw_application(path: Path, table: pd.DataFrame, columns: list[str], labels: tuple[str, str]) -> None:
-    x, score = columns
+def _draw_application(path: Path, table: pd.DataFrame, x: str, score: str, horizontal: str) -> None:
     recipes = sorted(set(table["recipe"]) - {RANDOM, FULL})
     styles: dict[str, dict[str, Any]] = {recipe: {"color": f"C{place}"} for place, recipe in enumerate(recipes)}
     styles |= {RANDOM: {"color": "0.45", "linestyle": "--"}, FULL: {"color": "black", "linestyle": ":"}}
@@ -160,4 +140,4 @@ def _draw_application(path: Path, table: pd.DataFrame, columns: list[str], label
         for (recipe, *values), run in runs:
             name = ", ".join([recipe, *(f"{n} {v}" for n, v in zip(differing, values, strict=True))])
             curves[name] = run[[x, f"{score}_mean", f"{score}_std"]].to_numpy(float)
-    save_figure(path, draw(panels, labels, styles=styles))
+    save_figure(path, draw(panels, (horizontal, "accuracy, %"), styles=styles))

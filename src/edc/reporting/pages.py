@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -66,13 +66,7 @@ HIDDEN = {"reported_student", "improvement_spread", "clear", "device", "threads"
 
 
 def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
-    """One table to read.
-
-    Args:
-        name: of the table.
-        table: its lines.
-        cells: the evaluations, which have seconds, devices and commits.
-    """
+    """One table to read; its evaluations ``cells`` have seconds, devices and commits."""
     ran = table[table["seeds"].notna()] if "seeds" in table else table
     absent, footnotes = table.drop(ran.index), Footnotes(name)
     legend = LEGENDS.get(name, PERCENT) + (f" {ELSEWHERE}" if "reported_imagenet1k" in table else "")
@@ -109,7 +103,8 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
             same = np.array([a.endswith(b) for a, b in rows[["student", "reported_student"]].to_numpy()])
             text["IN-1k"] = rows[name].map("{:.1f}".format, na_action="ignore") + student.mask(same, "")
         elif name == "improvement":
-            text[name] = improvement(rows)
+            signs = rows[name].map(signed)
+            text[name] = signs.mask(rows["clear"] == "no", "(" + signs + ")").mask(rows["clear"] == "", "")
         elif not name.endswith("_std") and name not in HIDDEN:
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -150,14 +145,10 @@ def _not_run(rows: pd.DataFrame, footnotes: Footnotes) -> list[str]:
 
 
 def grid(columns: Any) -> str:
-    """A Markdown table of a frame, or of columns by name."""
-    frame = pd.DataFrame({str(name): list(values) for name, values in columns.items()}).astype(object)
-    return "\n".join(line(cells) for cells in [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()])
-
-
-def line(cells: Iterable[Any]) -> str:
-    """One line of a Markdown table; a missing value is an empty cell."""
-    return "| " + " | ".join("" if pd.isna(cell) else str(cell) for cell in cells) + " |"
+    """A Markdown table of a frame, or of columns by name; a missing value is an empty cell."""
+    frame = pd.DataFrame({str(name): list(values) for name, values in columns.items()}).astype(object).fillna("")
+    lines = [frame.columns, ["---"] * len(frame.columns), *frame.to_numpy()]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
 def plus_minus(rows: pd.DataFrame, name: str) -> pd.Series:
@@ -186,12 +177,6 @@ def bold(rows: pd.DataFrame, name: str) -> pd.Series:
     return text.mask(best, "**" + text + "**")
 
 
-def improvement(rows: pd.DataFrame) -> pd.Series:
-    """Improvements with their sign, in brackets where they are no result."""
-    text = rows["improvement"].map(signed)
-    return text.mask(rows["clear"] == "no", "(" + text + ")").mask(rows["clear"] == "", "")
-
-
 def signed(value: float) -> str:
     """A difference with its sign."""
     return "" if pd.isna(value) else f"{value:+.1f}"
@@ -213,13 +198,7 @@ def device(rows: pd.DataFrame) -> pd.Series:
     return rows["device"] + threads + (", " + rows["precision"]).mask(rows["precision"] == "float32", "")
 
 
-NAMES: dict[str, str] = {
-    "image_bytes": "image kB",
-    "label_bytes": "label kB",
-    "seconds": "s",
-    "macs": "MMAC",
-    "sparsity": "L1",
-}
+NAMES = {"image_bytes": "image kB", "label_bytes": "label kB", "seconds": "s", "macs": "MMAC", "sparsity": "L1"}
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "seconds": "{:.0f}".format,
     "ratio": "{:g}".format, "sparsity": "{:g}".format, "commit": lambda commit: commit[:7],

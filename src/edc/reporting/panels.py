@@ -50,10 +50,7 @@ def _ellipse(axes: Axes, points: Tensor, **style: Any) -> None:
 def landscape_panels(path: Path, rows: Sequence[Sequence[Any]], titles: Mapping[str, str]) -> Path:
     """Figure 2(b): loss along random directions, mean and standard deviation over directions and seeds.
 
-    Args:
-        path: a PNG.
-        rows: schedule, seed, direction, distance, and one loss for each title.
-        titles: name of a loss -> over its panel.
+    Rows: schedule, seed, direction, distance, and one loss for each of ``titles``, the headings of the panels.
     """
     losses = list(titles)
     frame = pd.DataFrame(rows, columns=["schedule", "seed", "direction", "distance", *losses])
@@ -69,10 +66,7 @@ def landscape_panels(path: Path, rows: Sequence[Sequence[Any]], titles: Mapping[
 def hessian_panels(path: Path, rows: Sequence[Sequence[Any]], step: float) -> Path:
     """Figure 2(c), top: norm of the Hessian at the iterates, with the estimate's standard error.
 
-    Args:
-        path: a PNG.
-        rows: regulariser, iteration; norm and standard error, exact; norm and standard error, over a step.
-        step: its length.
+    Rows: regulariser, iteration; norm and standard error, exact; norm and standard error, over a ``step``.
     """
     names = list(dict.fromkeys(row[0] for row in rows))
     headings = {"exact": 2, f"by differences of the gradient over {step:g}": 4}
@@ -89,9 +83,7 @@ def hessian_panels(path: Path, rows: Sequence[Sequence[Any]], step: float) -> Pa
 def gradient_panels(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
     """Figure 2(c), bottom: cosine of local to global gradient over batch sizes, one panel a moment of the training.
 
-    Args:
-        path: a PNG.
-        rows: epoch, images, batch, mean, standard deviation.
+    Rows: epoch, images, batch, mean, standard deviation.
     """
     epochs, names, batches = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1, 2))
     panels = {f"after {e} epochs": {n: [r[2:] for r in rows if tuple(r[:2]) == (e, n)] for n in names} for e in epochs}
@@ -110,10 +102,8 @@ def iterate_sheet(
     """Condensed images over iterations: the first image of every class a row, a column an iterate.
 
     Args:
-        path: a PNG.
         pictures: regulariser -> iterations done -> uint8 (B, C, S, S).
-        labels: (B,) classes.
-        names: of the classes.
+        labels: (B,) classes, whose ``names`` stand beside the rows.
     """
     classes = labels.unique(sorted=True)[: len(COLOURS)]
     members = [int((labels == c).nonzero()[0]) for c in classes]

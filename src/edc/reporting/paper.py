@@ -102,11 +102,7 @@ class _Remarks(Model):
 
 
 class Footnotes:
-    """Remarks on the figures of one page, numbered in the order of their first use.
-
-    Args:
-        table: name of the table.
-    """
+    """Remarks on the figures of one table's page, numbered in the order of their first use."""
 
     def __init__(self, table: str) -> None:
         every = validate(_Remarks, read_yaml(REMARKS), str(REMARKS)).remarks if REMARKS.exists() else []
@@ -114,11 +110,7 @@ class Footnotes:
         self.texts: list[str] = []
 
     def numbers(self, row: Any) -> list[int]:
-        """The footnotes on a row's figure of the paper.
-
-        Args:
-            row: of a table, with the columns ``reported``, dataset, recipe, ipc and student.
-        """
+        """The footnotes on the paper's figure in a row of a table."""
         if pd.isna(row["reported"]):
             return []
         recipe, variant = named(METHODS.get(row["recipe"], row["recipe"]), row.get("variant") or "")

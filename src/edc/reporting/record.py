@@ -84,7 +84,7 @@ def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | No
 
     Args:
         old: the record.
-        new: rows of finished runs, the newest run last; see :func:`edc.reporting.collect.collect`.
+        new: of :func:`edc.reporting.collect.collect`, the newest run last.
         versions: of the stages' numerics now, by stage.
     """
     runs = pd.MultiIndex.from_frame(new[["stage", "run"]])
@@ -143,13 +143,8 @@ def sort(frame: pd.DataFrame) -> pd.DataFrame:
 def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
     """A CSV file with checked columns, empty where there is none.
 
-    Args:
-        path: the file.
-        columns: what it must hold.
-        remedy: what to do about a damaged file, for the error line.
-
     Raises:
-        EdcError: a column is missing, or a value is not what its column holds.
+        EdcError: a column is missing, or a value is not what its column holds; ``remedy`` says what to do about it.
     """
     text = read_text(path)
     if text is None:
@@ -166,14 +161,8 @@ def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
 def typed(frame: pd.DataFrame, columns: Columns, where: str, place: Callable[[int], str] | None = None) -> pd.DataFrame:
     """A frame with these columns, each checked and of its type; a missing column or value is empty.
 
-    Args:
-        frame: of any types.
-        columns: what it must hold.
-        where: the file, for the error line.
-        place: index of a row -> where it stands; None: its first two values.
-
     Raises:
-        EdcError: a value is not what its column holds.
+        EdcError: a value is not what its column holds; ``place`` says in which row, else its first two values do.
     """
     frame = frame.reindex(columns=list(columns)).astype(object).reset_index(drop=True)
     typed_columns = {}

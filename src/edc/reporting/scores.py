@@ -15,25 +15,15 @@ LOWEST = math.exp(-1)
 
 
 def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
-    """LRS = (e^a - e^-1) / (e - e^-1) with a = weight * IOR - (1 - weight) * HLR.
+    """LRS = (e^a - e^-1) / (e - e^-1) with a = weight * IOR - (1 - weight) * HLR, both -1 to 1.
 
-    Args:
-        ior, hlr: differences of fractions, -1 to 1.
-        weight: of the improvement.
-
-    Returns:
-        0 (worst possible) to 1; 0.2689 with neither improvement nor distance.
+    From 0 (worst possible) to 1; 0.2689 with neither improvement nor distance.
     """
     return squashed(weight * _difference("ior", ior) - (1 - weight) * _difference("hlr", hlr))
 
 
 def augmentation_robust_score(ior_augmented: float, ior_plain: float, weight: float = 0.5) -> float:
-    """ARS: improvement over random with and without augmentation of the students' images, mapped as LRS is.
-
-    Args:
-        ior_augmented, ior_plain: differences of fractions, -1 to 1.
-        weight: of the improvement with augmentation.
-    """
+    """ARS: improvement over random, -1 to 1, with and without augmentation of students' images, mapped as LRS is."""
     augmented, plain = _difference("ior_augmented", ior_augmented), _difference("ior_plain", ior_plain)
     return squashed(weight * augmented + (1 - weight) * plain)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from edc.errors import EdcError
-from edc.reporting.evaluations import CELL, FULL, RANDOM, finished, with_baseline
+from edc.reporting.evaluations import CELL, FULL, RANDOM, finished, two_alike, with_baseline
 from edc.reporting.paper import CROSSED, KEY, METHODS, named
 from edc.reporting.record import PATH
 from edc.reporting.scores import label_robust_score
@@ -38,27 +38,20 @@ IMAGENET = "imagenet1k"
 
 
 def tables(cells: pd.DataFrame, reported: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Every table of evaluations by name.
+    """Every table of :func:`~edc.reporting.evaluations.evaluations` by name, beside the paper's figures.
 
-    Args:
-        cells: see :func:`edc.reporting.evaluations.evaluations`.
-        reported: see :func:`edc.reporting.paper.read_reported`.
+    Raises:
+        EdcError: two protocols, neither the standard one, claim the column of static or of hard labels.
     """
     names = [named(*key) for key in cells[["recipe", "variant", "protocol"]].to_numpy()]
-    in_ladder = pd.DataFrame(names, cells.index, columns=["paper_recipe", "paper_variant"])
+    in_ladder = cells.join(pd.DataFrame(names, cells.index, columns=["paper_recipe", "paper_variant"]))
     as_reported = cells.assign(paper_recipe=cells["recipe"].replace(METHODS), paper_variant="")
     plain = as_reported[cells["variant"] == ""]
-    in_ladder = cells.join(in_ladder)
-    made = {"table1": table1(plain, _of(reported, 1)), "table2": table2(plain, _of(reported, 2))}
-    made |= {f"table{number}": ablation(in_ladder, _of(reported, number)) for number in (3, 4, 5)}
-    made["table22"] = table22(plain, _of(reported, 22))
-    made["variants"] = variants(in_ladder, reported)
+    figures = {table: reported[reported["table"] == table] for table in (1, 2, 3, 4, 5, 22)}
+    made = {"table1": table1(plain, figures[1]), "table2": table2(plain, figures[2])}
+    made |= {f"table{number}": ablation(in_ladder, figures[number]) for number in (3, 4, 5)}
+    made |= {"table22": table22(plain, figures[22]), "variants": variants(in_ladder, reported)}
     return made | {"cross": cross(plain), "scores": scores(plain)}
-
-
-def _of(reported: pd.DataFrame, table: int) -> pd.DataFrame:
-    """The figures of one of the paper's tables."""
-    return reported[reported["table"] == table]
 
 
 def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
@@ -66,9 +59,6 @@ def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
 
     Images that no soft-label protocol evaluated have a line without soft accuracies. Random images trained and labelled
     alike are the baseline. The paper's cells that did not run here have a line without accuracies of ours.
-
-    Raises:
-        EdcError: two protocols claim the column of static or of hard labels.
     """
     soft = plain[plain["regime"] == "soft"]
     others = plain[~_keys(plain, CELL).isin(_keys(soft, CELL))].drop_duplicates(CELL)
@@ -79,7 +69,7 @@ def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
         accuracies = by_regime(plain, regime)[[*CELL, "final_mean", "final_std"]]
         renamed = accuracies.rename(columns={"final_mean": f"{regime}_mean", "final_std": f"{regime}_std"})
         rows = rows.merge(renamed, how="left", on=CELL)
-    return finished(pd.concat([rows, absent]), TABLE1, [name for name in ORDER if name != "variant"])
+    return finished(pd.concat([rows, absent]), TABLE1, ORDER)
 
 
 def table2(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
@@ -130,15 +120,11 @@ def cross(plain: pd.DataFrame) -> pd.DataFrame:
     """Recipes crossed with protocols, where at least two of each met at one dataset, IPC and student."""
     groups = plain.groupby(["dataset", "ipc", "student"])
     several = (groups["recipe"].transform("nunique") > 1) & (groups["protocol"].transform("nunique") > 1)
-    return finished(plain[several], CROSS, [name for name in ORDER if name != "variant"])
+    return finished(plain[several], CROSS, ORDER)
 
 
 def scores(plain: pd.DataFrame) -> pd.DataFrame:
-    """DD-Ranking's label-robust score of every condensed set. Accuracies here are fractions, four decimals.
-
-    Raises:
-        EdcError: two protocols with hard labels ran and neither is the standard one.
-    """
+    """DD-Ranking's label-robust score of every condensed set. Accuracies here are fractions, four decimals."""
     hard = by_regime(plain, "hard").assign(condensed_hard=lambda rows: rows["final_mean"] / 100)
     real = hard[hard["recipe"] == FULL].rename(columns={"condensed_hard": "real_hard"})
     own = with_baseline(plain[plain["protocol"] == plain["own_protocol"]], _random(plain), SAME)
@@ -146,17 +132,12 @@ def scores(plain: pd.DataFrame) -> pd.DataFrame:
     rows = rows.merge(own[[*CELL, "final_mean", "baseline_mean"]], how="left", on=CELL)
     rows = rows.merge(hard[[*CELL, "condensed_hard"]], how="left", on=CELL)
     rows = rows.merge(real[["dataset", "student", "real_hard"]], how="left", on=["dataset", "student"])
-    rows["condensed_own"] = rows["final_mean"] / 100
-    rows["baseline_own"] = rows["baseline_mean"] / 100
-    parts = ["real_hard", "condensed_hard", "condensed_own", "baseline_own"]
-    rows[parts] = rows[parts].round(4)
+    rows = rows.assign(condensed_own=rows["final_mean"] / 100, baseline_own=rows["baseline_mean"] / 100).round(4)
     rows["hlr"] = (rows["real_hard"] - rows["condensed_hard"]).round(4)
     rows["ior"] = (rows["condensed_own"] - rows["baseline_own"]).round(4)
     complete = rows["hlr"].notna() & rows["ior"].notna()
     rows.loc[complete, "lrs"] = [label_robust_score(*pair) for pair in rows.loc[complete, ["ior", "hlr"]].to_numpy()]
-    return finished(
-        rows.rename(columns={"own_protocol": "protocol"}), SCORES, [name for name in ORDER if name in SCORES]
-    )
+    return finished(rows.rename(columns={"own_protocol": "protocol"}), SCORES, ORDER)
 
 
 def _random(plain: pd.DataFrame) -> pd.DataFrame:
@@ -165,20 +146,14 @@ def _random(plain: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_regime(plain: pd.DataFrame, regime: str) -> pd.DataFrame:
-    """The evaluation of every cell under static or hard labels, by the standard protocol where several ran.
-
-    Raises:
-        EdcError: several ran and none is the standard one.
-    """
+    """The evaluation of every cell under static or hard labels, by the standard protocol where several ran."""
     rows = plain[plain["regime"] == regime]
     standard = rows["protocol"] == STANDARD[regime]
     rows = rows[standard | ~standard.groupby([rows[name] for name in CELL]).transform("any")]
-    if (twice := rows.duplicated(CELL)).any():
-        second = rows[twice].iloc[0]
-        first = rows[(rows[CELL] == second[CELL]).all(axis=1)].iloc[0]
+    if alike := two_alike(rows, CELL):
         raise EdcError(
-            f"{PATH}: run {second['run']!r} is a second evaluation of the same images with {regime} labels beside "
-            f"{first['run']!r}; expected one of them under protocol {STANDARD[regime]!r}"
+            f"{PATH}: run {alike[1]!r} is a second evaluation of the same images with {regime} labels beside "
+            f"{alike[0]!r}; expected one of them under protocol {STANDARD[regime]!r}"
         )
     return rows
 

@@ -39,13 +39,7 @@ PROVENANCE = [
 
 
 def write_report(to: Path) -> str:
-    """Write the report; an older one stays if that fails. Equal results give equal bytes.
-
-    Args:
-        to: an HTML file.
-
-    Returns:
-        What was written, in one line.
+    """Write the report as HTML, and say so in one line; an older one stays if that fails. Equal results, equal bytes.
 
     Raises:
         EdcError: there is no plan, no run of it is in the record, or a file is damaged.
@@ -56,11 +50,7 @@ def write_report(to: Path) -> str:
 
 
 def page(plan: Plan, runs: pd.DataFrame) -> str:
-    """The page as HTML.
-
-    Args:
-        plan: the active plan; only its runs are shown, except in the tables of everything.
-        runs: the record.
+    """The page as HTML: only the plan's runs of the record are shown, except in the tables of everything.
 
     Raises:
         EdcError: see :func:`write_report`.

@@ -50,11 +50,7 @@ def verdict(row: Any) -> str:
 
 
 def summary(chosen: pd.DataFrame) -> str:
-    """The verdicts of all comparisons, "better in 2 (by 1.0 to 2.5 points), no difference shown in 1"; "" without any.
-
-    Args:
-        chosen: the method's evaluations.
-    """
+    """Verdicts on a method's evaluations, "better in 2 (by 1.0 to 2.5 points), no difference shown in 1", or ""."""
     compared = chosen[chosen["improvement"].notna()]
     verdicts = compared.apply(verdict, axis="columns") if len(compared) else pd.Series(dtype=object)
     texts = []
@@ -67,12 +63,7 @@ def summary(chosen: pd.DataFrame) -> str:
 
 
 def answer(row: Any, cells: pd.DataFrame) -> dict[str, Any]:
-    """An evaluation of the method, its verdict, and the lines of its baseline and of the whole dataset, if any.
-
-    Args:
-        row: the evaluation.
-        cells: all evaluations.
-    """
+    """An evaluation, its verdict, and the lines of its baseline and of the whole dataset among ``cells``, if any."""
     alike = (cells[[*SAME, "split"]] == row[[*SAME, "split"]]).all(axis="columns")
     whole = (cells[["dataset", "student", "split"]] == row[["dataset", "student", "split"]]).all(axis="columns")
     beside = {"random": alike & (cells["recipe"] == RANDOM), "full": whole & (cells["recipe"] == FULL)}

@@ -27,11 +27,7 @@ Grid = tuple[list[tuple[str, bool]], list[tuple[Cell, ...]]]
 
 
 def grid(frame: pd.DataFrame) -> Grid:
-    """A frame as a table to read: mean and deviation in one cell, bytes in kB, columns without values left out.
-
-    Args:
-        frame: columns named as in the record and in ``results/tables``.
-    """
+    """A frame as a table to read: mean and deviation in one cell, bytes in kB, columns without values left out."""
     heads, columns = [], []
     for name in frame.columns:
         values, mean = frame[name], name.removesuffix("_mean")

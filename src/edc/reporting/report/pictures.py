@@ -32,12 +32,7 @@ STYLES = {RANDOM: {"color": "0.45", "linestyle": "--", "marker": ""}}
 
 
 def comparison(chosen: pd.DataFrame, cells: pd.DataFrame) -> str:
-    """Accuracies of the method and of its baselines, a line for every evaluation of the method; "" without any.
-
-    Args:
-        chosen: the method's evaluations.
-        cells: all evaluations, for the accuracy of the whole dataset.
-    """
+    """Accuracies of the method and of its baselines, a line for each of its evaluations; "" without any."""
     rows = chosen[chosen["baseline_mean"].notna()]
     if rows.empty:
         return ""
@@ -89,9 +84,7 @@ def learning_curves(cells: pd.DataFrame, method: str) -> list[tuple[str, str]]:
 def accuracies(run: str, saved: pd.DataFrame) -> np.ndarray:
     """Epoch (from 1), mean accuracy and deviation over the seeds of one evaluation; empty where there is no history.
 
-    Args:
-        run: its key.
-        saved: the committed histories, used where the run's folder is not here.
+    The committed histories ``saved`` are used where the run's folder is not here.
 
     Raises:
         EdcError: its ``history.csv`` is damaged.

@@ -15,9 +15,8 @@ from edc.config.plan import make_plan, write_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.reporting import record
-from edc.reporting.report import compared, page, write_report
+from edc.reporting.report import compared, grid, page, write_report
 from edc.reporting.report.answers import answer, costs, method_of, summary, verdict
-from edc.reporting.report.grids import grid
 from edc.reporting.report.pictures import accuracies, shrunk
 from edc.storage import run_folder
 

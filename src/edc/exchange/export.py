@@ -36,11 +36,7 @@ def export(run: str, to: Path, layout: str, labels: str | None = None) -> Path:
 
 
 def read_run(run: str, labels: str | None = None) -> LabelledSet:
-    """A finished synthesize run, with the labels of a finished relabel run.
-
-    Raises:
-        EdcError: a run is unknown, unfinished or damaged, or the labels belong to other images.
-    """
+    """A finished synthesize run, with the labels of a finished relabel run of it; see :func:`export` for refusals."""
     manifest, folder = finished("synthesize", run), run_folder("synthesize", run)
     dataset: Dataset = validate(Dataset, manifest["params"]["dataset"], f"{folder}: dataset")
     stored = read_tensors(folder / "images.safetensors")

@@ -80,11 +80,7 @@ def adopt_labels(context: Any) -> None:
 
 
 def read_imported(source: str) -> tuple[str, LabelledSet]:
-    """Name and content of the imported set ``NAME``, or of this very set: ``NAME@FINGERPRINT``.
-
-    Raises:
-        EdcError: the set is missing, damaged or another than the fingerprint's.
-    """
+    """Name and content of the imported set ``NAME``, or of this very set and no other: ``NAME@FINGERPRINT``."""
     name, _, expected = source.partition("@")
     folder = IMPORTED / name
     if not (folder / "manifest.json").exists():

@@ -32,7 +32,7 @@ def import_set(
 ) -> list[Path]:
     """Check a set made elsewhere and store it as ``runs/imported/NAME``, with a recipe of that name.
 
-    With soft labels comes a protocol of that name, which uses them instead of the teachers'.
+    With soft labels comes a protocol of that name, which uses them instead of the teachers'. Returns what was written.
 
     Args:
         name: of the set and its recipe.
@@ -41,9 +41,6 @@ def import_set(
         labels: soft labels (N, K), logits or probabilities.
         values: what floats mean: unit or normalised.
         classes_file: the images' classes, where ``data`` holds images alone.
-
-    Returns:
-        What was written.
 
     Raises:
         EdcError: the name is taken or malformed, or the set does not fit the dataset; nothing is written.

@@ -126,11 +126,7 @@ def replay_choices(row: RelabelRow) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder that is renamed to ``path`` when the block ends, and deleted when it fails.
-
-    Raises:
-        EdcError: ``path`` exists already or can't be written.
-    """
+    """A temporary folder that is renamed to ``path`` when the block ends, and deleted when it fails."""
     refuse_existing(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

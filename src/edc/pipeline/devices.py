@@ -35,11 +35,7 @@ def visible_gpus() -> list[str]:
 
 
 def runs_per_gpu() -> int:
-    """How many runs may hold one GPU at once.
-
-    Raises:
-        EdcError: ``EDC_RUNS_PER_GPU`` is no whole number from 1 on.
-    """
+    """How many runs may hold one GPU at once: ``EDC_RUNS_PER_GPU``, a whole number from 1 on, else 1."""
     text = os.environ.get("EDC_RUNS_PER_GPU", "1")
     if not text.strip().isdecimal() or int(text) < 1:
         raise EdcError(f"EDC_RUNS_PER_GPU={text}: expected a whole number, at least 1")
@@ -154,11 +150,7 @@ def keep_freed_memory() -> None:
 
 
 def memory(record: str) -> int:
-    """Bytes of this process in the kernel's records: "VmRSS" now, "VmHWM" at most.
-
-    Raises:
-        OSError: the kernel keeps no such record.
-    """
+    """Bytes of this process in the kernel's records: "VmRSS" now, "VmHWM" at most; OSError where it keeps none."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith(f"{record}:"):
             return int(line.split()[1]) * 1024

@@ -16,14 +16,7 @@ from filelock import FileLock, Timeout
 from edc import __version__
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.pipeline.devices import (
-    device_name,
-    keep_freed_memory,
-    peak_memory,
-    reset_peak_memory,
-    same_every_time,
-    share_of_memory,
-)
+from edc.pipeline import devices
 from edc.pipeline.status import Run, up_to_date
 from edc.storage import STATE, run_folder
 from edc.storage.provenance import provenance
@@ -36,14 +29,14 @@ def prepare(plan: Plan, device: str) -> None:
     """Set this process up for runs on a claimed device, "cpu" or "cuda"; PyTorch is imported here."""
     # NumPy's own threads change the last bits of a product.
     os.environ.update({"OMP_NUM_THREADS": str(plan.machine.threads), "OPENBLAS_NUM_THREADS": "1"})
-    keep_freed_memory()
+    devices.keep_freed_memory()
     import torch
 
     torch.set_num_threads(plan.machine.threads)
     if device == "cuda":
         if not torch.cuda.is_available():
             raise EdcError("machine.device: torch can't use the GPU of this machine; set it to 'cpu' in params.yaml")
-        same_every_time()
+        devices.same_every_time()
 
 
 def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
@@ -63,8 +56,8 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
         if not force and up_to_date(plan, run):
             return False
         on = torch.device(device)
-        memory = share_of_memory(plan.machine.memory, on)
-        reset_peak_memory(device)
+        memory = devices.share_of_memory(plan.machine.memory, on)
+        devices.reset_peak_memory(device)
         for partial in run_folder(*run).glob(".*.tmp"):  # of an attempt that was killed while it wrote
             partial.unlink()
         context = Context(plan, stage, key, on, memory, lambda: environment(plan, device))
@@ -101,9 +94,9 @@ def environment(plan: Plan, device: str) -> dict[str, Any]:
 
     on_gpu = device == "cuda"
     return {
-        "device": device_name(device),
+        "device": devices.device_name(device),
         "threads": None if on_gpu else plan.machine.threads,
-        "peak_memory_mb": peak_memory() // 2**20,
+        "peak_memory_mb": devices.peak_memory() // 2**20,
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
         **provenance(),
         "edc": __version__,

@@ -6,7 +6,8 @@ Decided from manifests alone, without PyTorch and without reading large files.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from edc import STAGES
@@ -34,30 +35,16 @@ def read(run: Run) -> dict[str, Any] | None:
     return manifest if complete else None
 
 
-def up_to_date(plan: Plan, run: Run, manifests: dict[Run, dict[str, Any] | None] | None = None) -> bool:
-    """Whether a run's results are those its values, its inputs and this version of the code would give.
-
-    ``manifests`` are those read already; what is read here is added.
-    """
-    manifests = {} if manifests is None else manifests
-
-    def manifest(which: Run) -> dict[str, Any] | None:
-        if which not in manifests:
-            manifests[which] = read(which)
-        return manifests[which]
-
+def up_to_date(plan: Plan, run: Run, manifest: Callable[[Run], dict[str, Any] | None] = read) -> bool:
+    """Whether a run's results are those its values, its inputs and this version of the code would give."""
     made = manifest(run)
     if made is None:
         return False
-    expected = {}
-    for upstream in plan.upstream(*run):
-        if (of_input := manifest(upstream)) is None:
-            return False
-        expected["/".join(upstream)] = digest(of_input)
+    inputs = {"/".join(upstream): manifest(upstream) for upstream in plan.upstream(*run)}
     return (
         made.get("version") == VERSIONS[run[0]]
         and made.get("params") == plan.resolved(*run)
-        and made.get("inputs") == expected
+        and made.get("inputs") == {name: of_input and digest(of_input) for name, of_input in inputs.items()}
     )
 
 
@@ -66,10 +53,10 @@ def stale(plan: Plan, among: Sequence[Run] | None = None) -> list[Run]:
 
     One of the latter ends at once if what it builds on comes out with the same bytes.
     """
-    manifests: dict[Run, dict[str, Any] | None] = {}
+    manifest = cache(read)
     found: dict[Run, None] = {}
     for run in runs(plan) if among is None else among:
-        if any(upstream in found for upstream in plan.upstream(*run)) or not up_to_date(plan, run, manifests):
+        if any(upstream in found for upstream in plan.upstream(*run)) or not up_to_date(plan, run, manifest):
             found[run] = None
     return list(found)
 

@@ -32,7 +32,7 @@ def run_all(
     minutes: float | None = None,
     seconds: Callable[[Run], float] = lambda run: 0.0,
 ) -> int:
-    """Make runs in parallel, each after those of the others it builds on; up-to-date ones are skipped.
+    """Make runs in parallel, each after those it builds on; up-to-date ones are skipped. Returns how many were made.
 
     Args:
         todo: which runs, in the order the data flows.
@@ -40,9 +40,6 @@ def run_all(
         force: make them again even if they are up to date.
         minutes: end the process then; unfinished runs keep their checkpoints.
         seconds: estimate of a run's duration; the longest start first.
-
-    Returns:
-        How many were made.
 
     Raises:
         EdcError: runs failed; all others were made but those that build on them.

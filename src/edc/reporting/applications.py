@@ -21,11 +21,7 @@ SHARED = ["dataset", "student", "ipc", "recipe", "protocol", "regime"]
 
 
 def applications(record: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Both tables by name.
-
-    Raises:
-        EdcError: two runs are the same cell.
-    """
+    """Both tables by name; two runs of the same cell are refused."""
     return {"continual": continual(record), "slimming": slimming(record)}
 
 

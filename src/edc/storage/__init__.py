@@ -90,11 +90,7 @@ def partial_array(path: Path, shape: tuple[int, ...], dtype: type, resume: bool)
 
 
 def read_text(path: Path) -> str | None:
-    """Read a text file; None where there is none.
-
-    Raises:
-        EdcError: it cannot be read, or is no UTF-8 text.
-    """
+    """Read a text file in UTF-8; None where there is none."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -115,21 +111,13 @@ def _reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        EdcError: the file is missing or truncated.
-    """
+    """Read JSON; an :class:`EdcError` says where the file is missing or damaged."""
     with _reading(path, json.JSONDecodeError, UnicodeDecodeError):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        EdcError: the file is missing, truncated, or not a safetensors file.
-    """
+    """Read a safetensors file, refused as JSON is."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -138,11 +126,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_array(path: Path) -> np.ndarray:
-    """Open an ``.npy`` array as a read-only memory map.
-
-    Raises:
-        EdcError: the file is missing or truncated.
-    """
+    """Open an ``.npy`` array as a read-only memory map, refused as JSON is."""
     import numpy as np
 
     with _reading(path, ValueError, OSError, EOFError):

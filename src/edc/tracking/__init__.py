@@ -24,11 +24,7 @@ class TrackingError(Exception):
 
 
 def enabled() -> bool:
-    """Whether runs are tracked: the environment variable ``EDC_TRACKING``.
-
-    Raises:
-        EdcError: it is neither on nor off.
-    """
+    """Whether runs are tracked: the environment variable ``EDC_TRACKING``, refused if it is neither on nor off."""
     value = os.environ.get("EDC_TRACKING", "")
     if (lower := value.strip().lower()) not in ON + OFF:
         raise EdcError(f"EDC_TRACKING={value}: expected on or off (or true, 1, yes, false, 0, no)")

@@ -46,11 +46,7 @@ def one_line(error: BaseException, uri: str) -> str:
 
 
 def check_sqlite(uri: str) -> None:
-    """Open a store that is an SQLite file for writing: one that cannot be written costs MLflow a minute of attempts.
-
-    Raises:
-        OSError, sqlite3.Error: it cannot be written, or is no database.
-    """
+    """Open a store that is an SQLite file for writing: one that cannot be written costs MLflow a minute of attempts."""
     parts = urlsplit(uri)
     if parts.scheme.startswith("sqlite") and len(parts.path) > 1:
         path = Path(unquote(parts.path)[1:])

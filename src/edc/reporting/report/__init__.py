@@ -7,8 +7,10 @@ images and analyses from ``runs/``, or, as far as they are kept there, from ``re
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,8 @@ from edc.reporting.applications import applications
 from edc.reporting.evaluations import RANDOM, evaluations, with_baseline
 from edc.reporting.report import pictures
 from edc.reporting.report.answers import answer, costs, duration, method_of, summary
-from edc.reporting.report.grids import Grid, grid
 from edc.reporting.tables import SAME
 from edc.storage import RESULTS, write_text
-
-__all__ = ["write_report"]
 
 RESULT = [
     "dataset", "ipc", "student", "recipe", "variant", "protocol", "regime", "split", "seeds", "final_mean", "final_std",
@@ -36,6 +35,20 @@ PROVENANCE = [
     "stage", "run", "seconds", "device", "threads", "peak_memory_mb", "peak_gpu_memory_mb", "commit", "dirty", "source",
     "version", "torch", "python",
 ]  # fmt: skip
+
+NAMES = {
+    "ipc": "IPC", "reported": "paper", "reported_imagenet1k": "paper, ImageNet-1k", "image_bytes": "image kB",
+    "label_bytes": "label kB", "seconds": "s", "seconds_total": "s in all", "peak_memory_mb": "MB",
+    "peak_gpu_memory_mb": "GPU MB",
+}  # fmt: skip
+HIDDEN = {"clear", "improvement_spread", "reported_student", "reported_std"}
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "ipc": pages.images, "difference": pages.signed, "image_bytes": pages.kilobytes, "label_bytes": pages.kilobytes,
+    "seconds": "{:,.1f}".format, "seconds_total": "{:,.1f}".format,
+}  # fmt: skip
+Cell = tuple[str, float | None]
+Grid = tuple[list[tuple[str, bool]], list[tuple[Cell, ...]]]
+"""Heads with whether their column holds numbers, and rows of text with the number to sort by."""
 
 
 def write_report(to: Path) -> str:
@@ -50,11 +63,7 @@ def write_report(to: Path) -> str:
 
 
 def page(plan: Plan, runs: pd.DataFrame) -> str:
-    """The page as HTML: only the plan's runs of the record are shown, except in the tables of everything.
-
-    Raises:
-        EdcError: see :func:`write_report`.
-    """
+    """The page as HTML: only the plan's runs of the record are shown, except in the tables of everything."""
     from jinja2 import Environment
 
     planned = [(stage, key) for stage in record.STAGES for key in getattr(plan, stage)]
@@ -125,3 +134,35 @@ def saved_tables() -> list[tuple[str, str, Grid, int]]:
         if len(ran):
             tables.append((path.stem, pages.HEADINGS.get(path.stem, path.stem), grid(ran), len(table) - len(ran)))
     return tables
+
+
+def grid(frame: pd.DataFrame) -> Grid:
+    """A frame as a table to read: mean and deviation in one cell, bytes in kB, columns without values left out."""
+    heads, columns = [], []
+    for name in frame.columns:
+        values, mean = frame[name], name.removesuffix("_mean")
+        beside = name.endswith("_std") and f"{name.removesuffix('_std')}_mean" in frame
+        if beside or name in HIDDEN or (values.isna() | (values == "")).all():
+            continue
+        numeric = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        heads.append((NAMES.get(mean, mean.replace("_", " ")), numeric))
+        columns.append([cell(row, name, numeric) for row in frame.to_dict("records")])
+    return heads, list(zip(*columns, strict=True))
+
+
+def cell(row: dict[Any, Any], name: str, numeric: bool) -> Cell:
+    """Text and number of one cell."""
+    value = row[name]
+    if pd.isna(value) or value == "":
+        return "", None
+    if not numeric:
+        return (str(value)[:7] if name == "commit" else str(value)), None
+    if name.endswith("_mean") or name == "reported":
+        text = pages.spread(value, row.get(f"{name.removesuffix('_mean')}_std", float("nan")))
+    elif name == "improvement":
+        text = {"yes": pages.signed(value), "no": f"({pages.signed(value)})"}.get(row.get("clear", ""), "")
+    elif name in FORMATS:
+        text = FORMATS[name](value)
+    else:
+        text = f"{value:,.0f}" if value > 1000 or value == int(value) else f"{value:.4g}"
+    return text, float(value)

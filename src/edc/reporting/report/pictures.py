@@ -84,10 +84,7 @@ def learning_curves(cells: pd.DataFrame, method: str) -> list[tuple[str, str]]:
 def accuracies(run: str, saved: pd.DataFrame) -> np.ndarray:
     """Epoch (from 1), mean accuracy and deviation over the seeds of one evaluation; empty where there is no history.
 
-    The committed histories ``saved`` are used where the run's folder is not here.
-
-    Raises:
-        EdcError: its ``history.csv`` is damaged.
+    The committed histories ``saved`` are used where the run's folder is not here; a damaged ``history.csv`` is refused.
     """
     path = run_folder("evaluate", run) / "history.csv"
     if not path.exists():
@@ -140,11 +137,7 @@ def drawn(figure: Figure) -> str:
 
 
 def shrunk(path: Path, width: int, right: bool | None = None) -> str:
-    """A picture, its left or right half, or all of it, at most that wide, as a WebP in a data URI.
-
-    Raises:
-        EdcError: it is damaged.
-    """
+    """A picture, its left or right half, or all of it, at most that wide, as a WebP in a data URI."""
     from PIL import Image
 
     content = io.BytesIO()

@@ -37,16 +37,42 @@ Force = Annotated[bool, typer.Option("--force", help="Execute runs again even if
 def new(
     name: Annotated[str, typer.Argument(help="Name of dataset and study: lower-case letters, digits, underscores.")],
     data: Annotated[
-        Path, typer.Option("--data", help="Image folder (train/CLASS/*, test/CLASS/*) or folder of parquet files.")
+        Path,
+        typer.Option(
+            "--data",
+            help="Folder of images: CLASS/*, or train/CLASS/* and test/CLASS/*, or parquet files; or a CSV file with "
+            "the columns path and label.",
+        ),
     ],
     image_size: Annotated[int, typer.Option(help="Side of the images in pixels.", min=8, max=1024, metavar="N")] = 32,
+    minutes: Annotated[
+        float, typer.Option("--minutes", min=0, metavar="N", help="Time that the study may take on this machine.")
+    ] = 20,
+    test_fraction: Annotated[
+        float, typer.Option("--test-fraction", metavar="X", help="Share to test on, where the folder has no split.")
+    ] = 0.2,
 ) -> None:
-    """Write a dataset file and a study for your own images."""
-    from edc.data.new import new_dataset
+    """Write a dataset file and a study for your own images.
 
-    for path in new_dataset(name, data, image_size):
+    Looks at every image once and prints what it found and decided. The study compares EDC with random, selected and all
+    images, as thoroughly as the time allows.
+    """
+    from edc.bench.first_study import write_first_study
+    from edc.data.new import new_dataset
+    from edc.stages.progress import ProgressLog
+
+    if not Path("workflow/datasets").is_dir():
+        raise EdcError("workflow/datasets: no such folder; run edc in the root of a checkout")
+    made = new_dataset(
+        name, data, image_size, test_fraction, lambda total: ProgressLog(total, f"new {name}", unit="image").update
+    )
+    for line in made.lines:
+        typer.echo(f"{name}: {line}")
+    study, estimate = write_first_study(name, made, minutes)
+    typer.echo(f"{name}: {estimate}")
+    for path in [*made.paths, study]:
         typer.echo(f"wrote {path}")
-    typer.echo(f"next: `edc plan {name}`, then `dvc repro`")
+    typer.echo(f"next: `edc plan {name}`, then `dvc repro`; the answer is in results/tables/answer.md")
 
 
 @app.command()
@@ -60,10 +86,12 @@ def plan(
         typer.Option("--data", help="Folder of the studies' dataset on this machine. It is remembered in .edc/."),
     ] = None,
     cost: Annotated[bool, typer.Option("--cost", help="Print what the studies take, and write nothing.")] = False,
-    rate: Annotated[float, typer.Option("--rate", help="With --cost: assumed speed of the device in TFLOP/s.")] = 40.0,
-    device_name: Annotated[
-        str, typer.Option("--device-name", help="With --cost: name of that device in the output.")
-    ] = "one H100-class GPU (TF32)",
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            "--rate", metavar="X", help="With --cost: assume TFLOP/s (an H100 reaches about 40), instead of measuring."
+        ),
+    ] = None,
 ) -> None:
     """Write the runs of studies to params.yaml. Without a study, list the studies."""
     from edc.config.files import names, read
@@ -92,10 +120,14 @@ def plan(
                 f"--data {data}: expected one dataset from outside in {' '.join(studies)}, found {len(families)}"
             )
         remember_root(families.pop(), data)
+    from edc.bench.dataset_sizes import check_ipc
+
+    check_ipc(made)
     if cost:
         from edc.bench.cost import report
+        from edc.bench.rate import machine_rate
 
-        typer.echo(report(made, rate, device_name))
+        typer.echo(report(made, *(machine_rate(made) if rate is None else (rate, "a device"))))
         return
     if previous := write_plan(made):
         typer.echo(f"the params.yaml that stood here is now {previous}")

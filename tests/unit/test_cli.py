@@ -42,7 +42,7 @@ def test_help_is_printed_without_heavy_imports():
     assert all(f"\n  {command} " in output for command in COMMANDS)
     assert all(f"Usage: edc {command} " in output for command in COMMANDS)
     assert not modules & (HEAVY | {"yaml", "edc.config.rows", "edc.stages.context"})
-    assert edc(["--version"])[1] == f"edc {version('edc')}"
+    assert edc(["--version"])[1] == f"edc {version('edc-condensation')}"
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 Arithmetic is that of the networks' forward passes (:mod:`edc.nets.flops`); a step of training costs three of them, one
 of synthesis two (the pixels' gradient needs none of the weights'). Statistics of layers, augmentation and optimisers
-are left out: the sum is a floor, and hours follow from it at an assumed rate.
+are left out: the sum is a floor, and hours follow from it at a rate.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ def report(plan: Plan, rate: float, device: str) -> str:
     lines.append("steps: of pixels in synthesize, else of weights, all seeds; files: the large ones, uncompressed")
     if plan.analysis:
         lines.append("not included: analysis, minutes beside the rest")
-    assumed = f"hours: on {device} at an assumed {rate:g} TFLOP/s"
-    return "\n".join([*lines, f"{assumed}; small images and batches reach less, so at least so many"])
+    lines.append(f"hours: on {device} at {rate:.3g} TFLOP/s; augmentation, statistics and optimisers come on top")
+    return "\n".join(lines)
 
 
 def _scaled(value: float, unit: str) -> str:

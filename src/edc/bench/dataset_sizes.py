@@ -9,7 +9,7 @@ from pkgutil import resolve_name
 import numpy as np
 
 from edc.config.registry import READERS
-from edc.config.rows import Dataset
+from edc.config.rows import Dataset, Plan
 from edc.data.sets import training_rows
 from edc.data.source import restrict
 from edc.errors import EdcError
@@ -30,11 +30,15 @@ LISTED = 200_000
 
 @dataclass(frozen=True)
 class Images:
-    """How many images a dataset has: to train on, held out of these, to test on; counted from the data or known."""
+    """How many images a dataset has: to train on, held out of these, to test on; counted from the data or known.
+
+    ``smallest`` is the number of images to train on of the smallest class.
+    """
 
     train: int
     val: int
     test: int
+    smallest: int
     counted: bool
 
 
@@ -59,7 +63,38 @@ def count_images(dataset: Dataset) -> Images:
     train, val = (_cut(parts[0], dataset, split) for split in ("train", "val"))
     most = dataset.test_per_class
     test = sum(count * (size if most is None else min(size, most)) for size, count in parts[1].items())
-    return Images(train, val, test, counted)
+    smallest = min(_cut(Counter([size]), dataset, "train") for size in parts[0])
+    return Images(train, val, test, smallest, counted)
+
+
+def check_ipc(plan: Plan) -> None:
+    """Refuse more images per class than the smallest class has, where none may be taken twice and the data are here.
+
+    Raises:
+        EdcError: naming the run.
+    """
+    sizes: dict[str, int | None] = {}
+    for key, row in plan.synthesize.items():
+        start = row.initialise
+        if not (start.method in ("herding", "kmeans", "ranked") or (start.method, start.draw) == ("real", "distinct")):
+            continue
+        if row.dataset not in sizes:
+            sizes[row.dataset] = _smallest(plan.datasets[row.dataset])
+        smallest = sizes[row.dataset]
+        if smallest is not None and row.ipc > smallest:
+            raise EdcError(
+                f"synthesize.{key}: ipc = {row.ipc}: the smallest class of {row.dataset} has {smallest} "
+                "images to train on; expected at most so many, lower ipc in the study"
+            )
+
+
+def _smallest(dataset: Dataset) -> int | None:
+    """Training images of the smallest class; None where the data are not here, or are too many to list."""
+    try:
+        images = count_images(dataset)
+    except EdcError:
+        return None
+    return images.smallest if images.counted else None
 
 
 def _listed(dataset: Dataset, part: str) -> Counter[int]:

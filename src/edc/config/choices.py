@@ -15,11 +15,12 @@ INITIALISE: dict[str, str] = {
     "composites": "edc.condense.composites:composites",
     "herding": "edc.condense.coreset:herding",
     "kmeans": "edc.condense.coreset:kmeans",
+    "ranked": "edc.condense.ranked:ranked",
     "imported": "edc.exchange.imported:imported",
 }
 """Where pixels start: function of :class:`edc.condense.initialise.InitialisationInputs`."""
 
-SCORED = ("composites", "herding", "kmeans")
+SCORED = ("composites", "herding", "kmeans", "ranked")
 """Those of them that use observers, for scores of crops or for features."""
 
 REGULARISE: dict[str, str] = {
@@ -120,6 +121,12 @@ class Initialise(Model):
     factor: int = Field(default=1, ge=1, le=8, description="composites: crops a side of the tiled image")
     pool: int | None = Field(
         default=None, ge=1, description="composites: make so many a class and draw from them; null: the best as ranked"
+    )
+    score: Literal["loss", "el2n", "entropy", "margin"] = Field(
+        default="loss", description="ranked: by the observers' mean probabilities of the image"
+    )
+    rank: Literal["lowest", "highest", "median", "stratified"] = Field(
+        default="lowest", description="ranked: which images by their score; lowest loss: the easiest"
     )
     source: str | None = Field(default=None, description="imported: name of a set that `edc import` brought in")
 

@@ -66,6 +66,10 @@ class Dataset(Model):
     test_per_class: int | None = Field(default=None, ge=1)
     image_column: str = "img"
     label_column: str = "label"
+    test_split: Literal["test", "validation"] | None = Field(
+        default=None, description="parquet: which files students are tested on; null: test, else validation"
+    )
+    files: str | None = Field(default=None, description="list: CSV file with the columns path, label, split")
     unreadable_limit: int = Field(default=0, ge=0, description="unreadable images tolerated before the run stops")
 
     @model_validator(mode="after")

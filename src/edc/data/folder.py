@@ -1,21 +1,27 @@
-"""Image folders: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val, validation); a folder's name is the class."""
+"""Image folders: ROOT/train/CLASS/* and ROOT/test/CLASS/* (or val, valid, validation); a folder's name is the class.
+
+Hidden files and folders, and those that other systems leave behind (``__MACOSX``), are no part of a dataset.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from edc.config.rows import Dataset
-from edc.data.pictures import Pixels, Rows, View, decode_pictures
+from edc.data.pictures import SUFFIXES, Pixels, Rows, View, decode_pictures, suffix
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_chosen, check_same_classes
 from edc.errors import EdcError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff"})
-TEST_FOLDERS = ("test", "val", "validation")
+TRAIN_FOLDERS = ("train", "training")
+TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+JUNK = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini"})
+"""Names, in lower case, of what file managers and network disks leave behind."""
 
 
 def read(config: Dataset, part: Part) -> Source:
@@ -28,15 +34,16 @@ def read(config: Dataset, part: Part) -> Source:
         EdcError: a part or a class is missing, or the class folders of the two parts differ.
     """
     root = resolve_root(config)
-    train = root / "train"
-    if not train.is_dir():
+    train, tests = part_folders(root)
+    if train is None:
         raise EdcError(f"{root}: no folder 'train'; expected train/CLASS/* and test/CLASS/* (or val/CLASS/*)")
-    tests = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
     if not tests:
         raise EdcError(f"{root}: no folder 'test' or 'val'; expected test/CLASS/* (or val/CLASS/*) beside train")
     chosen = config.class_names
     classes = class_folders(train) if chosen is None else tuple(chosen)
     test = next((folder for folder in tests if _has(folder, classes, exactly=chosen is None)), tests[0])
+    if train.samefile(test):
+        raise EdcError(f"{test}: the same folder as {train}; test accuracy would be training accuracy")
     for folder in (train, test):
         names = class_folders(folder)
         if not names:
@@ -63,31 +70,56 @@ def listed(folder: Path, classes: Sequence[str], files: dict[str, list[str]], in
         labels=np.repeat(np.arange(len(classes), dtype=np.int64), [len(files[name]) for name in classes]),
         name=lambda row: str(folder / names[row]),
         decode=decode,
-        stamp=lambda row: f"{Path(names[row]).as_posix()} {_bytes(folder / names[row])}",
+        stamp=lambda row: f"{Path(names[row]).as_posix()} {bytes_of(folder / names[row])}",
     )
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in a folder, sorted, without hidden ones."""
+    """The names of the folders in a folder, sorted, without hidden ones.
+
+    Raises:
+        EdcError: the folder cannot be listed, or a name is not UTF-8.
+    """
     try:
         with os.scandir(folder) as entries:
-            return tuple(sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != "."))
+            names = sorted(entry.name for entry in entries if entry.is_dir() and not is_junk(entry.name))
     except OSError as error:
         raise EdcError(f"{folder}: cannot be listed ({error.strerror})") from None
+    for name in names:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):  # surrogates stand for other bytes
+            raise EdcError(f"{folder}: folder {name!r}: the name is not UTF-8; rename it")
+    return tuple(names)
+
+
+def part_folders(root: Path) -> tuple[Path | None, list[Path]]:
+    """The folder of training images and those of test images, in any capitals, in the order they are preferred."""
+    known = {name.lower(): root / name for name in class_folders(root)}
+    train = next((known[name] for name in TRAIN_FOLDERS if name in known), None)
+    return train, [known[name] for name in TEST_FOLDERS if name in known]
 
 
 def pictures(folder: Path) -> list[str]:
     """Paths of the pictures below a class folder, at any depth, relative to it and sorted."""
-    start = len(os.path.join(folder, ""))
-    paths = [
-        os.path.join(below[start:], name) for below, _, names in os.walk(folder) for name in names if is_picture(name)
-    ]
+    paths = [path for path in _files(folder) if suffix(path) in SUFFIXES]
     return sorted(paths, key=lambda path: path.replace(os.sep, "/"))
 
 
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its suffix, and not hidden."""
-    return name[0] != "." and os.path.splitext(name)[1].lower() in SUFFIXES
+def left_out(folder: Path) -> Counter[str]:
+    """Suffix -> number of files below a folder that are no pictures."""
+    found = sorted(suffix(path) or "without suffix" for path in _files(folder) if suffix(path) not in SUFFIXES)
+    return Counter(found)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden or left behind by another system."""
+    return name.startswith(".") or name.lower() in JUNK
+
+
+def _files(folder: Path) -> Iterator[str]:
+    start = len(os.path.join(folder, ""))
+    for below, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_junk(name)]
+        yield from (os.path.join(below[start:], name) for name in names if not is_junk(name))
 
 
 def _has(folder: Path, classes: Sequence[str], exactly: bool) -> bool:
@@ -95,7 +127,8 @@ def _has(folder: Path, classes: Sequence[str], exactly: bool) -> bool:
     return names == tuple(classes) if exactly else set(classes) <= set(names)
 
 
-def _bytes(path: Path) -> int:
+def bytes_of(path: Path) -> int:
+    """Size of a picture file."""
     try:
         return path.stat().st_size
     except OSError as error:

@@ -22,7 +22,12 @@ from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
-TEST_PATTERNS = ("test-*.parquet", "test*.parquet", "validation-*.parquet", "validation*.parquet", "val*.parquet")
+TEST_PATTERNS = {
+    "test": ("test-*.parquet", "test*.parquet"),
+    "validation": ("validation-*.parquet", "validation*.parquet", "val*.parquet"),
+}
+IMAGE_COLUMNS = ("img", "image", "images", "picture", "jpg", "png")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class_id", "class", "target", "cls")
 
 
 def read(config: Dataset, part: Part) -> Source:
@@ -33,7 +38,7 @@ def read(config: Dataset, part: Part) -> Source:
             `class_names` choose among classes without names.
     """
     root = resolve_root(config)
-    train, test = _files(root, TRAIN_PATTERNS), _files(root, TEST_PATTERNS)
+    train, test = _files(root, TRAIN_PATTERNS), _files(root, _test_patterns(config.test_split))
     classes = _classes(train[0], config)
     for path in train[1:] + test:
         check_same_classes(classes, _classes(path, config), str(train[0]), str(path))
@@ -69,11 +74,53 @@ def read(config: Dataset, part: Part) -> Source:
     return Source(where, classes, np.concatenate(labels), name, decode, stamp)
 
 
-def _files(root: Path, patterns: tuple[str, ...]) -> list[Path]:
+def find_columns(root: Path) -> tuple[str, str]:
+    """The columns of images and of labels, by their types and usual names.
+
+    Raises:
+        EdcError: no column is recognised, or several are and none has a usual name.
+    """
+    path = _files(root, TRAIN_PATTERNS)[0]
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    images = [name for name in schema.names if _holds_pictures(schema.field(name).type)]
+    labels = [name for name in schema.names if pa.types.is_integer(schema.field(name).type)]
+    columns = ", ".join(f"{name} ({schema.field(name).type})" for name in schema.names)
+    chosen = []
+    for found, usual, what in ((images, IMAGE_COLUMNS, "images"), (labels, LABEL_COLUMNS, "integer labels")):
+        known = [name for name in usual if name in found]
+        if not known and len(found) != 1:
+            raise EdcError(
+                f"{path}: no column of {what} recognised among {columns}; expected one of {', '.join(usual)}"
+            )
+        chosen.append((known or found)[0])
+    return chosen[0], chosen[1]
+
+
+def labelled_split(root: Path, label: str) -> str | None:
+    """ "validation", where the labels of the test files are hidden (all -1) and there are validation files."""
+    test, validation = (_files(root, TEST_PATTERNS[name], required=False) for name in ("test", "validation"))
+    hidden = bool(test) and all((_labels(path, label) == -1).all() for path in test)
+    return "validation" if hidden and validation else None
+
+
+def count_classes(root: Path, label: str) -> int:
+    """K, from the names in the metadata, else from the largest label."""
+    files = _files(root, TRAIN_PATTERNS)
+    return max(2, len(_names(files[0], label) or ()), *(int(_labels(path, label).max(initial=0)) + 1 for path in files))
+
+
+def _test_patterns(split: str | None) -> tuple[str, ...]:
+    return TEST_PATTERNS[split] if split else TEST_PATTERNS["test"] + TEST_PATTERNS["validation"]
+
+
+def _files(root: Path, patterns: tuple[str, ...], required: bool = True) -> list[Path]:
     """The files of the first pattern that has any, sorted by name."""
     for pattern in patterns:
         if files := sorted(root.glob(pattern), key=lambda path: path.name):
             return files
+    if not required:
+        return []
     raise EdcError(f"{root}: no file {patterns[0]}; expected train-*.parquet and test-*.parquet (or validation-*)")
 
 
@@ -96,20 +143,35 @@ def _classes(path: Path, config: Dataset) -> tuple[str, ...]:
             columns = ", ".join(schema.names)
             raise EdcError(f"{path}: no column {column!r}; expected {image!r} and {label!r}, found {columns}")
     kind = schema.field(image).type
-    encoded = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
-    if not (pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded)):
+    if not _holds_pictures(kind):
         raise EdcError(f"{path}: column {image!r} is {kind}; expected struct<bytes: binary, path: string>")
     if not pa.types.is_integer(schema.field(label).type):
         raise EdcError(f"{path}: column {label!r} is {schema.field(label).type}; expected integers")
+    names = _names(path, label)
+    if names is None:
+        if config.class_names is not None:
+            raise EdcError(f"{path}: no class names of {label!r} in the metadata; class_names needs them")
+        return tuple(str(c) for c in range(config.classes))
+    return names
+
+
+def _holds_pictures(kind: pa.DataType) -> bool:
+    """Whether a column holds encoded pictures: bytes, or a struct with bytes."""
+    encoded = kind.field("bytes").type if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else kind
+    return bool(pa.types.is_binary(encoded) or pa.types.is_large_binary(encoded))
+
+
+def _names(path: Path, label: str) -> tuple[str, ...] | None:
+    """Class names in the Hugging Face metadata of a file."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         names = features.get(label, {}).get("names")
     except (ValueError, AttributeError):
         raise EdcError(f"{path}: metadata 'huggingface' is not readable; expected info.features as JSON") from None
     if names is None:
-        if config.class_names is not None:
-            raise EdcError(f"{path}: no class names of {label!r} in the metadata; class_names needs them")
-        return tuple(str(c) for c in range(config.classes))
+        return None
     if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
         raise EdcError(f"{path}: class names of {label!r} in the metadata are {names!r}; expected a list of strings")
     return tuple(names)

@@ -11,7 +11,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from edc.config.rows import Dataset
-from edc.data.folder import class_folders, is_picture, listed, pictures
+from edc.data.folder import class_folders, listed, pictures
+from edc.data.pictures import SUFFIXES, suffix
 from edc.data.roots import resolve_root
 from edc.data.source import Part, Source, check_same_classes
 from edc.errors import EdcError
@@ -56,7 +57,7 @@ def _annotations(val: Path, classes: tuple[str, ...]) -> dict[str, str]:
             raise EdcError(f"{path}: line {number}: image {name!r} a second time; expected every image once")
         annotated[name] = wnid
     try:
-        present = {name for name in os.listdir(val / "images") if is_picture(name)}
+        present = {name for name in os.listdir(val / "images") if suffix(name) in SUFFIXES}
     except OSError as error:
         raise EdcError(f"{val / 'images'}: cannot be listed ({error.strerror})") from None
     for name in sorted(present ^ annotated.keys())[:1]:

@@ -27,8 +27,8 @@ class ProgressLog:
             return
         self.printed = now
         left = (now - self.begun) / (self.done - self.first) * (self.total - self.done)
-        said = "".join(f", {name} {value}" for name, value in (values or {}).items())
-        line = f"edc: {self.label}: {self.unit} {self.done} of {self.total}{said}, {_duration(left)} left"
+        beside = "".join(f", {name} {value}" for name, value in (values or {}).items())
+        line = f"edc: {self.label}: {self.unit} {self.done} of {self.total}{beside}, {_duration(left)} left"
         print(line, file=sys.stderr, flush=True)
 
 

@@ -32,8 +32,9 @@ def test_studies_are_listed_or_their_cost_estimated_and_nothing_is_written(folde
     listed = {line.split()[0]: line for line in run("plan").splitlines()}
     assert list(listed) == names("studies")
     assert "1,797 handwritten digits" in listed["digits"]
-    text = run("plan", "digits", "--cost", "--rate", "2.5", "--device-name", "a laptop")
-    assert "a laptop at an assumed 2.5 TFLOP/s" in text
+    text = run("plan", "digits", "--cost", "--rate", "2.5")
+    assert "a device at 2.5 TFLOP/s" in text
+    assert "this machine" in run("plan", "digits", "--cost")
     assert [path.name for path in folder.iterdir()] == ["workflow"]
 
 

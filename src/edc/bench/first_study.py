@@ -1,0 +1,152 @@
+"""A first study of a new dataset, as large as a number of minutes on this machine allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from edc.bench.cost import Estimate
+from edc.bench.rate import processes, training_rate
+from edc.config.files import WORKFLOW
+from edc.config.plan import make_plan
+from edc.config.rows import Plan
+from edc.data.new import NewDataset
+from edc.storage import write_text
+
+HEADER = """\
+# yaml-language-server: $schema=../schema/studies.json
+# Written by `edc new {name}`: how good are a few images per class, and which ones, beside all of them?
+# More epochs, iterations and images per class take longer and are usually better. Next: `edc plan {name}`, `dvc repro`.
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What decides how long a study takes.
+
+    Attributes:
+        ipc: images per class.
+        epochs: of the students.
+        iterations: of synthesis.
+        observers: epochs of the observers.
+        full: epochs on all images.
+    """
+
+    ipc: tuple[int, ...]
+    epochs: int
+    iterations: int
+    observers: int
+    full: int
+
+
+SIZES = (
+    Size((1, 10, 50), 1000, 1000, 30, 60),
+    Size((1, 10, 50), 600, 500, 30, 50),
+    Size((1, 10, 30), 400, 300, 30, 40),
+    Size((1, 10, 20), 400, 200, 20, 30),
+    Size((1, 10), 400, 200, 20, 30),
+    Size((1, 10), 300, 100, 15, 20),
+    Size((1, 10), 200, 50, 10, 15),
+    Size((10,), 150, 25, 8, 10),
+)
+"""Tried in this order; the first that fits is taken, else the last."""
+STUDENTS = ("convnet_w128", "convnet_w32")
+"""The better and slower one first."""
+SLOWER = 1.3
+"""Time of a stage beside that of its networks' bare passes: augmentation, optimisers, evaluation."""
+START = 5.0
+"""Seconds a stage takes to start."""
+
+
+def write_first_study(name: str, dataset: NewDataset, minutes: float) -> tuple[Path, str]:
+    """Write ``workflow/studies/NAME.yaml``.
+
+    Args:
+        name: of the dataset and the study.
+        dataset: what was found in it.
+        minutes: the study may take on this machine.
+
+    Returns:
+        The file, and a line with the estimate.
+    """
+    path = WORKFLOW / "studies" / f"{name}.yaml"
+    most = min(int(dataset.train.min() * 0.9), int(dataset.train.min()) - 1)  # a tenth is held out
+    rates: dict[str, float] = {}
+    for student in STUDENTS:
+        for size in SIZES:
+            write_text(path, HEADER.format(name=name) + _text(name, student, size, most))
+            plan = make_plan(name)
+            taken = _minutes(plan, student, rates, dataset.seconds)
+            if taken <= minutes:
+                return path, _line(taken, size, student, minutes)
+    return path, _line(taken, size, student, minutes)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Repeats equal values instead of referring to them."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _text(name: str, student: str, size: Size, most: int) -> str:
+    """The study's YAML.
+
+    Args:
+        name: of dataset and study.
+        student: the network.
+        size: of the study.
+        most: images per class at most, those of the smallest class.
+    """
+    ipc = sorted({min(images, most) for images in size.ipc})
+    trained = {"student": {"epochs": size.epochs}}
+    values: dict[str, Any] = {
+        "description": f"EDC, RDED and selected real images beside random and all images of {name}",
+        "datasets": [name],
+        "recipes": ["random", "edc", "rded", "easy"],
+        "ipc": ipc,
+        "protocols": ["edc", "hard_label"],
+        "students": [student],
+        "seeds": [0, 1, 2],
+        "machine": {"device": "auto", "threads": 1},
+        "overrides": {
+            "datasets": {name: {"pretrain": {"epochs": size.observers}}},
+            "recipes": {"edc": {"synthesize": {"optimise": {"iterations": size.iterations}}}},
+            "protocols": {"edc": trained, "hard_label": trained, "real_data": {"student": {"epochs": size.full}}},
+        },
+        "grids": [{}, {"recipes": ["full"], "ipc": [ipc[-1]], "protocols": ["default"]}],
+    }
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=110)
+
+
+def _minutes(plan: Plan, student: str, rates: dict[str, float], decoding: float) -> float:
+    """How long a plan takes on this machine.
+
+    Args:
+        plan: the study.
+        student: the network its rows evaluate.
+        rates: FLOP per second of the observers ("") and of students, measured when first needed.
+        decoding: seconds to decode every image once.
+    """
+    dataset = next(iter(plan.datasets.values()))
+    observers = list(dict.fromkeys(row.network for row in plan.pretrain.values()))
+    for names, key in ((observers, ""), ([student], student)):
+        if key not in rates:
+            rates[key] = training_rate(names, dataset)
+    estimate, seconds = Estimate(plan), 0.0
+    for stage in ("pretrain", "statistics", "synthesize", "relabel", "evaluate"):
+        rate = rates[student if stage == "evaluate" else ""]
+        seconds += SLOWER * 2 * estimate.stage(stage).macs / rate / processes() + START
+    reads = len(plan.pretrain) + len(plan.statistics) + len(plan.synthesize) + len(plan.relabel) + len(plan.evaluate)
+    return (seconds + reads * decoding / processes()) / 60
+
+
+def _line(taken: float, size: Size, student: str, minutes: float) -> str:
+    over = "" if taken <= minutes else f"; the smallest study here, so --minutes {minutes:g} is exceeded"
+    return (
+        f"about {max(1, round(taken))} minutes on this machine: {student}, {size.epochs} epochs, "
+        f"{size.iterations} iterations of synthesis{over}"
+    )

@@ -1,0 +1,120 @@
+"""Image lists: a CSV file with a path, a label and a split (train or test) per image; pictures stay where they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from edc.config.rows import Dataset
+from edc.data.folder import bytes_of
+from edc.data.pictures import Pixels, Rows, View, decode_pictures
+from edc.data.roots import resolve_root
+from edc.data.source import Part, Source
+from edc.errors import EdcError
+from edc.storage import write_text
+
+COLUMNS = ("path", "label", "split")
+PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category", "class_id")
+SPLIT_COLUMNS = ("split", "part", "subset", "set")
+PARTS: dict[str, Part] = {
+    "train": "train", "training": "train", "test": "test", "testing": "test", "val": "test", "valid": "test",
+    "validation": "test",
+}  # fmt: skip
+"""Names of splits, in lower case, and the part each is read as."""
+
+
+def read(config: Dataset, part: Part) -> Source:
+    """Lists one part of an image list; classes are the sorted labels of both parts.
+
+    Raises:
+        EdcError: `files` is missing or not such a list.
+    """
+    if config.files is None:
+        raise EdcError(f"dataset {config.name}: no `files`; expected a CSV file with the columns {', '.join(COLUMNS)}")
+    where = Path(config.files)
+    rows = read_list(where)
+    for number, row in enumerate(rows, start=2):
+        if row[2] is None:
+            raise EdcError(f"{where}: line {number}: no split; expected train or test")
+    classes = tuple(sorted({label for _, label, _ in rows}))
+    return listed(resolve_root(config), [(path, label) for path, label, of in rows if of == part], classes, str(where))
+
+
+def listed(root: Path, entries: list[tuple[str, str]], classes: tuple[str, ...], where: str) -> Source:
+    """A source of picture files.
+
+    Args:
+        root: folder that paths are relative to.
+        entries: path and class name of each row.
+        classes: class names in label order.
+        where: the list, for messages.
+    """
+    place = {name: position for position, name in enumerate(classes)}
+
+    def decode(rows: Rows, out: Pixels, view: View) -> dict[int, str]:
+        return decode_pictures([root / entries[row][0] for row in rows], out, view)
+
+    return Source(
+        where=where,
+        classes=classes,
+        labels=np.array([place[label] for _, label in entries], np.int64),
+        name=lambda row: str(root / entries[row][0]),
+        decode=decode,
+        stamp=lambda row: f"{Path(entries[row][0]).as_posix()} {bytes_of(root / entries[row][0])}",
+    )
+
+
+def read_list(path: Path) -> list[tuple[str, str, Part | None]]:
+    """Path, label and part of each line of a CSV file; the part is None where it has no column for it.
+
+    Columns are recognised by :data:`PATH_COLUMNS`, :data:`LABEL_COLUMNS` and :data:`SPLIT_COLUMNS`, in any capitals.
+
+    Raises:
+        EdcError: the file cannot be read, lacks a column, or has a line without a value.
+    """
+    try:
+        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EdcError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
+    if len(lines) < 2:
+        raise EdcError(f"{path}: no line; expected a header and a line per image")
+    header = [name.strip().lower() for name in lines[0]]
+    of_path, of_label, of_split = (_column(header, names) for names in (PATH_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))
+    if of_path is None or of_label is None:
+        raise EdcError(f"{path}: columns {', '.join(lines[0])}; expected path and label, and split where it is given")
+    rows: list[tuple[str, str, Part | None]] = []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line:
+            continue
+        if len(line) != len(header) or not line[of_path] or not line[of_label]:
+            raise EdcError(f"{path}: line {number}: {','.join(line)!r}; expected {len(header)} values")
+        split = None if of_split is None else PARTS.get(line[of_split].strip().lower())
+        if of_split is not None and split is None:
+            raise EdcError(f"{path}: line {number}: split {line[of_split]!r}; expected one of {', '.join(PARTS)}")
+        rows.append((line[of_path], line[of_label], split))
+    return rows
+
+
+def is_list(path: Path) -> bool:
+    """Whether a CSV file has columns of paths and labels."""
+    try:
+        return bool(read_list(path))
+    except EdcError:
+        return False
+
+
+def write_list(path: Path, rows: Iterable[tuple[str, str, Part]]) -> None:
+    """Write a CSV file of paths, labels and splits."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([COLUMNS, *rows])
+    write_text(path, text.getvalue())
+
+
+def _column(header: list[str], names: tuple[str, ...]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)

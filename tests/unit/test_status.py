@@ -42,6 +42,18 @@ def test_a_value_concerns_its_run_and_what_builds_on_it(finished):
     assert status.stale(Plan.model_validate(finished.model_dump() | {"machine": machine})) == []
 
 
+def test_a_choice_that_is_newer_than_a_manifest_has_its_default(finished):
+    for run, section, key in ((B, "pretrain", "seed"), (IMAGES, "synthesize", "jpeg"), (IMAGES, "dataset", "streamed")):
+        path = run_folder(*run) / "manifest.json"
+        manifest = json.loads(path.read_text())
+        del manifest["params"][section][key]
+        write_json(path, manifest)
+    assert status.stale(finished) == [B, JOINED]  # whose seed is 1, and 0 by default
+    manifest["params"]["synthesize"]["gone"] = 1
+    write_json(path, manifest)
+    assert IMAGES in status.stale(finished)
+
+
 def test_a_raised_version_makes_the_runs_of_its_stage_stale(finished, monkeypatch):
     monkeypatch.setitem(VERSIONS, "statistics", 99)
     assert status.stale(finished) == [JOINED]

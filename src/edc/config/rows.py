@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from edc.config.analysis import AnalysisChoices
 from edc.config.choices import (
@@ -80,6 +80,11 @@ class Dataset(Model):
             )
         if self.resize is not None and self.resize < self.image_size:
             raise ValueError(f"resize = {self.resize}: expected at least image_size, {self.image_size}")
+        if max(0.0, *self.mean, *self.std) > 1 or min(self.mean, default=0.0) < 0:
+            raise ValueError(
+                f"mean = {self.mean}, std = {self.std}: expected values of pixels from 0 to 1; divide by 255 what is "
+                "measured on pixels from 0 to 255"
+            )
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one per channel")
         return self
@@ -265,6 +270,18 @@ class Plan(Model):
         # The analysis makes the images once more, iteration by iteration.
         again = self.upstream(*images) if isinstance(row, AnalysisRow) else []
         return [images, ("relabel", row.labels), *again]
+
+    def same(self, stage: str, key: str, recorded: Any) -> bool:
+        """Whether a manifest's values are those of a run: options that are newer than it have their defaults."""
+        values = self.resolved(stage, key)
+        if recorded == values or not isinstance(recorded, dict) or recorded.keys() != values.keys():
+            return bool(recorded == values)
+        models: dict[str, type[Model]] = {"relabel": RelabelRow, "dataset": Dataset, stage: type(self.row(stage, key))}
+        try:
+            filled = {name: models[name].model_validate(part) for name, part in recorded.items()}
+        except ValidationError:
+            return False
+        return {name: part.model_dump(mode="json") for name, part in filled.items()} == values
 
     def resolved(self, stage: str, key: str) -> dict[str, Any]:
         """Every value one run depends on, as its manifest records them."""

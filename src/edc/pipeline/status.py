@@ -43,7 +43,7 @@ def up_to_date(plan: Plan, run: Run, manifest: Callable[[Run], dict[str, Any] | 
     inputs = {"/".join(upstream): manifest(upstream) for upstream in plan.upstream(*run)}
     return (
         made.get("version") == VERSIONS[run[0]]
-        and made.get("params") == plan.resolved(*run)
+        and plan.same(*run, made.get("params"))
         and made.get("inputs") == {name: of_input and digest(of_input) for name, of_input in inputs.items()}
     )
 

@@ -102,7 +102,8 @@ def _decoded(source: Source, rows: Rows, config: Dataset, split: Split) -> Image
     if bad:
         message = source.unreadable({int(rows[i]): reason for i, reason in bad.items()}, len(rows))
         if len(bad) > config.unreadable_limit:
-            raise EdcError(f"{message}; expected at most {config.unreadable_limit} (unreadable_limit)")
+            limit = f"{config.unreadable_limit} (data.unreadable_limit in workflow/datasets)"
+            raise EdcError(f"{message}; expected at most {limit}")
         warnings.warn(f"{message}; left out", stacklevel=3)
         good = np.delete(np.arange(len(rows)), sorted(bad))
         for c in np.setdiff1d(source.labels[rows], source.labels[rows[good]])[:1]:

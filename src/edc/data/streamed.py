@@ -116,7 +116,7 @@ class StreamedSet(Images):
             bad = dict(pool.bad)
         message = self.source.unreadable(bad, len(pool.rows), " so far")
         if len(bad) > pool.limit:
-            raise EdcError(f"{message}; expected at most {pool.limit} (unreadable_limit)")
+            raise EdcError(f"{message}; expected at most {pool.limit} (data.unreadable_limit in workflow/datasets)")
         if new:
             warnings.warn(f"{message}; replaced by others of their class", stacklevel=3)
 

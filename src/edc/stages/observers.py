@@ -76,7 +76,7 @@ def measure_teachers(context: Context, teachers: dict[str, nn.Module], labels: s
         if accuracies[name] < 100 * minimum:
             raise EdcError(
                 f"observer {name} has {accuracies[name]:.1f} % accuracy on held-out images, expected at least "
-                f"{100 * minimum:.1f} % (relabel.{labels}.min_accuracy); "
+                f"{100 * minimum:.1f} % (relabel.{labels}.min_accuracy, of workflow/protocols); "
                 "train it longer, or check the order of its classes"
             )
     return accuracies

@@ -118,7 +118,8 @@ def test_unreadable_pictures_are_named_and_counted(root):
     line = refusal(given)
     assert line.startswith(f"{root / 'train'}: 2 of 12 images unreadable: {broken} (")
     cat = root / "train" / "cat" / "0.png"
-    assert line.endswith(f"{cat} (not a known image format); expected at most 0 (unreadable_limit)")
+    limit = "expected at most 0 (data.unreadable_limit in workflow/datasets)"
+    assert line.endswith(f"{cat} (not a known image format); {limit}")
     given.unreadable_limit = 2
     with pytest.warns(UserWarning, match="2 of 12 images unreadable"):
         assert load_split(given, "train").labels.bincount().tolist() == [4, 3, 3]

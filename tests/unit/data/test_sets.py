@@ -175,7 +175,7 @@ def test_label_out_of_range_and_empty_class_are_refused(config, monkeypatch):
 def test_unreadable_images_are_counted_named_and_tolerated_up_to_the_limit(config, monkeypatch):
     use(monkeypatch, memory_set(bad={4: "broken", 7: "broken"}))
     line = "memory: 2 of 60 images unreadable: row 4 (broken); row 7 (broken)"
-    assert refusal(config, "test") == f"{line}; expected at most 0 (unreadable_limit)"
+    assert refusal(config, "test") == f"{line}; expected at most 0 (data.unreadable_limit in workflow/datasets)"
 
     config.unreadable_limit = 2
     with pytest.warns(UserWarning, match="2 of 60 images unreadable") as warned:

@@ -172,7 +172,7 @@ def test_an_unreadable_image_is_named_and_counted(root: Path) -> None:
     with pytest.raises(EdcError) as error:
         streamed.select([12]).read([0])  # a selection counts with the split it comes from
     line = f"{root / 'train'}: 2 of 18 images unreadable so far: {broken[0]} {reason}; {broken[1]} {reason}"
-    assert str(error.value) == f"{line}; expected at most 1 (unreadable_limit)"
+    assert str(error.value) == f"{line}; expected at most 1 (data.unreadable_limit in workflow/datasets)"
 
 
 @pytest.mark.filterwarnings("ignore:.*unreadable so far")

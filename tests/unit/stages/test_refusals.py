@@ -93,7 +93,7 @@ def test_an_implausibly_bad_teacher(project, stage):
     line = refused(stage, **changes) if stage == "relabel" else refused(stage, {"labels": changes})
     name = "row" if stage == "relabel" else "labels"
     assert line.startswith("observer observer has 9")
-    assert f"expected at least 99.0 % (relabel.{name}.min_accuracy)" in line
+    assert f"expected at least 99.0 % (relabel.{name}.min_accuracy, of workflow/protocols)" in line
 
 
 def test_weights_from_elsewhere_whose_classes_are_in_another_order(project):

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 LISTED = 8
 """Names an error lists at most."""
+NEAR = 2 / 3
+"""How similar a name must be to be suggested; 1 is equal."""
 
 
 class EdcError(Exception):
@@ -23,7 +25,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
         where: file or section the name stands in.
     """
     names = sorted(known)
-    near = get_close_matches(name, names, n=1)
+    near = get_close_matches(name, names, n=1, cutoff=NEAR)
     if near:
         hint = f"did you mean {near[0]!r}?"
     elif len(names) > LISTED:

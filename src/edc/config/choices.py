@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from edc.config.validation import Area, Decay, Fraction, Model, OneOf, Positive, Range, Shifts
+from edc.config.validation import Area, Betas, Fraction, Model, OneOf, Positive, Range, Shifts
 
 INITIALISE: dict[str, str] = {
     "real": "edc.condense.initialise:real_images",
@@ -72,7 +72,7 @@ class Optimiser(Model):
     lr: Positive
     weight_decay: float = Field(default=0.0, ge=0)
     momentum: Fraction = 0.9
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     decay_all: bool = Field(default=False, description="weight decay on biases and norm parameters, too")
 
 
@@ -188,7 +188,7 @@ class Optimise(Model):
 
     iterations: int = Field(ge=0)
     lr: Positive = 0.05
-    betas: tuple[Decay, Decay] = (0.5, 0.9)
+    betas: Betas = (0.5, 0.9)
     group: int = Field(default=0, ge=0, description="images matched together; 0: all of a round")
     rounds: int = Field(
         default=1, ge=0, description="the set is made in so many rounds of all classes; 0: one image a class each"

@@ -15,7 +15,7 @@ from pydantic import create_model
 from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
 from edc.config.partial import Part, Values, merge
 from edc.config.rows import Plan, StudentRow, free_key
-from edc.config.validation import Model
+from edc.config.validation import SCIENTIFIC, Model
 from edc.errors import unknown_name
 
 _TRAINING = ("training", "training_values")
@@ -160,6 +160,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+# Text such as 1e5 needs quotes for readers of YAML 1.2.
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 _Dumper.add_representer(
     _Flow, lambda dumper, values: dumper.represent_mapping("tag:yaml.org,2002:map", values, flow_style=True)
 )

@@ -119,6 +119,13 @@ class Builder:
             self._files[kind, name] = read(kind, name, overrides, self.where)
         return self._files[kind, name]
 
+    def source(self, kind: str, name: str, variant: str = "") -> str:
+        """The file of a dataset, recipe or protocol for messages, after what the study lays over it."""
+        laid = [f"overrides.{kind}.{name}"] if name in getattr(self.study.overrides, kind) else []
+        laid += [f"variants.{variant}"] if variant else []
+        path = f"workflow/{kind}/{name}.yaml"
+        return f"{self.where}: {' and '.join(laid)}, laid over {path}" if laid else path
+
     def add(self, stage: str, key: str, row: Values, origins: list[Origin]) -> str:
         """Put a row under its key, with a number if that is taken, or find the key of one with the same values."""
         row["precision"] = self.study.machine.precision
@@ -133,7 +140,7 @@ class Builder:
         """A dataset, put among those of the plan."""
         if name not in self.datasets:
             file: DatasetFile = self.file("datasets", name)
-            path = f"workflow/datasets/{name}.yaml"
+            path = self.source("datasets", name)
             self.datasets[name] = validate(Dataset, {"name": name, "family": name} | file.data, f"{path}: data")
             for network in file.networks:
                 try:  # it need not be among the observers, which an inheriting file may have cut down
@@ -145,7 +152,7 @@ class Builder:
     def pretrain(self, name: str, network: str) -> str:
         file: DatasetFile = self.file("datasets", name)
         values = merge(_dump(file.pretrain), file.networks.get(network, {}))
-        checked = validate(type(file.pretrain), values, f"workflow/datasets/{name}.yaml: networks.{network}")
+        checked = validate(type(file.pretrain), values, f"{self.source('datasets', name)}: networks.{network}")
         origin = Origin("datasets", name, (("pretrain",), ("networks", network)), self.name)
         row = {"dataset": name, "network": network} | _dump(checked)
         return self.add("pretrain", f"{name}-{network}", row, [origin])
@@ -156,7 +163,8 @@ class Builder:
         """One section of a recipe or protocol for a cell, complete, and where its values come from."""
         where = (*places((section,), self.datasets[cell.dataset].family, cell.ipc), *stronger)
         change = getattr(self.study.variants.get(cell.variant, Variant()), kind.removesuffix("s"))
-        choices = resolve(self.file(kind, name), where, model, f"workflow/{kind}/{name}.yaml", getattr(change, section))
+        source = self.source(kind, name, cell.variant if getattr(change, section) else "")
+        choices = resolve(self.file(kind, name), where, model, source, getattr(change, section))
         return choices, Origin(kind, name, where, self.name, cell.variant)
 
     def observers(self, cell: Cell, kind: str, name: str, role: str, gives: str) -> tuple[list[str], Origin]:
@@ -168,8 +176,8 @@ class Builder:
             chosen = known[:1] if chosen == "first" else known
         for network in chosen:
             if network not in known:
-                path = f"workflow/{kind}/{name}.yaml"
-                raise unknown_name(f"observer of {cell.dataset}", network, known, f"{path}: observers.{role}")
+                path = f"{self.source(kind, name)}: observers.{role}"
+                raise unknown_name(f"observer of {cell.dataset}", network, known, path)
         keys = [self.pretrain(cell.dataset, network) for network in chosen]
         return keys, Origin(kind, name, where, self.name, gives=gives)
 

@@ -7,6 +7,7 @@ last the study's own; what comes out must be complete (:mod:`edc.config.layers`)
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,9 @@ from edc.config.validation import Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
+NAME = r"(?![-+]?[0-9]+([eE][-+]?[0-9]+)?$)[A-Za-z0-9_][A-Za-z0-9_-]*"
+"""Of a file of any kind: it becomes a key of params.yaml, where a dot separates keys, and a part of folders' names."""
+NAMES = "letters, digits, _ and -, but no number"
 
 SynthesisPart = Annotated[Values, Part(SynthesisChoices)]
 LabelPart = Annotated[Values, Part(LabelChoices)]
@@ -261,10 +265,11 @@ def chain(kind: str, name: str, where: str = "") -> list[tuple[Path, Values]]:
     files: dict[str, tuple[Path, Values]] = {}
     current: str | None = name
     while current is not None:
-        path = WORKFLOW / kind / f"{current}.yaml"
+        path, singular = WORKFLOW / kind / f"{current}.yaml", {"studies": "study"}.get(kind, kind.removesuffix("s"))
         if Path(current).name != current or not path.exists():  # a name, no path
-            singular = {"studies": "study"}.get(kind, kind.removesuffix("s"))
             raise unknown_name(singular, current, names(kind), where or str(WORKFLOW / kind))
+        if not re.fullmatch(NAME, current):
+            raise EdcError(f"{path}: {singular} name {current!r}: expected {NAMES}; rename the file")
         if current in files:
             raise EdcError(f"{path}: inherits from itself through {' -> '.join([*files, current])}")
         values, where = read_yaml(path), str(path)
@@ -287,4 +292,7 @@ def read(kind: str, name: str, overrides: Mapping[str, Any] | None = None, where
     values: Values = {}
     for _, own in reversed(chain(kind, name, where)):
         values = merge(values, own)
-    return validate(KINDS[kind], merge(values, overrides or {}), str(WORKFLOW / kind / f"{name}.yaml"))
+    file = validate(KINDS[kind], values, str(WORKFLOW / kind / f"{name}.yaml"))
+    if overrides:
+        file = validate(KINDS[kind], merge(values, overrides), f"{where}: overrides.{kind}.{name}")
+    return file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edc import STAGES
 from edc.config.compact import compact, text
@@ -11,9 +12,10 @@ from edc.config.expand import Builder, Origin, identity
 from edc.config.files import read
 from edc.config.partial import Values
 from edc.config.references import check_references
-from edc.config.rows import Plan, free_key
+from edc.config.rows import Plan, StudyRuns, free_key
 from edc.config.validation import validate
 from edc.errors import EdcError
+from edc.nets import build
 from edc.storage import STATE, read_text, write_text
 
 HEADER = """\
@@ -24,11 +26,44 @@ HEADER = """\
 
 Run = tuple[str, str]
 """Stage and key."""
+SMALLEST = 8
+"""Side of an image in pixels that every network of this package takes."""
 
 
 def make_plan(*names: str) -> Plan:
-    """Spell studies out, side by side in one plan; refuses unknown names and values that are not allowed."""
-    return expand_studies(names)[0]
+    """Spell studies out, side by side in one plan.
+
+    Raises:
+        EdcError: a name is unknown, a value is not allowed, or a network cannot take a dataset's images.
+    """
+    plan = expand_studies(names)[0]
+    check_sizes(plan)
+    return plan
+
+
+def check_sizes(plan: Plan) -> None:
+    """Refuse networks that cannot take the images of their dataset."""
+    pairs = {(row.dataset, row.network): f"pretrain.{key}.network" for key, row in plan.pretrain.items()}
+    for stage in StudyRuns.model_fields:
+        pairs |= {(row.dataset, row.student): f"{stage}.{key}.student" for key, row in getattr(plan, stage).items()}
+    for (name, network), place in pairs.items():
+        dataset = plan.datasets[name]
+        if ":" not in network and dataset.image_size >= SMALLEST:
+            continue
+        import torch
+
+        size: dict[str, Any] = dataset.model_dump(include={"classes", "image_size", "channels"}) | {"load": False}
+        try:
+            try:
+                with torch.device("meta"):  # without values: milliseconds
+                    build(network, **size)
+            except EdcError:  # it may be one that cannot be built so
+                build(network, **size)
+        except EdcError as error:
+            raise EdcError(
+                f"params.yaml would have {place} = {network!r} on {name} ({dataset.image_size} px): {error}; "
+                "expected another network, or another image_size of the dataset"
+            ) from None
 
 
 def expand_studies(names: Sequence[str]) -> tuple[Plan, dict[Run, list[Origin]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,41 @@ from pydantic_core import CoreSchema, core_schema
 from edc.errors import EdcError, unknown_name
 
 # libyaml's are several times faster, and every PyYAML wheel has them; plans run to thousands of lines.
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9]*(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""Numbers such as 1e-3: text in YAML 1.1, numbers in YAML 1.2, which DVC reads."""
+
+
+class LOADER(_FAST):
+    """Refuses what YAML 1.1 and 1.2, which DVC reads, take for different numbers, and a key given twice."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if not DECIMAL.fullmatch(node.value) or abs(int(node.value)) >= 2**63:
+            found = f"expected a decimal number without leading zeros, of at most 63 bits; found {node.value}"
+            raise yaml.constructor.ConstructorError(None, None, found, node.start_mark)
+        return int(node.value)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in node.value or "_" in node.value:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"expected a decimal number; found {node.value}", node.start_mark
+            )
+        return float(super().construct_yaml_float(node))
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} given twice", key.start_mark)
+            seen.add(key.value)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
+
+
+LOADER.add_constructor("tag:yaml.org,2002:int", LOADER.construct_yaml_int)
+LOADER.add_constructor("tag:yaml.org,2002:float", LOADER.construct_yaml_float)
+LOADER.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -29,9 +64,9 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Model(BaseModel):
-    """Base of every section: unknown keys are refused, values cannot change once read."""
+    """Base of every section: unknown keys and values of another type are refused, values cannot change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
@@ -40,10 +75,13 @@ def _ascending(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-Range = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
+LIST = Field(strict=False)
+"""For a tuple: YAML and JSON have lists."""
+Range = Annotated[tuple[Positive, Positive], LIST, AfterValidator(_ascending)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Area = Annotated[tuple[Share, Share], AfterValidator(_ascending)]
-Shifts = Annotated[tuple[int, int], AfterValidator(_ascending)]
+Area = Annotated[tuple[Share, Share], LIST, AfterValidator(_ascending)]
+Shifts = Annotated[tuple[int, int], LIST, AfterValidator(_ascending)]
+Betas = Annotated[tuple[Decay, Decay], LIST]
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -75,7 +113,9 @@ class OneOf:
 
 def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcError:
     """The first problem of a validation as one line: file, key, value, what was expected."""
-    first = error.errors()[0]
+    problems = error.errors()
+    # A misspelt key is also a missing one.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     location = [str(part) for part in first["loc"]]
     key = ".".join(location) or "(top level)"
     if first["type"] == "extra_forbidden":
@@ -129,9 +169,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise EdcError(f"{path}: cannot be read ({error})") from None
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", error)
         line = f" line {mark.line + 1}" if mark else ""
-        raise EdcError(f"{path}:{line} is not valid YAML ({getattr(error, 'problem', error)})") from None
+        if isinstance(error, yaml.constructor.ConstructorError):
+            raise EdcError(f"{path}:{line}: {problem}") from None
+        raise EdcError(f"{path}:{line} is not valid YAML ({problem})") from None
     if not isinstance(values, dict):
         raise EdcError(f"{path}: expected a mapping of keys to values")
     return values

@@ -122,7 +122,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "unused override": ({"overrides": {"recipes": {"gvbsm": {}}}}, ["overrides.recipes: unknown recipe 'gvbsm'"]),
     "observer": (
         {"recipes": ["gvbsm"], "grids": [{}]} | UNKNOWN_OBSERVER,
-        ["workflow/recipes/gvbsm.yaml: observers.match: unknown observer of digits 'convnet_d3'", "'convnet_d"],
+        ["overrides.recipes.gvbsm, laid", "observers.match: unknown observer of digits 'convnet_d3'", "'convnet_d"],
     ),
     "observer of a dataset": (
         overridden("datasets", "digits", observers=["convnet_d0", "wrn_16_2"]),
@@ -130,7 +130,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "network": (
         overridden("datasets", "digits", networks={"convnet_d0": {}}),
-        ["workflow/datasets/digits.yaml: networks: unknown network 'convnet_d0'"],
+        ["small.yaml: overrides.datasets.digits, ", "datasets/digits.yaml: networks: unknown network 'convnet_d0'"],
     ),
     "dataset kind": (
         overridden("datasets", "digits", data={"kind": "digit"}),
@@ -138,11 +138,15 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "channels": (
         overridden("datasets", "digits", data={"channels": 3}),
-        ["workflow/datasets/digits.yaml: data", "mean and std need 3 values"],
+        ["small.yaml: overrides.datasets.digits, ", "mean and std need 3 values"],
     ),
     "warm-up": (
         overridden("protocols", "edc", student={"schedule": {"warmup": 300}}),
-        ["workflow/protocols/edc.yaml: student", "schedule.warmup = 300: expected fewer than the 200 epochs"],
+        ["small.yaml: overrides.protocols.edc, ", "schedule.warmup = 300: expected fewer than the 200 epochs"],
+    ),
+    "warm-up of a variant": (
+        {"variants": {"ema=no": {"protocol": {"student": {"schedule": {"warmup": 300}}}}}},
+        ["small.yaml: variants.ema=no, laid over workflow/protocols/edc.yaml: student", "schedule.warmup = 300"],
     ),
     "steps": ({"continual": [APPLICATION | {"steps": 11}]}, ["steps = 11: expected at most 10"]),
     "prunable": (

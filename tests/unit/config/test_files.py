@@ -59,6 +59,14 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "role": ("recipes", {"observers": {"label": "first"}}, ["observers: unknown key 'label'", "match, score"]),
     "networks": ("recipes", {"observers": {"match": "frist"}}, ["expected 'first', 'all' or a list", "'frist'"]),
     "empty section": ("protocols", {"student": None}, ["student = None: expected a mapping"]),
+    "misspelt": ("studies", {"protocls": ["edc"]}, ["unknown key 'protocls'; did you mean 'protocols'?"]),
+    "truth as a count": ("studies", {"ipc": [True]}, ["ipc.0 = True", "integer"]),
+    "truth as a seed": ("studies", {"seeds": [False]}, ["seeds.0 = False", "integer"]),
+    "truth as a rate": ("recipes", {"synthesize": {"optimise": {"lr": True}}}, ["optimise.lr = True", "number"]),
+    "truth in a pair": ("recipes", {"synthesize": {"optimise": {"betas": [True, 0]}}}, ["betas.0 = True", "number"]),
+    "truth as threads": ("studies", {"machine": {"threads": True}}, ["machine.threads = True", "integer"]),
+    "text as a number": ("protocols", {"student": {"epochs": "08"}}, ["student.epochs = '08'", "integer"]),
+    "number as a name": ("studies", {"datasets": [1e5]}, ["datasets.0 = 100000.0", "string"]),
     "no recipes": ("studies", {"recipes": []}, ["recipes = []"]),
     "repeated seed": ("studies", {"seeds": [0, 0]}, ["seeds: expected every seed once"]),
     "limits": ("protocols", {"relabel": {"crop_scale": [1.0, 0.5]}}, ["crop_scale: expected the smaller limit first"]),
@@ -96,6 +104,7 @@ def test_only_mappings_are_merged() -> None:
     [
         ("convnet_w23", ["convnet_w32", "resnet18"], "did you mean 'convnet_w32'?"),
         ("xyz", ["edc", "random"], "expected one of: edc, random"),
+        ("flowers", ["folder", "digits"], "expected one of: digits, folder"),
         ("xyz", [f"name{i:02}" for i in range(40)], " and 32 others"),
         ("xyz", [], "there is none"),
     ],
@@ -127,6 +136,7 @@ def store(folder: Path, **files: str) -> None:
         ({"a": "description: [open"}, "workflow/recipes/a.yaml: line 2 is not valid YAML"),
         ({"a": "- b\n"}, "workflow/recipes/a.yaml: expected a mapping"),
         ({"a": ""}, "workflow/recipes/a.yaml: expected a mapping"),
+        ({"a": "inherits: 1e5\n"}, "inherits = 100000.0"),
     ],
 )
 def test_files_that_cannot_be_read(
@@ -136,6 +146,35 @@ def test_files_that_cannot_be_read(
     store(tmp_path, **files)
     with one_line(words):
         read("recipes", "a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["my.birds", "my birds", "1e5", "10", "-birds", "börds"])
+def test_a_name_that_is_no_key_is_refused(
+    kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("workflow", kind, f"{name}.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text("{}\n")
+    with one_line(f"{path}: ", f"name {name!r}: expected letters, digits, _ and -", "rename the file"):
+        read(kind, name)
+
+
+@pytest.mark.parametrize(
+    "value", ["010", "-07", "0x10", "0b11", "1_000", "1:00", "1:00.5", "1_0.5", "9223372036854775808", "3\nb: 1\na: 2"]
+)
+def test_what_readers_of_yaml_take_for_different_values_is_refused(value: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"a: {value}\n")
+    with one_line(f"{path}: line ", "key 'a' given twice" if "\n" in value else f"found {value}"):
+        read_yaml(path)
+
+
+def test_numbers_are_those_of_yaml_1_2(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(f"values: [1e-3, 1E5, -1.5e+3, .5, 0, -3, {2**63 - 1}, '1e-3', e5, 1e]\n")
+    assert read_yaml(path)["values"] == [1e-3, 1e5, -1.5e3, 0.5, 0, -3, 2**63 - 1, "1e-3", "e5", "1e"]
 
 
 def test_a_file_that_is_no_text_or_no_name(tmp_path: Path) -> None:

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from support import edited, one_line
 from support.study import plan, study
 
 from edc.config.compact import PlanFile, compact, expanded, text
 from edc.config.expand import Builder
-from edc.config.plan import add, make_plan, render, write_plan
+from edc.config.plan import SMALLEST, add, check_sizes, make_plan, render, write_plan
 from edc.config.references import check_references, load_plan
 from edc.config.rows import Plan, free_key
 from edc.config.validation import validate
 from edc.errors import EdcError
+from edc.nets import build, networks
 
 EVALUATE = "evaluate.digits-edc-ipc1-convnet_d2-edc"
 SYNTHESIZE = "synthesize.digits-edc-ipc1"
@@ -168,6 +170,9 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "study": ({"studies.small.evaluate": ["digits-edc"]}, ["studies.small.evaluate", "unknown evaluate row"]),
     "row": ({"studies.small": 3}, ["studies.small = 3"]),
     "list": ({"evaluate": []}, ["evaluate = []"]),
+    "misspelt section": ({"datasets": {}, "dataset": {}}, ["unknown key 'dataset'", "'datasets'"]),
+    "mean up to 255": ({"datasets.digits.mean": [78.0]}, ["datasets.digits", "mean = [78.0]", "divide by 255"]),
+    "std up to 255": ({"datasets.digits.std": [87.2]}, ["datasets.digits", "std = [87.2]", "divide by 255"]),
 }
 
 
@@ -176,6 +181,32 @@ def test_a_mistake_in_the_plan(written: str, name: str) -> None:
     changes, words = MISTAKES[name]
     with one_line(*words, start="params.yaml: "):
         load(edited(written, changes))
+
+
+# Networks and images
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "words"),
+    [
+        ("timm:test_vit", 8, "evaluate.digits-edc-ipc1-student-edc.student = 'timm:test_vit' on digits (8 px)"),
+        ("convnet_w32", 4, "image_size 8 or more, got 4"),
+        ("torchvision:resnet18", 32, "channels is 1"),
+    ],
+)
+def test_a_network_that_cannot_take_the_images_is_refused_before_anything_runs(network, size, words) -> None:
+    values = plan().model_dump(mode="json")
+    values["datasets"]["digits"]["image_size"] = size
+    row = values["evaluate"]["digits-edc-ipc1-convnet_d2-edc"] | {"student": network}
+    made = Plan.model_validate(values | {"evaluate": {"digits-edc-ipc1-student-edc": row}})
+    with one_line(words, "expected another network"):
+        check_sizes(made)
+
+
+def test_networks_of_this_package_take_all_sizes_that_are_not_tried() -> None:
+    for network in networks():
+        model = build(network, classes=2, image_size=SMALLEST, channels=1).eval()
+        assert model(torch.zeros(1, 1, SMALLEST, SMALLEST)).shape == (1, 2)
 
 
 # The file

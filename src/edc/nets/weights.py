@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors, .pth or .pt file, on the CPU.
 
     Raises:
-        EdcError: if the file is absent, broken, of another kind, or holds more than tensors.
+        EdcError: if the file is absent, broken, of another kind, or holds anything but tensors of finite values.
     """
     if not path.is_file():
         raise EdcError(f"weights file {path} not found")
@@ -25,12 +26,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise EdcError(f"weights file {path}: expected a name ending in .safetensors, .pth or .pt")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, pickle.UnpicklingError, SafetensorError) as error:
+        if other := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+            problem = f"expected tensors alone, found {other[1]}; save the state dict by itself"
+            raise EdcError(f"weights file {path}: {problem}") from None
         raise EdcError(f"weights file {path}: not a readable state dict ({first_line(error)})") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise EdcError(f"weights file {path}: expected a plain state dict (a name and a tensor each)")
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise EdcError(f"weights file {path}: {name} has numbers that are NaN or infinite; train or fetch it again")
     return state
 
 

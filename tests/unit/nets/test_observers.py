@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -148,19 +149,27 @@ def test_files_that_are_no_state_dicts(tmp_path: Path, capsys: pytest.CaptureFix
     (tmp_path / "weights.bin").touch()
     torch.save(Payload(), tmp_path / "code.pth")
     torch.save({"epoch": 3}, tmp_path / "checkpoint.pth")
+    torch.save({"a": torch.ones(1), "best": np.float64(3)}, tmp_path / "numpy.pth")
+    for value in ("nan", "inf"):
+        torch.save({"a": torch.ones(1), "b": torch.tensor([float(value)])}, tmp_path / f"{value}.pth")
+    save_file({"a": torch.tensor([float("nan")])}, tmp_path / "nan.safetensors")
     expected = {
         "absent.pth": "not found",
         "text.safetensors": "not a readable state dict",
         "text.pth": "not a readable state dict",
         "empty.pth": "not a readable state dict",
         "weights.bin": "expected a name ending in",
-        "code.pth": "not a readable state dict",
+        "code.pth": "expected tensors alone, found .*print;",
+        "numpy.pth": r"expected tensors alone, found numpy\.\S+;",
+        "nan.pth": "b has numbers that are NaN or infinite",
+        "inf.pth": "b has numbers that are NaN or infinite",
+        "nan.safetensors": "a has numbers that are NaN or infinite",
         "checkpoint.pth": "expected a plain state dict",
     }
     for name, text in expected.items():
         with pytest.raises(EdcError, match=f"{name}.*{text}") as caught:
             nets.build("convnet_d1", classes=2, image_size=8, weights=str(tmp_path / name))
-        assert "\n" not in str(caught.value)
+        assert str(caught.value).isprintable()
     assert "code was executed" not in capsys.readouterr().out
 
 

@@ -58,11 +58,11 @@ def new(
     images, as thoroughly as the time allows.
     """
     from edc.bench.first_study import write_first_study
+    from edc.config.files import in_checkout
     from edc.data.new import new_dataset
     from edc.stages.progress import ProgressLog
 
-    if not Path("workflow/datasets").is_dir():
-        raise EdcError("workflow/datasets: no such folder; run edc in the root of a checkout")
+    in_checkout()
     made = new_dataset(
         name, data, image_size, test_fraction, lambda total: ProgressLog(total, f"new {name}", unit="image").update
     )
@@ -252,8 +252,10 @@ def import_command(
 
     Studies can then label and evaluate it like any other.
     """
+    from edc.config.files import in_checkout
     from edc.exchange.importing import import_set
 
+    in_checkout()
     for path in import_set(name, data, dataset, labels, values, classes):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: list {name} among the recipes of a study")

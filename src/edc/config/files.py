@@ -249,6 +249,12 @@ def written(kind: str) -> type[Model]:
     return made
 
 
+def in_checkout() -> None:
+    """Refuse to write ``workflow/`` anywhere but in the root of a checkout."""
+    if not WORKFLOW.is_dir():
+        raise EdcError(f"{WORKFLOW}: no such folder here; run edc in the root of a checkout")
+
+
 def names(kind: str) -> list[str]:
     """Names of all files of one kind, sorted."""
     return sorted(path.stem for path in (WORKFLOW / kind).glob("*.yaml"))

@@ -17,6 +17,7 @@ from edc.config.validation import validate
 from edc.errors import EdcError
 from edc.nets import build
 from edc.storage import STATE, read_text, write_text
+from edc.storage.planlock import replacing_plan
 
 HEADER = """\
 # yaml-language-server: $schema=workflow/schema/params.json
@@ -123,11 +124,18 @@ def render(plan: Plan) -> str:
 
 
 def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
-    """Write ``params.yaml``, atomically; returns where another one is kept that stood there, perhaps edited by hand."""
+    """Write ``params.yaml``, atomically; returns where another one is kept that stood there, perhaps edited by hand.
+
+    Raises:
+        EdcError: a runner works on another plan.
+    """
     path, kept = root / "params.yaml", None
     written, old = render(plan), read_text(path)
     if old is not None and old != written:
         kept = root / STATE / "params.previous.yaml"
-        write_text(kept, old)
-    write_text(path, written)
+        with replacing_plan(root):
+            write_text(kept, old)
+            write_text(path, written)
+    elif old is None:
+        write_text(path, written)
     return kept

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edc.config.compact import PlanFile
-from edc.config.files import KINDS, WORKFLOW, written
+from edc.config.files import KINDS, WORKFLOW, in_checkout, written
 from edc.storage import read_text, write_text
 
 
@@ -21,6 +21,7 @@ def schema(kind: str) -> dict[str, Any]:
 
 def write_schemas(check: bool = False) -> list[Path]:
     """Write the schemas that differ from the files, or only name them."""
+    in_checkout()
     texts = {
         WORKFLOW / "schema" / f"{kind}.json": json.dumps(schema(kind), indent=1) + "\n" for kind in ("params", *KINDS)
     }

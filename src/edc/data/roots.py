@@ -34,7 +34,7 @@ def resolve_root(config: Dataset) -> Path:
     candidates += [(f"{REMEMBERED}: {name}", remembered.get(name)) for name in names]
     for origin, value in [*candidates, (f"dataset {config.name}: root", config.root)]:
         if value:
-            return _folder(Path(value).expanduser(), origin)
+            return _folder(Path(os.path.expanduser(value)), origin)
     raise EdcError(
         f"dataset {config.name}: no folder given; set {variable(names[-1])}=PATH or run `edc plan STUDY --data PATH`"
     )
@@ -42,7 +42,7 @@ def resolve_root(config: Dataset) -> Path:
 
 def remember_root(name: str, path: str | Path) -> None:
     """Stores `path`, made absolute, as the root of dataset `name`."""
-    write_json(REMEMBERED, _remembered() | {name: os.path.abspath(Path(path).expanduser())})
+    write_json(REMEMBERED, _remembered() | {name: os.path.abspath(os.path.expanduser(path))})
 
 
 def _remembered() -> dict[str, str]:

@@ -16,6 +16,7 @@ from edc.errors import EdcError
 from edc.pipeline.status import Run, runs, tables_made
 from edc.pipeline.workers import run_all
 from edc.storage import RUNS
+from edc.storage.provenance import provenance
 
 MEASURING = ("evaluate", "continual", "slimming", "analysis")
 """The stages after which MLflow is synchronised: their runs have results, and it takes some seconds."""
@@ -92,7 +93,7 @@ def finish(plan: Plan | None = None) -> None:
     for stage in STAGES:
         if stage != "tables":
             (RUNS / stage).mkdir(parents=True, exist_ok=True)
-    if Path(".dvc").is_dir() and Path("dvc.yaml").exists() and find_spec("dvc"):
+    if Path(".dvc").is_dir() and Path("dvc.yaml").exists() and find_spec("dvc") and provenance()["dirty"] is not None:
         command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
         code = subprocess.run(command, check=False).returncode
         if code:

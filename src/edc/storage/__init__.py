@@ -64,10 +64,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
 
     with replacing(path) as temporary:
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # by the umask; safetensors leaves the file to its owner alone
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
         except SafetensorError as error:
             raise OSError(str(error)) from None
-        temporary.chmod(0o644)  # safetensors leaves the file to its owner alone
+        temporary.chmod(mode)
 
 
 def partial_array(path: Path, shape: tuple[int, ...], dtype: type, resume: bool) -> np.memmap:

@@ -13,13 +13,18 @@ NOT_CODE = ("results", "runs", "dvc.lock", "params.yaml")
 
 def provenance() -> dict[str, str | bool | None]:
     """``commit``, and ``dirty``: whether a file of the code was changed since; both None without a repository."""
-    commit, dirty = _git(Path.cwd())
+    commit, dirty, _ = _git(Path.cwd())
     return {"commit": commit, "dirty": dirty}
 
 
+def unknown_commit() -> str:
+    """Why the commit is unknown, in one line; empty where it is known."""
+    return _git(Path.cwd())[2]
+
+
 @lru_cache
-def _git(folder: Path) -> tuple[str | None, bool | None]:
-    """The same for a process, whose code is loaded once too."""
+def _git(folder: Path) -> tuple[str | None, bool | None, str]:
+    """The same for a process, whose code is loaded once too; last the problem."""
     exclude = [f":(exclude){path}" for path in NOT_CODE]
     command = ["git", "status", "--porcelain=v2", "--branch", "--", ".", *exclude]
     # Several workers call it at once, and none may lock the index under a user's own git.
@@ -28,8 +33,10 @@ def _git(folder: Path) -> tuple[str | None, bool | None]:
         done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=10, check=True
         )
-    except (OSError, subprocess.SubprocessError):
-        return None, None
+    except (OSError, subprocess.SubprocessError) as error:
+        lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        return None, None, " ".join(lines[:1] + [line.strip() for line in lines if "safe.directory" in line][:1])
     lines = done.stdout.splitlines()
     commit = next((line.split()[2] for line in lines if line.startswith("# branch.oid ")), "(initial)")
-    return (None if commit == "(initial)" else commit), any(not line.startswith("#") for line in lines)
+    dirty = any(not line.startswith("#") for line in lines)
+    return (None, dirty, "no commit in this repository yet") if commit == "(initial)" else (commit, dirty, "")

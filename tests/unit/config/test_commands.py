@@ -77,6 +77,11 @@ def test_refusals(folder: Path, arguments: list[str], words: str) -> None:
 
 def test_schemas_are_written_and_their_drift_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for command in (["schema"], ["new", "birds", "--data", "."], ["import", "s", "--data", ".", "--dataset", "d"]):
+        with one_line("workflow: no such folder here; run edc in the root of a checkout"):
+            run(*command)
+    assert not list(tmp_path.iterdir())
+    Path("workflow").mkdir()
     run("schema")
     assert run("schema", "--check").strip() == "up to date"
     path = Path("workflow/schema/params.json")

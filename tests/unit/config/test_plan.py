@@ -1,5 +1,6 @@
 """The plan: studies side by side, what a run depends on, shared values, and mistakes in ``params.yaml``."""
 
+import fcntl
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from edc.config.rows import Plan, free_key
 from edc.config.validation import validate
 from edc.errors import EdcError
 from edc.nets import build, networks
+from edc.storage.planlock import BY_DVC, LOCK
 
 EVALUATE = "evaluate.digits-edc-ipc1-convnet_d2-edc"
 SYNTHESIZE = "synthesize.digits-edc-ipc1"
@@ -223,6 +225,20 @@ def test_a_plan_is_written_whole_and_an_edited_one_is_moved_away(tmp_path: Path)
     previous = write_plan(made, tmp_path)
     assert previous is not None
     assert previous.read_text() == "edited: true\n"
+
+
+@pytest.mark.parametrize("lock", [LOCK, BY_DVC])
+def test_a_plan_is_not_replaced_while_runs_of_it_are_made(lock: Path, tmp_path: Path) -> None:
+    write_plan(plan(), tmp_path)
+    before, other = (tmp_path / "params.yaml").read_text(), plan(seed=1)
+    (tmp_path / lock).parent.mkdir(parents=True, exist_ok=True)
+    with (tmp_path / lock).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)  # by each of several runners
+        write_plan(plan(), tmp_path)
+        with one_line("params.yaml: runs of it are being made"):
+            write_plan(other, tmp_path)
+        assert (tmp_path / "params.yaml").read_text() == before
+    assert write_plan(other, tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"study: [tiny\n", b"studies: a\n\tmachine: 3\n", b"- tiny\n", b"\xff\xfe\x00"])

@@ -242,6 +242,8 @@ def test_missing_roots_are_refused(place, tmp_path, monkeypatch):
     assert line() == "dataset small-set.2: root: absent does not exist"
     monkeypatch.setenv("EDC_DATA_BIG", "A/file")
     assert line() == "EDC_DATA_BIG: A/file is not a folder"
+    monkeypatch.setenv("EDC_DATA_BIG", "~nosuchuser/x")
+    assert line() == "EDC_DATA_BIG: ~nosuchuser/x does not exist"
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("EDC_DATA_BIG", "empty")
     assert line() == "EDC_DATA_BIG: empty is empty; expected the dataset's files"

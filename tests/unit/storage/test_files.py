@@ -10,7 +10,7 @@ from support import one_line
 from support.faults import Malicious, full_disk
 
 from edc import storage
-from edc.storage import KEYS, replacing, run_folder, write_json, write_tensors, write_text
+from edc.storage import KEYS, Checkpoint, replacing, run_folder, write_json, write_tensors, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyError, KeyboardInterrupt, MemoryError, None])
@@ -91,9 +91,21 @@ def test_tensors_are_read_as_they_were_written(tmp_path):
     for name, tensor in tensors.items():
         assert torch.equal(found[name], tensor.detach())
         assert found[name].dtype == tensor.dtype
-    assert path.stat().st_mode & 0o777 == 0o644
     write_tensors(path, tensors)
     assert path.read_bytes() == once
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o002, 0o664), (0o022, 0o644)])
+def test_files_have_the_mode_of_the_umask(mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        write_tensors(tmp_path / "a", {"a": torch.zeros(1)})
+        write_text(tmp_path / "b", "")
+        storage.partial_array(tmp_path / "c", (1,), np.float32, resume=False)
+        Checkpoint(tmp_path / "d", "").save({})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {mode}
 
 
 READERS = {

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, PackageLoader
 
+from edc.config.references import load_plan
 from edc.config.rows import Dataset, RelabelRow
 from edc.config.validation import validate
 from edc.data.images import ImageSet
@@ -61,6 +62,8 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
 def finished(stage: str, run: str) -> dict[str, Any]:
     """The manifest of a finished run, checked; where there is none, the nearest name is offered."""
     if not (run_folder(stage, run) / "manifest.json").is_file():
+        if Path("params.yaml").exists() and run in getattr(load_plan(), stage):
+            raise EdcError(f"{stage} run {run!r}: not finished yet; run `edc {stage} --run {run}` or `edc run`")
         known = [path.parent.name for path in (RUNS / stage).glob("*/manifest.json")]
         raise unknown_name(f"finished {stage} run", run, known, str(RUNS / stage))
     return read_manifest(stage, run)

@@ -10,6 +10,7 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
+from support import laboratory as lab
 from support.pets import (
     CLASSES,
     DATA,
@@ -27,6 +28,7 @@ from support.pets import (
 from torchvision.datasets import ImageFolder
 
 import edc
+from edc.config.plan import write_plan
 from edc.config.rows import Dataset, RelabelRow
 from edc.data.images import ImageSet
 from edc.data.sets import load_split
@@ -118,6 +120,8 @@ def test_exports_that_are_refused(project):
     refused(lambda: export(RUN, Path("out"), "tensor"), "--format: unknown format 'tensor'")
     refused(lambda: export("pets-edc-ipc30", Path("out"), "torch"), "unknown finished synthesize run", RUN)
     refused(lambda: export(RUN, Path("out"), "torch", "pets"), "unknown finished relabel run 'pets'")
+    write_plan(lab.plan())
+    refused(lambda: export("images", Path("out"), "torch"), "synthesize run 'images': not finished yet; run `edc synth")
     finish("relabel", "stranger", REPLAY | {"images": "else"}, {"static.npy": np.zeros(1)})
     refused(lambda: export(RUN, Path("out"), "torch", "stranger"), "labels of 'else'", RUN)
     finish("relabel", "old", REPLAY, {"static.npy": np.zeros(1)})

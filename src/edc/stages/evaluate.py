@@ -6,13 +6,15 @@ import functools
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from edc.data.replay import batch_count
 from edc.reporting.figures import learning_curves
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
-from edc.training.evaluation import accuracy_scores, validation_epochs
-from edc.training.students import Student, accuracies, train_epoch
+from edc.training.evaluation import accuracy_scores, percentages, validation_epochs
+from edc.training.students import Student, correct, train_epoch
 from edc.training.trainer_group import TrainerGroup
 
 HISTORY = ("seed", "epoch", "lr", "train_loss", "accuracy")
@@ -20,6 +22,9 @@ HISTORY = ("seed", "epoch", "lr", "train_loss", "accuracy")
 
 def run(context: Context) -> None:
     """Train one student per seed on the same images and labels, side by side; evaluate each on the row's split.
+
+    ``correct.npy`` has which of the images each student gets right after the last epoch: uint8, one row a seed, bits
+    as np.packbits packs them.
 
     The augmented batches are made once and serve every seed; seeds differ in the students' initial weights.
     """
@@ -36,23 +41,27 @@ def run(context: Context) -> None:
         start = state["epochs"]
         for student, saved in zip(students, state["students"], strict=True):
             student.load_state(saved)
+    right = correct(students, feed) if start == row.epochs else None  # resumed after the last epoch
     bar = ProgressLog(row.epochs, f"evaluate {context.key}", start, "epoch")
     for epoch in range(start, row.epochs):
         train_epoch(students, epoch, data.source.epoch(epoch), cohort, context.finite)
         shown = {"loss": f"{fmean(student.history[-1][2] for student in students):.3g}"}
         if epoch in evaluated:
-            rights = accuracies(students, feed)
-            shown["accuracy"] = f"{fmean(rights):.3g} %"
-            for student, right in zip(students, rights, strict=True):
-                student.history[-1][3] = right
+            right = correct(students, feed)
+            accuracies = percentages(right)
+            shown["accuracy"] = f"{fmean(accuracies):.3g} %"
+            for student, accuracy in zip(students, accuracies, strict=True):
+                student.history[-1][3] = accuracy
         bar.update(values=shown)
         context.checkpoint(functools.partial(position, epoch + 1, students))
     history = [[student.seed, *values] for student in students for values in student.history]
     context.write_table("history.csv", HISTORY, history)
+    assert right is not None, "the last epoch is always evaluated"
+    context.write_array("correct.npy", np.packbits(right.numpy(), axis=1))
     title = f"{row.recipe}, IPC {row.ipc}, {row.student}" + (", held-out images" if row.split == "val" else "")
     learning_curves(context.path("curves.png"), history, title)
     context.finish(
-        ["history.csv"],
+        ["history.csv", "correct.npy"],
         dataset_digest=data.digest,
         test_digest=test.digest,
         test_images=len(test),

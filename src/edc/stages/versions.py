@@ -11,9 +11,9 @@ VERSIONS = {
     "statistics": 1,
     "synthesize": 1,
     "relabel": 1,
-    "evaluate": 1,
+    "evaluate": 2,
     "continual": 1,
     "slimming": 1,
     "analysis": 1,
-    "tables": 1,
+    "tables": 2,
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from edc.data.feed import Feed
 from edc.nets.passes import images_at_once
@@ -17,18 +17,25 @@ from edc.nets.placing import compute_logits
 
 def accuracy(model: nn.Module, feed: Feed) -> float:
     """Top-1 accuracy in percent; leaves the model, on the feed's device, in eval mode."""
-    return top1_accuracies([model], feed)[0]
+    return percentages(top1_correct([model], feed))[0]
 
 
 @torch.no_grad()
-def top1_accuracies(models: Sequence[nn.Module], feed: Feed) -> list[float]:
-    """Accuracy in percent of each model, left in eval mode; the images are read, and decoded, once for all."""
-    correct = torch.zeros(len(models), dtype=torch.int64, device=feed.device)
+def top1_correct(models: Sequence[nn.Module], feed: Feed) -> Tensor:
+    """Which images each model gets right, bool (models, images) on the CPU; the images are read once for all.
+
+    The models are left in eval mode.
+    """
     for model in models:
         model.eval()
-    for x, labels in feed.plain(images_at_once(feed.dataset.image_size)):
-        correct += torch.stack([(compute_logits(model, x).argmax(1) == labels).sum() for model in models])
-    return [100.0 * count / len(feed) for count in correct.tolist()]
+    batches = feed.plain(images_at_once(feed.dataset.image_size))
+    parts = [torch.stack([compute_logits(model, x).argmax(1) == labels for model in models]) for x, labels in batches]
+    return torch.cat(parts, dim=1).cpu()
+
+
+def percentages(correct: Tensor) -> list[float]:
+    """Accuracy in percent of each row of :func:`top1_correct`."""
+    return [100.0 * count / correct.shape[1] for count in correct.sum(dim=1).tolist()]
 
 
 def validation_epochs(epochs: int, count: int) -> set[int]:

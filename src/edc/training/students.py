@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edc.config.rows import Dataset, StudentRow
 from edc.data.feed import Feed
 from edc.data.rng import generator
-from edc.training.evaluation import top1_accuracies
+from edc.training.evaluation import percentages, top1_correct
 from edc.training.losses import student_loss
 from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
@@ -117,7 +117,7 @@ class Student(Trainer):
         return [*(self.average.shadow if self.average is not None else []), *super().tensors()]
 
     def test(self, feed: Feed) -> float:
-        return accuracies([self], feed)[0]
+        return percentages(correct([self], feed))[0]
 
     def averaged_weights(self) -> contextlib.AbstractContextManager[Any]:
         """The model has the averaged weights inside the block, where the protocol averages them."""
@@ -140,12 +140,12 @@ class Student(Trainer):
         self.history = state["history"]
 
 
-def accuracies(students: Sequence[Student], feed: Feed) -> list[float]:
-    """Top-1 accuracy of each student in percent, with the averaged weights where the protocol averages them."""
+def correct(students: Sequence[Student], feed: Feed) -> Tensor:
+    """Which images each student gets right, bool (students, images), with averaged weights where there are any."""
     with contextlib.ExitStack() as stack:
         for student in students:
             stack.enter_context(student.averaged_weights())
-        return top1_accuracies([student.model for student in students], feed)
+        return top1_correct([student.model for student in students], feed)
 
 
 def train_epoch(

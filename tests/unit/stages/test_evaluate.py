@@ -3,6 +3,7 @@
 import json
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 from support import laboratory as lab
 
@@ -27,9 +28,11 @@ def test_students_are_evaluated_on_the_split_of_their_row(project, splits_read, 
     assert splits_read() == [split]
     images, manifest = sets.load_split(Dataset.model_validate(lab.DATA), split), lab.manifest("evaluate")
     assert (manifest["test_digest"], manifest["test_images"]) == (images.digest, len(images))
-    for accuracy in manifest["scores"]["final"]:
-        correct = accuracy * len(images) / 100
-        assert correct == pytest.approx(round(correct))
+    packed = np.load(run_folder("evaluate", "row") / "correct.npy")
+    assert (packed.dtype, "correct.npy" in manifest["files"]) == (np.uint8, True)
+    correct = np.unpackbits(packed, axis=1)
+    assert not correct[:, len(images) :].any()
+    assert [100.0 * count / len(images) for count in correct.sum(axis=1)] == manifest["scores"]["final"]
     assert str(tmp_path) not in json.dumps(manifest)
     assert not {"seconds", "device", "threads", "commit", "torch"} & set(manifest)
     assert json.loads((run_folder("evaluate", "row") / "run.json").read_text())["seconds"] > 0

@@ -21,9 +21,9 @@ from edc.data.replay import batches_of
 from edc.nets import build
 from edc.pipeline.devices import same_every_time
 from edc.training.cuda_graphs import RecordedFunction
-from edc.training.evaluation import accuracy
+from edc.training.evaluation import accuracy, percentages
 from edc.training.schedules import multiplier
-from edc.training.students import Student, accuracies
+from edc.training.students import Student, correct
 from edc.training.trainer_group import TrainerGroup, draws_random_numbers
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def test_students_are_evaluated_as_each_would_be_alone(ema: float | None, monkey
     readings, read = [], test.images.read
     monkeypatch.setattr(ImageSet, "read", lambda self, *asked: readings.append(asked) or read(*asked))
     monkeypatch.setattr("edc.training.evaluation.images_at_once", lambda _: 40)
-    result = accuracies(students, test)
+    result = percentages(correct(students, test))
     assert len(readings) == 3
     for student, percent, kept in zip(students, result, before, strict=True):
         with student.averaged_weights():

@@ -49,6 +49,8 @@ def values(folder: Path, manifest: dict[str, Any]) -> dict[str, float]:
         elif name.endswith(".safetensors"):
             for key, tensor in load_file(folder / name).items():
                 means[f"{name} {key}"] = tensor.double().abs().mean().item()
+        elif name == "correct.npy":  # a bit per image
+            means[name] = 100 * float(np.unpackbits(np.load(folder / name)).mean())
         else:
             means[name] = float(np.abs(np.load(folder / name).astype(np.float64)).mean())
     return means

@@ -9,12 +9,14 @@ from edc.reporting.evaluations import DECIMALS, RANDOM, finished, unique, with_b
 CONTINUAL = (
     "dataset", "recipe", "protocol", "ipc", "student", "regime", "orders", "seeds", "steps", "step", "classes",
     "accuracy_mean", "accuracy_std", "average_mean", "average_std", "forgetting_mean", "forgetting_std", "image_bytes",
-    "label_bytes", "baseline_mean", "improvement", "improvement_spread", "clear",
+    "label_bytes", "baseline_mean", "improvement", "improvement_low",
+    "improvement_high", "clear",
 )  # fmt: skip
 SLIMMING = (
     "dataset", "recipe", "protocol", "ipc", "student", "regime", "seeds", "sparsity", "epochs", "finetune", "ratio",
     "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std", "image_bytes",
-    "label_bytes", "baseline_mean", "improvement", "improvement_spread", "clear",
+    "label_bytes", "baseline_mean", "improvement", "improvement_low",
+    "improvement_high", "clear",
 )  # fmt: skip
 SHARED = ["dataset", "student", "ipc", "recipe", "protocol", "regime"]
 """Equal in all lines of a run; the columns that tables are sorted by first."""
@@ -31,7 +33,9 @@ def continual(record: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(steps=rows.groupby("run")["step"].transform("max"))
     lines = _lines(rows, ["step"], {"accuracy": "accuracy", "average": "average_accuracy", "forgetting": "forgetting"})
     counts = rows.groupby("run").agg(orders=("order", "nunique"), seeds=("seed", "nunique"))
-    lines = lines.join(counts, on="run")
+    lines = lines.join(counts, on="run").assign(students=lambda rows: rows["orders"] * rows["seeds"])
+    seen = lines["classes"] / lines.groupby("run")["classes"].transform("max")
+    lines["test_images"] = (lines["test_images"] * seen).round()
     return _table(lines, CONTINUAL, [*SHARED, "steps", "step"], "accuracy")
 
 

@@ -68,8 +68,9 @@ def _results(stage: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What tells the rows of a run apart: seeds, orders, steps and ratios, with their accuracies."""
     row, scores = manifest["params"][stage], manifest.get("scores", {})
     if stage == "evaluate":
+        classes = {"classes": len(manifest["classes"])}
         for i, seed in enumerate(row["seeds"]):
-            yield {"seed": seed, "accuracy": scores["final"][i], "best_accuracy": scores["best"][i]}
+            yield {"seed": seed, "accuracy": scores["final"][i], "best_accuracy": scores["best"][i]} | classes
     elif stage == "continual":
         for i, (order, seed) in enumerate(product(row["orders"], row["seeds"])):
             whole = {"average_accuracy": scores["average"][i], "forgetting": scores["forgetting"][i]}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from edc.config.files import root
 from edc.errors import EdcError
 from edc.nets.titles import paper_name
+from edc.reporting.intervals import NONE, Interval, bootstrap, from_spreads
 from edc.reporting.paper import DATASETS
 from edc.reporting.record import PATH
 
@@ -15,21 +19,39 @@ RANDOM = "random"
 """The recipe that every method is compared with."""
 FULL = "full"
 """The recipe that trains on the real dataset."""
+CHANCE, IMPROVING = 1.5, 2.0
+"""A student is near chance below so many times the accuracy of guessing, and improving above so many points."""
 DECIMALS = 4
 """Of accuracies in tables, in percent: pages round them once more, to one, and it is the same one."""
+SIDES = ("seeds", "students", "test_images", "test_digest", "right", "trained")
+"""What an interval is made from besides mean and deviation; students: of all orders and seeds."""
 CELL = ["dataset", "recipe", "ipc", "student"]
 ONCE = [
     "dataset", "recipe", "variant", "changed", "protocol", "own_protocol", "regime", "ipc", "student", "image_bytes",
-    "label_bytes", "steps", "training", "subset", "seconds", "device", "threads", "precision", "commit", "source",
+    "label_bytes", "steps", "training", "subset", "classes", "test_images", "test_digest", "seconds", "device",
+    "threads", "precision", "commit", "source",
 ]  # fmt: skip
 
 
-def evaluations(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+def evaluations(
+    record: pd.DataFrame,
+    split: str = "test",
+    right: Mapping[str, np.ndarray] | None = None,
+    courses: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Finished evaluations on one split, in the order of the runs' names.
 
     Besides the record's columns: seeds; final_mean, final_std, best_mean and best_std; paper_dataset and paper_student
     ("" where the paper has no such one, or for a part of a dataset, whose accuracy is not the paper's quantity); own:
-    whether the protocol is the recipe's own and unchanged, so that the paper's figure may stand beside it.
+    whether the protocol is the recipe's own and unchanged, so that the paper's figure may stand beside it; right: which
+    images each student gets right, bool (seeds, images), or None; trained: "no" where a student is not trained to the
+    end (:func:`not_trained`), else "".
+
+    Args:
+        record: its rows.
+        split: of the evaluations.
+        right: :func:`edc.reporting.correctness.by_run`.
+        courses: ``results/histories/learning.csv``, accuracy by run and epoch.
 
     Raises:
         EdcError: two runs are the same cell.
@@ -46,7 +68,24 @@ def evaluations(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     cells["paper_dataset"] = whole.where(whole.isin(DATASETS), "")
     cells["paper_student"] = [paper_name(name) or "" for name in cells["student"]]
     cells["own"] = (cells["protocol"] == cells["own_protocol"]) & ~cells["changed"].astype(bool)
+    cells["right"] = pd.Series([(right or {}).get(run) for run in cells["run"]], cells.index, dtype=object)
+    cells["trained"] = np.where(not_trained(cells, courses), "no", "")
     return cells
+
+
+def not_trained(cells: pd.DataFrame, courses: pd.DataFrame | None) -> pd.Series:
+    """Whether students are not trained to the end: still improving, or near chance.
+
+    Still improving: at the last evaluated epoch the accuracy, mean over the seeds, is more than 2 points above that of
+    the one before it. Near chance: it is below 1.5 times that of guessing. What is not recorded counts as trained.
+    """
+    chance = CHANCE * 100 / cells["classes"].astype("float64")
+    near = cells["final_mean"] < chance
+    if courses is None or courses.empty:
+        return near
+    ordered = courses.sort_values("epoch", kind="stable").groupby("run")["accuracy"]
+    last = ordered.apply(lambda accuracy: accuracy.diff().iloc[-1]).round(DECIMALS)
+    return near | (cells["run"].map(last) > IMPROVING)
 
 
 def unique(cells: pd.DataFrame, keys: list[str]) -> None:
@@ -66,19 +105,49 @@ def two_alike(cells: pd.DataFrame, keys: list[str]) -> list[str]:
 def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], score: str = "final") -> pd.DataFrame:
     """Lines beside their baseline: that of ``random`` with the same keys.
 
-    Adds baseline_mean and baseline_std; improvement; improvement_spread, the root of both variances over the seeds; and
-    clear: whether the improvement is larger than that ("yes" or "no"; with one seed there is no spread, so "no").
+    Adds baseline_mean and baseline_std; improvement; improvement_low and improvement_high, its 95 % interval, empty
+    with one seed; and clear: whether there is an interval and 0 is not in it ("yes" or "no").
     """
-    mean, std = f"{score}_mean", f"{score}_std"
-    beside = random.drop_duplicates(keys)[[*keys, mean, std]]
-    beside = beside.rename(columns={mean: "baseline_mean", std: "baseline_std"})
-    rows = rows.merge(beside, how="left", on=keys)
-    rows["improvement"] = (rows[mean] - rows["baseline_mean"]).round(DECIMALS)
-    rows["improvement_spread"] = np.sqrt(rows[std] ** 2 + rows["baseline_std"] ** 2).round(DECIMALS)
-    clear = pd.Series(np.where(rows["improvement"].abs() > rows["improvement_spread"], "yes", "no"), rows.index)
-    compared = rows["baseline_mean"].notna() & (rows["recipe"] != RANDOM)
-    rows["clear"] = clear.where(compared, "")
+    compared = [name for name in (f"{score}_mean", f"{score}_std", *SIDES) if name in random]
+    beside = random.drop_duplicates(keys)[[*keys, *compared]]
+    both = rows[keys].merge(beside, how="left", on=keys).to_dict("records")
+    rows = rows.reset_index(drop=True)
+    for part in ("mean", "std"):
+        rows[f"baseline_{part}"] = [line[f"{score}_{part}"] for line in both]
+    lines = list(zip(rows.to_dict("records"), both, strict=True))
+    rows["paired"] = [paired(*two) for two in lines]
+    rows["baseline_trained"] = [line.get("trained") for line in both]
+    rows["improvement"] = (rows[f"{score}_mean"] - rows["baseline_mean"]).round(DECIMALS)
+    limits = [interval(*two, score) for two in lines]
+    rows["improvement_low"], rows["improvement_high"] = np.array(limits, dtype=float).reshape(-1, 2).T.round(DECIMALS)
+    away = (rows["improvement_low"] > 0) | (rows["improvement_high"] < 0)
+    clear = pd.Series(np.where(away, "yes", "no"), rows.index)
+    beside_it = rows["baseline_mean"].notna() & (rows["recipe"] != RANDOM)
+    rows["clear"] = clear.where(beside_it, "")
     return rows
+
+
+def paired(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
+    """Whether both lines have which of the same images each student gets right."""
+    stored = all(isinstance(line.get("right"), np.ndarray) for line in (first, second))
+    return stored and first["test_digest"] == second["test_digest"]
+
+
+def interval(first: Mapping[Any, Any], second: Mapping[Any, Any], score: str = "final") -> Interval:
+    """95 % interval of one line's accuracy minus another's, in points; NaN where there is none.
+
+    From the images that each student gets right where both lines have them, else from spreads and sizes.
+    """
+    if paired(first, second):
+        return bootstrap(first["right"], second["right"])
+    one, other = (
+        (line[f"{score}_mean"], line[f"{score}_std"], line.get("students", line.get("seeds")))
+        for line in (first, second)
+    )
+    sizes = (first["test_images"], second["test_images"])
+    if pd.isna([*one, *other, *sizes]).any():
+        return NONE
+    return from_spreads(one, other, sizes)
 
 
 def finished(rows: pd.DataFrame, columns: tuple[str, ...], order: list[str]) -> pd.DataFrame:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from edc.data.images import Images
 
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10
+LINES = {"soft": "-", "static": "--", "hard": ":"}
+"""Of label regimes."""
 Points = Sequence[Sequence[float | None]] | np.ndarray
 """Of one curve: x, mean, and standard deviation or None."""
 
@@ -118,6 +120,37 @@ def draw(
 def lines(path: Path, curves: Mapping[str, Points], horizontal: str, vertical: str) -> Path:
     """Named curves with bands of one standard deviation, as a PNG with these axes."""
     return save_figure(path, draw({"": curves}, (horizontal, vertical), 6.0))
+
+
+def accuracy_over_ipc(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Accuracy over images per class: heading -> its evaluations, a curve for each recipe and label regime.
+
+    Where several protocols of a regime ran, the recipe's own counts, else the best. All images are a line.
+    """
+    panels: dict[str, dict[str, Points]] = {}
+    styles: dict[str, dict[str, Any]] = {}
+    full: list[pd.DataFrame] = []
+    for heading, cells in parts.items():
+        full.append(cells[cells["recipe"] == FULL])
+        sets = cells[cells["ipc"] > 0].sort_values(["own", "final_mean"], ascending=False, kind="stable")
+        sets = sets.drop_duplicates(["recipe", "regime", "ipc"]).sort_values("ipc", kind="stable")
+        curves = panels.setdefault(heading.replace(": ", "\n", 1), {})
+        for place, (recipe, rows) in enumerate(sets.groupby("recipe")):
+            for regime, run in rows.groupby("regime"):
+                colour = "0.45" if recipe == RANDOM else f"C{place}"
+                styles[f"{recipe} {regime}"] = {"color": colour, "linestyle": LINES[str(regime)]}
+                curves[f"{recipe} {regime}"] = run[["ipc", "final_mean", "final_std"]].to_numpy(float)
+    figure = draw(panels, ("images per class", "accuracy, %"), styles=styles)
+    for axes, rows in zip(figure.axes, full, strict=True):
+        numbers = sorted({int(x) for line in axes.lines for x in np.atleast_1d(line.get_xdata())})
+        axes.set_xscale("log")
+        axes.set_xticks(numbers, [str(number) for number in numbers])
+        axes.set_xticks([], minor=True)
+        if len(rows):
+            axes.axhline(rows["final_mean"].iloc[0], color="black", linewidth=1, label="all images")
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(fontsize="x-small")
+    return figure
 
 
 def draw_applications(folder: Path, continual: pd.DataFrame, slimming: pd.DataFrame) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,8 @@ PERCENT = (
     "the evaluated epochs; bold: the best of several condensed sets of one dataset, IPC and student."
 )
 IMPROVEMENT = (
-    "improvement: over the baseline, random real images with the same training, teachers and views; in brackets, as it "
-    "is no result: one seed, or no larger than the spread of both over the seeds (root of the sum of their variances)."
+    "improvement: over the baseline, random real images with the same training, teachers and views; in brackets, as no "
+    "difference is shown: one seed, or 0 lies in its 95 % interval over test images and seeds."
 )
 LEGENDS = {
     "table1": f"{PERCENT} {IMPROVEMENT} \\*: made by an earlier version or on another machine, not reproduced since.",
@@ -62,12 +62,20 @@ ELSEWHERE = (
     "IN-1k: the paper's figure on ImageNet-1k for the same recipe and variant, with its student in brackets where that "
     "is another; away from ImageNet-1k only the order of the variants can be compared."
 )
-HIDDEN = {"reported_student", "improvement_spread", "clear", "device", "threads", "precision", "source", "regime"}
+OTHERS = "Of datasets that the active plan does not have:"
+HIDDEN = {
+    "reported_student", "improvement_low", "improvement_high", "clear", "trained", "device", "threads", "precision",
+    "source", "regime",
+}  # fmt: skip
 
 
-def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
-    """One table to read; its evaluations ``cells`` have seconds, devices and commits."""
+def page(name: str, table: pd.DataFrame, cells: pd.DataFrame, first: Sequence[str] = ()) -> str:
+    """One table to read; its evaluations ``cells`` have seconds, devices and commits.
+
+    Sections of the datasets ``first``, those of the active plan, stand before the others.
+    """
     ran = table[table["seeds"].notna()] if "seeds" in table else table
+    ran = ran.sort_values("dataset", key=lambda names: ~names.isin(first), kind="stable")
     absent, footnotes = table.drop(ran.index), Footnotes(name)
     legend = LEGENDS.get(name, PERCENT) + (f" {ELSEWHERE}" if "reported_imagenet1k" in table else "")
     blocks = [f"# {HEADINGS[name]}", legend, *([] if len(ran) else ["Nothing ran here."])]
@@ -75,7 +83,12 @@ def page(name: str, table: pd.DataFrame, cells: pd.DataFrame) -> str:
         once = [*CELL, "protocol", "seconds", "device", "threads", "precision", "commit", "source"]
         ran = ran.merge(cells.loc[cells["variant"] == "", once], how="left", on=[*CELL, "protocol"])
     columns = SECTIONS.get(name, [])
-    for values, rows in ran.groupby(columns) if columns else [((), ran)] * (len(ran) > 0):
+    sections: list[Any] = list(ran.groupby(columns)) if columns else [((), ran)] * (len(ran) > 0)
+    if columns:
+        sections.sort(key=lambda section: section[0][0] not in first)
+    for values, rows in sections:
+        if first and columns and values[0] not in first and OTHERS not in blocks:
+            blocks.append(OTHERS)
         labels: dict[str, Any] = dict(zip(columns, values, strict=True))
         if columns:
             blocks.append("## " + ", ".join([title(labels.pop("dataset")), *(f"{k} {v}" for k, v in labels.items())]))
@@ -95,6 +108,8 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
     for name in map(str, columns):
         if name.endswith("_mean"):
             text[name.removesuffix("_mean")] = bold(rows, name.removesuffix("_mean"))
+            if name == "final_mean" and "trained" in rows:
+                text["final"] = text["final"] + [untrained(row, " ({})") for row in rows.to_dict("records")]
         elif name == "reported":
             marks = [references(footnotes.numbers(row)) for _, row in rows.iterrows()]
             text["paper"] = plus_minus(rows, name) + marks
@@ -161,6 +176,11 @@ def plus_minus(rows: pd.DataFrame, name: str) -> pd.Series:
 def spread(mean: float, deviation: float) -> str:
     """A mean with its standard deviation, if there are any."""
     return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
+
+
+def untrained(row: Mapping[Any, Any], form: str) -> str:
+    """The mark of a student that is not trained to the end in such brackets, else nothing."""
+    return form.format(f"not trained to the end: {row['steps']:,} steps") if row["trained"] == "no" else ""
 
 
 def bold(rows: pd.DataFrame, name: str) -> pd.Series:

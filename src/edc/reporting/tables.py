@@ -16,7 +16,8 @@ STANDARD = {"static": "static_soft", "hard": "hard_label"}
 TABLE1 = (
     "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
     "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "difference", "image_bytes",
-    "label_bytes", "steps", "baseline_mean", "baseline_std", "improvement", "improvement_spread", "clear",
+    "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
+    "improvement_high", "clear",
 )  # fmt: skip
 VARIANTS = (
     "dataset", "recipe", "variant", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean",

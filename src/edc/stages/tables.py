@@ -8,11 +8,12 @@ from __future__ import annotations
 import pandas as pd
 
 from edc.config.rows import Plan
-from edc.reporting import record
+from edc.reporting import correctness, record
+from edc.reporting.answer import answer_page, answers, compared
 from edc.reporting.applications import applications
 from edc.reporting.collect import collect
 from edc.reporting.evaluations import evaluations
-from edc.reporting.figures import draw_applications
+from edc.reporting.figures import accuracy_over_ipc, draw_applications, save_figure
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
 from edc.reporting.tables import tables
@@ -29,16 +30,22 @@ def run(plan: Plan) -> None:
     """
     frame = record.merge(record.read(), collect(plan), VERSIONS)
     rows = record.comparable(frame)
-    cells = evaluations(rows)
-    made = tables(cells, read_reported()) | applications(rows)
+    correct = correctness.merge(correctness.read(), correctness.collect(plan), frame)
     courses = learning(plan, frame)
+    right = correctness.by_run(correct, rows)
+    cells = evaluations(rows, "test", right, courses)
+    made = tables(cells, read_reported()) | applications(rows)
     texts = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in made.items()}
-    texts |= {f"{name}.md": page(name, table, cells) for name, table in made.items()}
+    texts |= {f"{name}.md": page(name, table, cells, list(plan.datasets)) for name, table in made.items()}
+    answered = answers(plan, compared(plan, rows, right, courses))
+    texts["answer.md"] = answer_page(answered)
     record.write(frame)
+    correctness.write(correct)
     for name, text in texts.items():
         write_text(RESULTS / "tables" / name, text)
     write_json(RESULTS / "metrics.json", metrics(cells))
     write_text(LEARNING, courses.to_csv(index=False, lineterminator="\n"))
+    save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])
     share_condensed_sets(plan)
 

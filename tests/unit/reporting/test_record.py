@@ -11,6 +11,7 @@ import pytest
 from support import REPOSITORY, one_line
 from support.record import evaluation, frame
 
+from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.reporting import record
@@ -39,9 +40,9 @@ def same(left: pd.DataFrame, right: pd.DataFrame) -> bool:
 def test_committed_tables_come_out_of_the_committed_record(place: Path) -> None:
     """Byte for byte, without any run."""
     (place / "results/histories").mkdir(parents=True)
-    for name in ("runs.csv", "histories/learning.csv"):
-        shutil.copyfile(REPOSITORY / "results" / name, place / "results" / name)
-    tables.run(NOTHING)
+    for name in ("results/runs.csv", "results/correct.csv", "results/histories/learning.csv", "params.yaml"):
+        shutil.copyfile(REPOSITORY / name, place / name)
+    tables.run(load_plan())
     made = {path.relative_to(place) for path in (place / "results").rglob("*") if path.is_file()}
     folder = REPOSITORY / "results/tables"
     assert {path.name for path in made if path.parent.name == "tables"} == {path.name for path in folder.iterdir()}
@@ -155,7 +156,7 @@ def finish(stage: str, key: str, scores: dict[str, Any] | None = None, labels: s
         values |= {"labels": labels or None, "epochs": 3}
     data = {"family": "digits", "train_per_class": None, "test_per_class": None}
     manifest = {"stage": stage, "run": key, "version": 1, "params": {stage: values, "dataset": data}, "inputs": {}}
-    manifest |= {"dataset_digest": "d", "files": {"file": {"bytes": 1, "sha256": key}}}
+    manifest |= {"dataset_digest": "d", "classes": ["0", "1"], "files": {"file": {"bytes": 1, "sha256": key}}}
     if scores is not None:
         manifest |= {"scores": scores, "test_digest": "t", "test_images": 9, "image_bytes": 64, "label_bytes": 8}
     path = Path("runs", stage, key, "manifest.json")

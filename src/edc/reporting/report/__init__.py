@@ -12,24 +12,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.reporting import pages, record
+from edc.reporting import correctness, pages, record
+from edc.reporting.answer import LEGEND, answers, compared, method_of
 from edc.reporting.applications import applications
-from edc.reporting.evaluations import RANDOM, evaluations, with_baseline
+from edc.reporting.evaluations import evaluations
+from edc.reporting.figures import accuracy_over_ipc
+from edc.reporting.paper import read_reported
 from edc.reporting.report import pictures
-from edc.reporting.report.answers import answer, costs, duration, method_of, summary
-from edc.reporting.tables import SAME
-from edc.storage import RESULTS, write_text
+from edc.reporting.tables import tables
+from edc.storage import write_text
 
 RESULT = [
     "dataset", "ipc", "student", "recipe", "variant", "protocol", "regime", "split", "seeds", "final_mean", "final_std",
-    "best_mean", "best_std", "baseline_mean", "baseline_std", "improvement", "clear", "image_bytes", "label_bytes",
-    "steps", "seconds", "seconds_total",
+    "best_mean", "best_std", "trained", "baseline_mean", "baseline_std", "improvement", "clear", "image_bytes",
+    "label_bytes", "steps", "seconds", "seconds_total",
 ]  # fmt: skip
 PROVENANCE = [
     "stage", "run", "seconds", "device", "threads", "peak_memory_mb", "peak_gpu_memory_mb", "commit", "dirty", "source",
@@ -41,7 +42,7 @@ NAMES = {
     "label_bytes": "label kB", "seconds": "s", "seconds_total": "s in all", "peak_memory_mb": "MB",
     "peak_gpu_memory_mb": "GPU MB",
 }  # fmt: skip
-HIDDEN = {"clear", "improvement_spread", "reported_student", "reported_std"}
+HIDDEN = {"clear", "trained", "improvement_low", "improvement_high", "reported_student", "reported_std"}
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": pages.images, "difference": pages.signed, "image_bytes": pages.kilobytes, "label_bytes": pages.kilobytes,
     "seconds": "{:,.1f}".format, "seconds_total": "{:,.1f}".format,
@@ -73,23 +74,24 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
         raise EdcError(f"{record.PATH}: no run of the plan's studies ({studies}); make them with `dvc repro`")
     once = runs.drop_duplicates(["stage", "run"])
     finished = set(once[["stage", "run"]].itertuples(index=False, name=None))
-    cells = compared(plan, runs)
+    courses = pictures.histories()
+    right = correctness.by_run(correctness.read(), runs)
+    cells = compared(plan, runs, right, courses)
     method = method_of(cells)
-    chosen = cells[cells["recipe"] == method]
-    changed = (chosen["protocol"] != chosen["own_protocol"]) | (chosen["variant"] != "")
-    main = chosen.assign(changed=changed).sort_values("changed", kind="stable").drop_duplicates(["dataset", "ipc"])
+    answered = answers(plan, cells)
     usual = {"dataset": len(plan.datasets) == 1, "split": not (cells["split"] == "val").any()}
     applied = applications(runs)
     package = files("itables") / "html"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.globals |= {"duration": duration, "signed": pages.signed, "spread": pages.spread, "title": pages.title}
     template = (files("edc.reporting.report") / "page.html").read_text(encoding="utf-8")
     return environment.from_string(template).render(
         studies=list(plan.studies),
         method=method,
-        summary=summary(chosen),
-        answers=[answer(row, cells) for _, row in main.sort_index().iterrows()],
-        comparison=pictures.comparison(chosen, cells),
+        answers=[
+            (a.heading, a.sentences, grid(a.verdicts), pictures.drawn(accuracy_over_ipc({a.heading: a.cells})))
+            for a in answered
+        ],
+        legend=LEGEND,
         finished=len(once),
         earlier=int((once["source"] != "run").sum()),
         missing=[" ".join(run) for run in planned if run not in finished],
@@ -102,38 +104,21 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
             if len(table)
         ],
         analyses=pictures.analyses(plan),
-        tables=saved_tables(),
+        tables=shown_tables(tables(evaluations(runs, "test", right, courses), read_reported()) | applied),
         provenance=grid(once[PROVENANCE]),
         style=(package / "dt_bundle.css").read_text(encoding="utf-8"),
         bundle=base64.b64encode((package / "dt_bundle.js").read_bytes()).decode(),
     )
 
 
-def compared(plan: Plan, runs: pd.DataFrame) -> pd.DataFrame:
-    """The plan's evaluations in its order, with baselines among them and what each took from the observers on."""
-    lines = []
-    for split in ("test", "val"):
-        cells = evaluations(runs, split).assign(split=split)
-        lines.append(with_baseline(cells, cells[cells["recipe"] == RANDOM], SAME))
-    cells = pd.concat([part for part in lines if len(part)] or lines[:1], ignore_index=True)
-    cells.loc[cells["recipe"] == RANDOM, ["baseline_mean", "baseline_std", "improvement"]] = np.nan
-    taken = [costs(plan, runs, key) for key in cells["run"]]
-    cells = pd.concat([cells, pd.DataFrame(taken, cells.index)], axis="columns")
-    return cells.sort_values("run", key=lambda keys: keys.map(list(plan.evaluate).index), ignore_index=True)
-
-
-def saved_tables() -> list[tuple[str, str, Grid, int]]:
-    """``results/tables``: name, heading, the lines that ran here, and the number of the paper's cells that did not."""
-    tables = []
-    for path in sorted((RESULTS / "tables").glob("*.csv")):
-        try:
-            table = pd.read_csv(path, keep_default_na=False, na_values=[""])
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError):
-            raise EdcError(f"{path}: damaged, expected a CSV table; run `edc tables`") from None
+def shown_tables(made: dict[str, pd.DataFrame]) -> list[tuple[str, str, Grid, int]]:
+    """Name, heading, the lines that ran here, and the number of the paper's cells that did not."""
+    shown = []
+    for name, table in made.items():
         ran = table[table["seeds"].notna()] if "seeds" in table else table
         if len(ran):
-            tables.append((path.stem, pages.HEADINGS.get(path.stem, path.stem), grid(ran), len(table) - len(ran)))
-    return tables
+            shown.append((name, pages.HEADINGS[name], grid(ran), len(table) - len(ran)))
+    return shown
 
 
 def grid(frame: pd.DataFrame) -> Grid:
@@ -159,6 +144,7 @@ def cell(row: dict[Any, Any], name: str, numeric: bool) -> Cell:
         return (str(value)[:7] if name == "commit" else str(value)), None
     if name.endswith("_mean") or name == "reported":
         text = pages.spread(value, row.get(f"{name.removesuffix('_mean')}_std", float("nan")))
+        text += pages.untrained(row, " ({})") if name == "final_mean" and "trained" in row else ""
     elif name == "improvement":
         text = {"yes": pages.signed(value), "no": f"({pages.signed(value)})"}.get(row.get("clear", ""), "")
     elif name in FORMATS:

@@ -14,8 +14,8 @@ import pandas as pd
 
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.reporting.evaluations import FULL, RANDOM
-from edc.reporting.figures import draw, draw_applications, new_figure
+from edc.reporting.evaluations import RANDOM
+from edc.reporting.figures import draw, draw_applications
 from edc.reporting.pages import images, spread, title
 from edc.storage import RESULTS, run_folder
 
@@ -31,28 +31,9 @@ COLOURS = "012345689"  # of matplotlib's cycle; 7 is the grey of random images
 STYLES = {RANDOM: {"color": "0.45", "linestyle": "--", "marker": ""}}
 
 
-def comparison(chosen: pd.DataFrame, cells: pd.DataFrame) -> str:
-    """Accuracies of the method and of its baselines, a line for each of its evaluations; "" without any."""
-    rows = chosen[chosen["baseline_mean"].notna()]
-    if rows.empty:
-        return ""
-    full = cells[cells["recipe"] == FULL].drop_duplicates(["dataset", "student"])
-    whole = rows[["dataset", "student"]].merge(full, how="left", on=["dataset", "student"])["final_mean"]
-    figure, heights = new_figure(6.4, 0.9 + 0.32 * len(rows)), np.arange(len(rows))[::-1]
-    axes = figure.add_subplot()
-    axes.hlines(heights, rows["baseline_mean"], rows["final_mean"], color="0.8", zorder=0)
-    for name, score, color in (("random images", "baseline", "0.45"), (rows["recipe"].iloc[0], "final", "C0")):
-        deviation = rows[f"{score}_std"].fillna(0)
-        axes.errorbar(rows[f"{score}_mean"], heights, xerr=deviation, fmt="o", capsize=3, color=color, label=name)
-    if whole.notna().any():
-        axes.plot(whole, heights, "|", color="black", markersize=14, label="whole dataset")
-    datasets = rows["dataset"] + ", " if rows["dataset"].nunique() > 1 else ""
-    names = datasets + "IPC " + rows["ipc"].map(images) + ", " + rows["student"] + ", " + rows["protocol"]
-    variants = rows["variant"].where(rows["variant"] == "", ", " + rows["variant"])
-    axes.set_yticks(heights, names + variants, fontsize="small")
-    axes.set_xlabel("accuracy after the last epoch, %")
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
-    return drawn(figure)
+def histories() -> pd.DataFrame:
+    """Accuracy of evaluations over epochs, as they are kept in ``results/``."""
+    return pd.read_csv(HISTORIES) if HISTORIES.exists() else pd.DataFrame(columns=["run", "epoch", "accuracy"])
 
 
 def learning_curves(cells: pd.DataFrame, method: str) -> list[tuple[str, str]]:
@@ -62,7 +43,7 @@ def learning_curves(cells: pd.DataFrame, method: str) -> list[tuple[str, str]]:
     """
     shown = (cells["regime"] != "soft") | (cells["protocol"] == cells["own_protocol"])
     cells = cells[shown & (cells["variant"] == "") & (cells["ipc"] > 0)]
-    saved = pd.read_csv(HISTORIES) if HISTORIES.exists() else pd.DataFrame(columns=["run"])
+    saved = histories()
     made = []
     for dataset, rows in cells.groupby("dataset", sort=False):
         panels = {}

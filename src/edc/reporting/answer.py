@@ -1,0 +1,226 @@
+"""``results/tables/answer.md`` and the report's first section: is a small set good enough, which one, at what cost?
+
+One answer for every study of the active plan and every dataset and student in it, in sentences made from the record.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from edc.config.rows import Dataset, Plan
+from edc.reporting.costs import costs, duration
+from edc.reporting.evaluations import DECIMALS, FULL, RANDOM, evaluations, interval, paired, with_baseline
+from edc.reporting.pages import device, grid, kilobytes, spread, title, untrained
+from edc.reporting.tables import SAME
+
+METHOD = "edc"
+SHARE = 0.9
+"""Of the accuracy of all training images: how many images per class reach it."""
+NAMED = 4
+"""Sets that are named at most beside the best one."""
+LEGEND = (
+    "Top-1 accuracy in percent after the last epoch, ± standard deviation over the seeds. A set is ahead of another "
+    "only where 0 is outside the 95 % interval of the difference, over test images and over seeds: 2,000 draws of test "
+    "images, the same for both sets, and of each set's seeds; the fewer seeds, the wider (Student's t). Else no "
+    "difference is shown. One seed gives no verdict. Estimated from spreads: which images each student gets right is "
+    "not stored, so the interval comes from the standard deviations over the seeds and the number of test images, as "
+    "if drawn for each set alone, and is rather too wide. Not trained to the end: the accuracy is still more than 2 "
+    "points above that of the evaluation before, or below 1.5 times that of guessing; it says little about the images. "
+    "Images per class for 90 %: with the best labels at each number, linear over the logarithm between two numbers."
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer: its heading, its sentences, a line for each set beside random images, and its evaluations."""
+
+    heading: str
+    sentences: list[str]
+    verdicts: pd.DataFrame
+    cells: pd.DataFrame
+
+
+def compared(
+    plan: Plan, runs: pd.DataFrame, right: Mapping[str, np.ndarray] | None = None, courses: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """The plan's evaluations in its order, with baselines among them and what each took from the observers on."""
+    planned = runs[runs["run"].isin(list(plan.evaluate))]
+    lines = []
+    for split in ("test", "val"):
+        cells = evaluations(planned, split, right, courses).assign(split=split)
+        lines.append(with_baseline(cells, cells[cells["recipe"] == RANDOM], SAME))
+    cells = pd.concat([part for part in lines if len(part)] or lines[:1], ignore_index=True)
+    limits = [name for name in cells if str(name).startswith(("baseline_", "improvement"))]
+    cells.loc[cells["recipe"] == RANDOM, limits] = np.nan
+    taken = [costs(plan, runs, key) for key in cells["run"]]
+    cells = pd.concat([cells, pd.DataFrame(taken, cells.index)], axis="columns")
+    return cells.sort_values("run", key=lambda keys: keys.map(list(plan.evaluate).index), ignore_index=True)
+
+
+def method_of(cells: pd.DataFrame) -> str:
+    """The recipe that is compared with random images: EDC, or the plan's first with a baseline; "" without any."""
+    recipes = [*cells.loc[cells["baseline_mean"].notna(), "recipe"], ""]
+    return METHOD if METHOD in {*cells["recipe"]} else str(recipes[0])
+
+
+def answers(plan: Plan, cells: pd.DataFrame) -> list[Answer]:
+    """The answers of :func:`compared` evaluations, in the order of the plan; those of variants play no part."""
+    made = []
+    for study, names in plan.studies.items():
+        rows = cells[cells["run"].isin(names.evaluate) & (cells["variant"] == "")]
+        for values, part in rows.groupby(["dataset", "student", "split"], sort=False):
+            name, student, split = map(str, values)
+            same = (cells["dataset"] == name) & (cells["student"] == student) & (cells["split"] == split)
+            full = cells[same & (cells["recipe"] == FULL) & (cells["variant"] == "")].nlargest(1, "final_mean")
+            heading = f"Study {study}: {title(name)}, student {student}" + (", validation images" * (split == "val"))
+            sets = part[part["ipc"] > 0]
+            sentences = list(_sentences(sets, full.to_dict("records"), plan.datasets[name]))
+            made.append(Answer(heading, sentences, verdicts(sets), pd.concat([sets, full])))
+    return made
+
+
+def answer_page(made: list[Answer]) -> str:
+    """The answers as Markdown."""
+    blocks = ["# Is a small set good enough?", LEGEND, *([] if made else ["Nothing of the active plan ran here."])]
+    for answer in made:
+        blocks += [f"## {answer.heading}", *answer.sentences]
+        blocks += [grid(answer.verdicts)] if len(answer.verdicts) else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
+    """Every set beside random images under the same protocol, as text."""
+    rows = sets[sets["baseline_mean"].notna()].sort_values(["ipc", "recipe", "protocol"], kind="stable")
+    lines = []
+    for row in rows.to_dict("records"):
+        beside = spread(row["baseline_mean"], row["baseline_std"])
+        beside += untrained(row | {"trained": row["baseline_trained"]}, " ({})")  # trained alike, in as many steps
+        line = {"images per class": row["ipc"], "set": row["recipe"], "protocol": row["protocol"]}
+        line |= {
+            "labels": row["regime"],
+            "accuracy": spread(row["final_mean"], row["final_std"]) + untrained(row, " ({})"),
+        }
+        limits = (row["improvement_low"], row["improvement_high"])
+        text = verdict(row["recipe"], RANDOM, row["improvement"], limits, row["paired"])
+        lines.append(line | {"random images": beside, "verdict": text})
+    return pd.DataFrame(lines)
+
+
+def verdict(first: str, second: str, difference: float, limits: tuple[float, float], stored: bool) -> str:
+    """Which of two is ahead, by how many points, if its 95 % interval shows it."""
+    if any(map(math.isnan, limits)):
+        return f"one seed: no verdict between {first} and {second} ({difference:+.1f} points)"
+    estimated = "" if stored else ", estimated from spreads"
+    if limits[0] <= 0 <= limits[1]:
+        between = f"95 % interval {limits[0]:+.1f} to {limits[1]:+.1f}{estimated}"
+        return f"no difference shown between {first} and {second} ({difference:+.1f} points, {between})"
+    if difference < 0:
+        first, second, limits = second, first, (-limits[1], -limits[0])
+    between = f"95 % interval {limits[0]:.1f} to {limits[1]:.1f}{estimated}"
+    return f"{first} is ahead of {second} by {abs(difference):.1f} points ({between})"
+
+
+def between(first: Mapping[Any, Any], second: Mapping[Any, Any], names: tuple[str, str]) -> tuple[str, bool]:
+    """The verdict on two evaluations, and whether it shows a difference."""
+    limits = interval(first, second)
+    shown = limits[0] > 0 or limits[1] < 0
+    text = verdict(*names, round(first["final_mean"] - second["final_mean"], DECIMALS), limits, paired(first, second))
+    unfinished = "no" in (first["trained"], second["trained"])
+    return text + ", but not all are trained to the end" * unfinished, shown
+
+
+def score(row: Mapping[Any, Any]) -> str:
+    """An accuracy with its deviation, number of seeds where that is one, and the mark of an unfinished training."""
+    seeds = "1 seed" if row["seeds"] == 1 else f"± {row['final_std']:.1f}"
+    return f"{row['final_mean']:.1f} % ({seeds}{untrained(row, '; {}')})"
+
+
+def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> Any:
+    """The sentences on the sets of one dataset and student; ``full`` has its evaluation of all images, if any."""
+    size = dataset.channels * dataset.image_size**2
+    method = method_of(sets)
+    for ipc, here in sets.groupby("ipc"):
+        yield _one_size(here, method, full, int(str(ipc)), size)
+    if full and len(sets):
+        target = SHARE * full[0]["final_mean"]
+        names = {RANDOM: "random images"} | ({method: method.upper()} if method else {})
+        needed = [
+            f"{name} {images_for(rows.groupby('ipc')['final_mean'].max(), target)}"
+            for recipe, name in names.items()
+            if len(rows := sets[sets["recipe"] == recipe])
+        ]
+        accuracy = f"{100 * SHARE:.0f} % of the accuracy of all images ({target:.1f} %)"
+        yield f"{accuracy} takes, in images per class: {', '.join(needed)}."
+    elif len(sets):
+        yield "What all training images reach is not known: recipe `full` did not run with this student."
+    for row in full:
+        yield f"All training images: {score(row)}, {kilobytes(row['image_bytes'])} kB, {row['steps']:,} steps."
+
+
+def _one_size(here: pd.DataFrame, method: str, full: list[Any], ipc: int, size: int) -> str:
+    """Random images and the method, the best set, and what they cost, at one number of images per class."""
+    foreign = here["protocol"] != here["own_protocol"]
+    rows = pd.concat([here[~foreign], here[foreign]])
+    chosen: list[Any] = rows[rows["recipe"] == method].to_dict("records")[:1]
+    random = rows[rows["recipe"] == RANDOM]
+    beside = random[random["training"] == chosen[0]["training"]] if chosen else random
+    baseline: list[Any] = beside.to_dict("records")[:1]
+    row = [*chosen, *baseline, *rows.to_dict("records")][0]
+    count = f"{row['image_bytes'] // size:,}"
+    of = f"{count} of the {full[0]['image_bytes'] // size:,} training images" if full else f"{count} training images"
+    parts = [f"{of}, chosen at random, reach {score(line)}" for line in baseline]
+    parts += [f"{method.upper()}'s {count} images reach {score(line)}" for line in chosen]
+    parts += [f"all training images reach {score(line)}" for line in full]
+    sentences = [f"**{ipc} per class** (protocol {row['protocol']}, {row['regime']} labels): {'; '.join(parts)}"]
+    if chosen and baseline:
+        sentences.append(between(chosen[0], baseline[0], (method.upper(), "random images"))[0])
+    elif chosen:
+        sentences.append("random images did not run under this protocol: no verdict")
+    sentences += _best(here, full)
+    for name, line in ((method.upper(), chosen), ("random images", baseline)):
+        sentences += [_cost(name, line[0])] if line else []
+    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
+
+
+def _best(here: pd.DataFrame, full: list[Any]) -> list[str]:
+    """The best set of one size, what it may be no better than, and what all images are ahead of it."""
+    best, *others = here.sort_values("final_mean", ascending=False, kind="stable").to_dict("records")
+    close = [described(row) for row in others if not between(best, row, ("", ""))[1]]
+    close = list(dict.fromkeys(name for name in close if name != described(best)))
+    more = f" and {len(close) - NAMED} more" if len(close) > NAMED else ""
+    beside = f", no difference shown to {', '.join(close[:NAMED])}{more}" if close else ""
+    sentences = [f"best set here: {described(best)}, {score(best)}{beside}"]
+    return sentences + [between(row, best, ("training on all images", "this set"))[0] for row in full]
+
+
+def _cost(name: str, row: Mapping[Any, Any]) -> str:
+    """Bytes, seconds and device of one evaluation with its images and labels."""
+    seconds = duration(row["seconds_images"] + row["seconds_labels"] + row["seconds"])
+    where = device(pd.DataFrame([row])).iloc[0] if row["device"] else "a device that is not recorded"
+    sizes = f"{kilobytes(row['image_bytes'])} kB of images, {kilobytes(row['label_bytes'])} kB of labels"
+    observers = f"after {duration(row['seconds_observers'])} for observers and statistics"
+    return f"cost of {name}: {sizes}, {seconds} on {where} {observers}"
+
+
+def described(row: Mapping[Any, Any]) -> str:
+    """A set with its labels."""
+    return f"{row['recipe']} with {row['regime']} labels ({row['protocol']})"
+
+
+def images_for(accuracy: pd.Series, target: float) -> str:
+    """Images per class that reach an accuracy: linear over log(IPC) between two numbers that were evaluated."""
+    points = [(int(str(ipc)), float(value)) for ipc, value in accuracy.sort_index().items()]
+    if points[0][1] >= target:
+        return f"{points[0][0]} or fewer" if points[0][0] > 1 else "1"
+    for (low, below), (high, above) in itertools.pairwise(points):
+        if above >= target > below:
+            share = (target - below) / (above - below)
+            return f"about {math.ceil(round(low * (high / low) ** share, 6))}"
+    return f"more than {points[-1][0]}"

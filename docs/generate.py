@@ -21,7 +21,7 @@ from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
 from edc.config.expand import Builder
 from edc.config.files import StudyFile, names, read
 from edc.config.rows import EvaluateRow, Plan
-from edc.reporting import pages, record
+from edc.reporting import correctness, pages, record
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
 from edc.storage import RESULTS, write_text
 
@@ -39,7 +39,7 @@ def runs() -> pd.DataFrame:
 @cache
 def cells(split: str = "test") -> pd.DataFrame:
     """Finished evaluations of plain recipes and protocols (all variants on the val split), as text in ``score``."""
-    rows = evaluations(runs(), split)
+    rows = evaluations(runs(), split, correctness.by_run(correctness.read(), runs()))
     rows = rows if split == "val" else rows[rows["variant"] == ""]
     one_seed = np.where(rows["seeds"] == 1, " (1 seed)", "")
     return rows.assign(score=pages.plus_minus(rows, "final") + one_seed)

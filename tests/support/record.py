@@ -23,7 +23,14 @@ def evaluation(recipe: str = "edc", *accuracies: float, run: str = "", **values:
     row: Row = {"stage": "evaluate", "dataset": "digits", "recipe": recipe, "protocol": "edc", "ipc": 10}
     row |= {"student": "resnet18", "regime": "soft", "split": "test", "changed": False, "subset": False, "variant": ""}
     row |= {"image_bytes": 6400, "label_bytes": 240000, "steps": 480, "source": "run", "own_protocol": OWN.get(recipe)}
-    row |= {"seconds": 12.4, "device": "CPU", "threads": 1, "commit": "0123456789abcdef", "precision": "float32"}
+    row |= {
+        "test_images": 1000,
+        "seconds": 12.4,
+        "device": "CPU",
+        "threads": 1,
+        "commit": "0123456789abcdef",
+        "precision": "float32",
+    }
     row |= values
     names = ("dataset", "recipe", "ipc", "student", "protocol", "variant")
     row["run"] = run or "-".join(str(row[name]) for name in names)

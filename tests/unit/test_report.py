@@ -3,7 +3,6 @@
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -106,7 +105,7 @@ def test_only_the_plans_runs_count_and_none_is_refused(runs: pd.DataFrame, plan:
 
 def test_runs_without_run_json_and_values_that_look_like_markup(runs: pd.DataFrame, plan: Plan) -> None:
     text = page(plan, runs.assign(seconds=np.nan, device="", threads=pd.NA, commit="", dirty=pd.NA))
-    assert "kB of labels, not recorded on a device that is not recorded" in text
+    assert "kB, not recorded on a device that is not recorded" in text
     text = page(plan, runs.assign(device="<script>alert(1)</script>\"'>"))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

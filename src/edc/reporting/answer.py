@@ -23,6 +23,7 @@ from edc.reporting.tables import SAME
 METHOD = "edc"
 SHARE = 0.9
 """Of the accuracy of all training images: how many images per class reach it."""
+ESTIMATED = ", estimated from spreads"
 NAMED = 4
 """Sets that are named at most beside the best one."""
 LEGEND = (
@@ -39,10 +40,10 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer: its heading, its sentences, a line for each set beside random images, and its evaluations."""
+    """One answer: heading, sentences under a few words each, a line for each set beside random images, evaluations."""
 
     heading: str
-    sentences: list[str]
+    sentences: dict[str, list[str]]
     verdicts: pd.DataFrame
     cells: pd.DataFrame
 
@@ -81,7 +82,7 @@ def answers(plan: Plan, cells: pd.DataFrame) -> list[Answer]:
             full = cells[same & (cells["recipe"] == FULL) & (cells["variant"] == "")].nlargest(1, "final_mean")
             heading = f"Study {study}: {title(name)}, student {student}" + (", validation images" * (split == "val"))
             sets = part[part["ipc"] > 0]
-            sentences = list(_sentences(sets, full.to_dict("records"), plan.datasets[name]))
+            sentences = _sentences(sets, full.to_dict("records"), plan.datasets[name])
             made.append(Answer(heading, sentences, verdicts(sets), pd.concat([sets, full])))
     return made
 
@@ -90,7 +91,9 @@ def answer_page(made: list[Answer]) -> str:
     """The answers as Markdown."""
     blocks = ["# Is a small set good enough?", LEGEND, *([] if made else ["Nothing of the active plan ran here."])]
     for answer in made:
-        blocks += [f"## {answer.heading}", *answer.sentences]
+        blocks.append(f"## {answer.heading}")
+        for head, sentences in answer.sentences.items():
+            blocks += [f"**{head}**", "\n".join(f"- {sentence}" for sentence in sentences)]
         blocks += [grid(answer.verdicts)] if len(answer.verdicts) else []
     return "\n\n".join(blocks) + "\n"
 
@@ -107,9 +110,15 @@ def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
             "labels": row["regime"],
             "accuracy": spread(row["final_mean"], row["final_std"]) + untrained(row, " ({})"),
         }
-        limits = (row["improvement_low"], row["improvement_high"])
-        text = verdict(row["recipe"], RANDOM, row["improvement"], limits, row["paired"])
-        lines.append(line | {"random images": beside, "verdict": text})
+        limits = f"{row['improvement_low']:+.1f} to {row['improvement_high']:+.1f}" + ESTIMATED * (not row["paired"])
+        if math.isnan(row["improvement_low"]):
+            limits, word = "", "one seed: no verdict"
+        elif row["clear"] == "yes":
+            word = f"{row['recipe'] if row['improvement'] > 0 else RANDOM} is ahead"
+        else:
+            word = "no difference shown"
+        line |= {"random images": beside, "difference": f"{row['improvement']:+.1f}", "95 % interval": limits}
+        lines.append(line | {"verdict": word})
     return pd.DataFrame(lines)
 
 
@@ -117,7 +126,7 @@ def verdict(first: str, second: str, difference: float, limits: tuple[float, flo
     """Which of two is ahead, by how many points, if its 95 % interval shows it."""
     if any(map(math.isnan, limits)):
         return f"one seed: no verdict between {first} and {second} ({difference:+.1f} points)"
-    estimated = "" if stored else ", estimated from spreads"
+    estimated = "" if stored else ESTIMATED
     if limits[0] <= 0 <= limits[1]:
         between = f"95 % interval {limits[0]:+.1f} to {limits[1]:+.1f}{estimated}"
         return f"no difference shown between {first} and {second} ({difference:+.1f} points, {between})"
@@ -142,12 +151,16 @@ def score(row: Mapping[Any, Any]) -> str:
     return f"{row['final_mean']:.1f} % ({seeds}{untrained(row, '; {}')})"
 
 
-def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> Any:
+def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> dict[str, list[str]]:
     """The sentences on the sets of one dataset and student; ``full`` has its evaluation of all images, if any."""
     size = dataset.channels * dataset.image_size**2
     method = method_of(sets)
+    made = {}
     for ipc, here in sets.groupby("ipc"):
-        yield _one_size(here, method, full, int(str(ipc)), size)
+        sentences = [sentence for sentence in _one_size(here, method, full, size) if sentence]
+        head = "1 image per class" if ipc == 1 else f"{ipc} images per class"
+        made[head] = [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences]
+    whole = []
     if full and len(sets):
         target = SHARE * full[0]["final_mean"]
         names = {RANDOM: "random images"} | ({method: method.upper()} if method else {})
@@ -157,14 +170,15 @@ def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> Any:
             if len(rows := sets[sets["recipe"] == recipe])
         ]
         accuracy = f"{100 * SHARE:.0f} % of the accuracy of all images ({target:.1f} %)"
-        yield f"{accuracy} takes, in images per class: {', '.join(needed)}."
+        whole.append(f"{accuracy} takes, in images per class: {', '.join(needed)}.")
     elif len(sets):
-        yield "What all training images reach is not known: recipe `full` did not run with this student."
+        whole.append("What they reach is not known: recipe `full` did not run with this student.")
     for row in full:
-        yield f"All training images: {score(row)}, {kilobytes(row['image_bytes'])} kB, {row['steps']:,} steps."
+        whole.append(f"They reach {score(row)} in {row['steps']:,} steps and take {kilobytes(row['image_bytes'])} kB.")
+    return made | {"All training images": whole[::-1]}
 
 
-def _one_size(here: pd.DataFrame, method: str, full: list[Any], ipc: int, size: int) -> str:
+def _one_size(here: pd.DataFrame, method: str, full: list[Any], size: int) -> list[str]:
     """Random images and the method, the best set, and what they cost, at one number of images per class."""
     foreign = here["protocol"] != here["own_protocol"]
     rows = pd.concat([here[~foreign], here[foreign]])
@@ -178,15 +192,14 @@ def _one_size(here: pd.DataFrame, method: str, full: list[Any], ipc: int, size: 
     parts = [f"{of}, chosen at random, reach {score(line)}" for line in baseline]
     parts += [f"{method.upper()}'s {count} images reach {score(line)}" for line in chosen]
     parts += [f"all training images reach {score(line)}" for line in full]
-    sentences = [f"**{ipc} per class** (protocol {row['protocol']}, {row['regime']} labels): {'; '.join(parts)}"]
+    sentences = [f"{'; '.join(parts)} (protocol {row['protocol']}, {row['regime']} labels)"]
     if chosen and baseline:
-        sentences.append(between(chosen[0], baseline[0], (method.upper(), "random images"))[0])
+        sentences.append(between(chosen[0], baseline[0], (method.upper(), "random selection"))[0])
     elif chosen:
         sentences.append("random images did not run under this protocol: no verdict")
-    sentences += _best(here, full)
-    for name, line in ((method.upper(), chosen), ("random images", baseline)):
-        sentences += [_cost(name, line[0])] if line else []
-    return " ".join(f"{sentence[:1].upper()}{sentence[1:]}." for sentence in sentences)
+    costs = [_cost(f"{method.upper()}'s images", line) for line in chosen]
+    costs += [_cost("random images", line) for line in baseline]
+    return [*sentences, *_best(here, full), f"cost: {'; '.join(costs)}" * bool(costs)]
 
 
 def _best(here: pd.DataFrame, full: list[Any]) -> list[str]:
@@ -204,9 +217,9 @@ def _cost(name: str, row: Mapping[Any, Any]) -> str:
     """Bytes, seconds and device of one evaluation with its images and labels."""
     seconds = duration(row["seconds_images"] + row["seconds_labels"] + row["seconds"])
     where = device(pd.DataFrame([row])).iloc[0] if row["device"] else "a device that is not recorded"
-    sizes = f"{kilobytes(row['image_bytes'])} kB of images, {kilobytes(row['label_bytes'])} kB of labels"
+    sizes = f"{kilobytes(row['image_bytes'])} kB, labels {kilobytes(row['label_bytes'])} kB"
     observers = f"after {duration(row['seconds_observers'])} for observers and statistics"
-    return f"cost of {name}: {sizes}, {seconds} on {where} {observers}"
+    return f"{name} {sizes}, {seconds} on {where} {observers}"
 
 
 def described(row: Mapping[Any, Any]) -> str:

@@ -47,7 +47,8 @@ def test_every_column_of_continual() -> None:
         "orders": 2, "seeds": 2, "steps": 3, "step": 2, "classes": 7, "accuracy_mean": 90.126, "accuracy_std": 0.0,
         "average_mean": 90.2, "average_std": 0.5774, "forgetting_mean": -1.75, "forgetting_std": 0.5774,
         "image_bytes": 6400, "label_bytes": 128, "baseline_mean": 85.126, "improvement": 5.0,
-        "improvement_spread": 0.0, "clear": "yes",
+        "improvement_low": 1.5523,
+        "improvement_high": 8.4477, "clear": "yes",
     }  # fmt: skip
     assert (random["recipe"], random["improvement"]) == ("random", 0.0)
     assert [(line["recipe"], line["step"], line["classes"]) for line in ran("continual", *runs)] == [
@@ -60,11 +61,11 @@ def test_every_column_of_slimming() -> None:
     assert table.to_csv(index=False).splitlines()[:3] == [
         "dataset,recipe,protocol,ipc,student,regime,seeds,sparsity,epochs,finetune,ratio,channels,parameters,macs,"
         "before_mean,before_std,after_mean,after_std,image_bytes,label_bytes,baseline_mean,improvement,"
-        "improvement_spread,clear",
+        "improvement_low,improvement_high,clear",
         "digits,edc,edc,10,vgg11_bn,soft,2,0.01,80,40,0.0,100,1000,5000000,92.5,0.7071,92.5,0.7071,6400,128,93.5,-1.0,"
-        "1.0,no",
+        "-4.7819,2.7819,no",
         "digits,edc,edc,10,vgg11_bn,soft,2,0.01,80,40,0.5,50,350,1500000,25.5,0.7071,75.5,0.7071,6400,128,76.5,-1.0,"
-        "1.0,no",
+        "-5.8229,3.8229,no",
     ]
 
 

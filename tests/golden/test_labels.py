@@ -11,8 +11,8 @@ from torch import nn
 from edc.condense.densify import spectrum_divergence
 from edc.config.choices import LabelChoices, Loss
 from edc.training.ensembles import norm_mean, plain_mean
+from edc.training.label_store import label_bytes
 from edc.training.losses import student_loss
-from edc.training.sources import label_bytes
 from edc.training.teachers import joint_label, teacher_logits
 
 

@@ -24,7 +24,7 @@ from edc.errors import EdcError
 from edc.nets.flops import Arithmetic, arithmetic, skeleton
 from edc.stages.observers import SANITY_IMAGES
 from edc.training.evaluation import validation_epochs
-from edc.training.sources import label_bytes
+from edc.training.label_store import label_bytes
 
 FORWARD, TO_PIXELS, TRAINING = 1, 2, 3
 """Cost of a pass over an image in forward passes: alone, with the gradient of the pixels, with that of the weights."""
@@ -121,7 +121,7 @@ class Estimate:
         shape = [row.epochs, images, self.plan.datasets[row.dataset].classes]
         return Cost(
             macs=FORWARD * passes * self.observers(row, row.observers),
-            stored=label_bytes("soft", shape) + label_bytes("static", shape),
+            stored=label_bytes("soft", shape, row) + label_bytes("static", shape),
         )
 
     def evaluate(self, row: rows.EvaluateRow) -> Cost:

@@ -50,7 +50,11 @@ SCHEDULE: dict[str, str] = {
 }
 """The learning rate's factor per epoch: function of :class:`edc.training.schedules.Moment`."""
 
-LOSS: dict[str, str] = {"mse_ce": "edc.training.losses:mse_ce", "kl": "edc.training.losses:kl"}
+LOSS: dict[str, str] = {
+    "mse_ce": "edc.training.losses:mse_ce",
+    "kl": "edc.training.losses:kl",
+    "gift": "edc.training.losses:gift",
+}
 """What a student minimises: function of its logits, the soft labels, the classes and :class:`Loss`."""
 
 LABELS: dict[str, str] = {"observers": "edc.stages.relabel:label", "imported": "edc.exchange.imported:adopt_labels"}
@@ -232,16 +236,24 @@ class LabelChoices(Model):
     min_accuracy: Fraction | None = Field(
         default=None, description="hold-out accuracy below which an observer is refused; null: twice chance"
     )
+    views: int | None = Field(
+        default=None, ge=1, description="label epochs that are stored; null: as many as the student trains"
+    )
+    top_k: int | None = Field(default=None, ge=1, description="largest logits of a view that are stored; null: all")
+    bits: Literal[16, 8, 4] = Field(
+        default=16, description="of a stored logit; 8 and 4: with a scale and an offset for each view"
+    )
     seed: int = Field(default=42, ge=0)
 
 
 class Loss(Model):
-    """``mse_ce``: squared error of logits plus weighted cross-entropy with the hard label; ``kl``: distillation."""
+    """``mse_ce``: squared error of logits plus weighted cross-entropy; ``kl``: distillation; ``gift``: cosine."""
 
     name: Annotated[str, OneOf(LOSS)] = "mse_ce"
-    ce_weight: float = Field(default=0.025, ge=0)
+    ce_weight: float = Field(default=0.025, ge=0, description="of the hard label")
     temperature: Positive = 20.0
     squared: bool = Field(default=False, description="kl: times the temperature squared")
+    smoothing: Fraction = Field(default=0.1, description="gift: of the hard label")
 
 
 class StudentChoices(Model):
@@ -254,6 +266,11 @@ class StudentChoices(Model):
     schedule: Schedule
     ema: Fraction | None = Field(
         default=0.99, description="decay of the averaged weights that are evaluated; null: none"
+    )
+    reuse: Literal["cycle", "shuffle", "pool"] = Field(
+        default="cycle",
+        description="with fewer stored label epochs than epochs: in order again and again; in another order in every "
+        "round; LPLD's batches drawn from all stored ones",
     )
     validations: int = Field(default=10, ge=1, description="how often it is evaluated; after the last epoch always")
 

@@ -276,7 +276,8 @@ class Builder:
         choices, own = self.section(cell, "protocols", protocol, "relabel", LabelChoices)
         teachers, chosen = self.observers(cell, "protocols", protocol, "label", "observers")
         row = {"dataset": cell.dataset, "images": images, "observers": teachers, "flip": dataset.flip}
-        row |= {"epochs": student["epochs"], "batch": student["batch"], **_dump(choices)}
+        stored = min(student["epochs"], choices.views or student["epochs"])
+        row |= {"epochs": stored, "batch": student["batch"], **_dump(choices)}
         if choices.min_accuracy is None:
             row["min_accuracy"] = twice_chance(dataset.classes)
         return self.add("relabel", f"{images}-{protocol}", row, [own, chosen, origin])

@@ -81,7 +81,7 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
         if labels.images != row.images:
             raise EdcError(f"{here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
         for name in ("epochs", "finetune") if not isinstance(row, ContinualRow) else ():
-            if labels.epochs < (epochs := getattr(row, name, 0)):
+            if labels.epochs < (epochs := getattr(row, name, 0)) and labels.views is None:
                 raise EdcError(f"{here}.{name} = {epochs}: {row.labels!r} has labels for {labels.epochs} epochs")
     if getattr(row, "split", "test") == "val" and not dataset.val_fraction:
         raise EdcError(

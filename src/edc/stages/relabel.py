@@ -13,6 +13,7 @@ from edc.stages.context import Context
 from edc.stages.observers import load_observers, measure_teachers
 from edc.stages.progress import ProgressLog
 from edc.storage import partial_array, read_tensors, run_folder
+from edc.training.label_store import compress, files
 from edc.training.teachers import label_epochs, static_labels
 
 
@@ -50,12 +51,18 @@ def label(context: Context) -> None:
         context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, size))
     logits.flush()
     del logits
-    context.move(partial, "logits.npy")
+    arrays = files(row, dataset.classes)
+    if arrays == ["logits"]:
+        context.move(partial, "logits.npy")
+    else:
+        for name, array in compress(np.load(partial, mmap_mode="r"), row).items():
+            context.write_array(f"{name}.npy", array)
+        partial.unlink()
     static = static_labels(networks, (context.normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
     context.write_array("static.npy", static.cpu().numpy())
     agreement = 100 * float((static.argmax(1).cpu() == stored["labels"]).float().mean())
     context.finish(
-        ["logits.npy", "static.npy"],
+        [*(f"{name}.npy" for name in arrays), "static.npy"],
         dataset_digest=condensed["dataset_digest"],
         shape=list(shape),
         dtype="float16",

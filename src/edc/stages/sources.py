@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from edc.stages.context import Context
 from edc.stages.observers import load_observers, measure_teachers
 from edc.storage import read_array, read_tensors, run_folder
 from edc.training.incremental import CondensedMemory, Memory, RealMemory
-from edc.training.sources import Condensed, Real, Source, label_bytes
+from edc.training.label_store import label_bytes, open_store
+from edc.training.sources import Condensed, Real, Source
 from edc.training.teachers import joint_label, teacher_logits
 
 
@@ -44,17 +46,21 @@ def training_data(context: Context) -> TrainingData:
     condensed, labelled = context.manifest("synthesize", row.images), context.manifest("relabel", row.labels)
     stored = read_tensors(run_folder("synthesize", row.images) / "images.safetensors")
     folder = run_folder("relabel", row.labels)
-    targets = read_array(folder / ("logits.npy" if row.regime == "soft" else "static.npy"))
     choices = RelabelRow(**labelled["params"]["relabel"])  # what was replayed when the labels were made
+
+    def read(name: str) -> np.ndarray:
+        return read_array(folder / f"{name}.npy")
+
+    soft = row.regime == "soft"
+    targets = open_store(read, dataset.classes, choices, row.loss.name) if soft else read("static")
     expected = (len(stored["images"]), dataset.classes)
-    shape = (choices.epochs, *expected) if row.regime == "soft" else expected
-    if targets.shape != shape:
+    if targets.shape != ((choices.epochs, *expected) if soft else expected):
         raise EdcError(
             f"{folder}: labels of shape {list(targets.shape)}; expected {expected[0]} images and {expected[1]} classes"
         )
     images, classes = (stored[name].to(context.device) for name in ("images", "labels"))
-    source = Condensed(images, classes, targets, row.regime, choices, row.batch, context.normaliser)
-    labels = label_bytes(row.regime, labelled["shape"])
+    source = Condensed(images, classes, targets, row.regime, choices, row.batch, context.normaliser, row.reuse)
+    labels = label_bytes(row.regime, labelled["shape"], choices)
     return TrainingData(source, condensed["dataset_digest"], condensed["image_bytes"], labels)
 
 

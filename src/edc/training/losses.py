@@ -21,6 +21,20 @@ def kl(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:
     return value * t**2 if loss.squared else value
 
 
+def gift(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:
+    """1 - cos(z, t / |t| + w s / |s|), batch mean, with the smoothed hard label s (GIFT, ICLR 2025, arXiv 2405.14736).
+
+    The teacher's logits t have no softmax and no temperature, so the loss does not depend on the scale of z. w is
+    ``ce_weight``.
+    """
+    classes = logits.shape[1]
+    hard = F.one_hot(labels, classes) * (1 - loss.smoothing) + (1 - F.one_hot(labels, classes)) * (
+        loss.smoothing / (classes - 1)
+    )
+    reference = F.normalize(targets, dim=1) + loss.ce_weight * F.normalize(hard.to(targets.dtype), dim=1)
+    return 1 - F.cosine_similarity(logits, reference, dim=1).mean()
+
+
 def student_loss(logits: Tensor, targets: Tensor | None, labels: Tensor, loss: Loss) -> Tensor:
     """The protocol's loss of a student's logits (B, K).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from edc.config.rows import RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
-from edc.data.replay import Replay
+from edc.data.replay import Replay, batch_count, batches_of
 from edc.data.rng import generator
 
 Batch = tuple[Tensor, Tensor | None, Tensor]
@@ -45,15 +44,39 @@ class Condensed:
         choices: RelabelRow,
         batch: int,
         normaliser: Normaliser,
+        reuse: str = "cycle",
     ) -> None:
         self.images, self.classes, self.targets, self.regime, self.batch = len(images), classes, targets, regime, batch
-        self.replay = Replay(images, choices, normaliser)
+        self.replay, self.reuse = Replay(images, choices, normaliser), reuse
+        self.stored = choices.epochs
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch; CutMix and mixup under per-epoch soft labels only."""
-        targets = soft_targets(self.targets, self.regime, epoch, self.classes.device)
-        for index, x in self.replay.epoch(epoch, self.batch, mix=self.regime == "soft"):
+        """The batches of one epoch; CutMix and mixup under per-epoch soft labels only.
+
+        Where fewer epochs are stored than trained, they are used again in order (cycle), in an order drawn anew for
+        every round (shuffle), or batch by batch, drawn without replacement from all stored batches (pool).
+        """
+        if self.reuse == "pool" and self.regime == "soft":
+            yield from self._pooled(epoch)
+            return
+        position, stored = divmod(epoch, self.stored) if self.regime == "soft" else (0, epoch)
+        if self.reuse == "shuffle" and position:
+            stored = int(generator(self.replay.row.seed, "reuse", position).permutation(self.stored)[stored])
+        targets = soft_targets(self.targets, self.regime, stored, self.classes.device)
+        for index, x in self.replay.epoch(stored, self.batch, mix=self.regime == "soft"):
             yield x, None if targets is None else targets[index].to(torch.float32), self.classes[index]
+
+    def _pooled(self, epoch: int) -> Iterator[Batch]:
+        count = batch_count(self.images, self.batch)
+        rng = generator(self.replay.row.seed, "pool", epoch)
+        for chosen in rng.choice(self.stored * count, count, replace=False):
+            stored, number = divmod(int(chosen), count)
+            draws = self.replay.draws(stored)
+            index = batches_of(draws.order, self.batch)[number]
+            targets = soft_targets(self.targets, "soft", stored, self.classes.device)
+            assert targets is not None
+            index = index.to(self.classes.device)
+            yield self.replay.batch([(draws, index.cpu())]), targets[index].to(torch.float32), self.classes[index]
 
 
 class Real:
@@ -74,11 +97,3 @@ def soft_targets(targets: Any, regime: str, epoch: int, device: torch.device) ->
         return None
     rows = targets[epoch] if regime == "soft" else targets
     return torch.from_numpy(np.array(rows)).to(device)
-
-
-def label_bytes(regime: str, shape: list[int]) -> int:
-    """Size of fp16 logits per epoch or per image, or of the fewest whole bytes for a class; shape (E, N, K)."""
-    epochs, images, classes = shape
-    if regime == "hard":
-        return images * math.ceil(math.log2(classes) / 8)
-    return 2 * images * classes * (epochs if regime == "soft" else 1)

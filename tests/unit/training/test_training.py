@@ -18,9 +18,10 @@ from edc.data.feed import Feed
 from edc.data.images import ImageSet
 from edc.nets import build, weight_decay_groups
 from edc.training.evaluation import accuracy, accuracy_scores, validation_epochs
+from edc.training.label_store import label_bytes
 from edc.training.optimisers import make_optimiser
 from edc.training.schedules import alrs, multiplier
-from edc.training.sources import label_bytes, soft_targets
+from edc.training.sources import soft_targets
 from edc.training.students import WeightAverage
 
 

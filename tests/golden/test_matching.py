@@ -24,7 +24,7 @@ SUMS = {"rtol": 0, "atol": 1e-4}
 
 def row(ema: float = 0.0, **match: Any) -> SynthesizeRow:
     """A recipe that matches as SRe2L does, with running statistics from zero."""
-    match |= {"method": "bn", "ema": ema, "ema_init": "zero"}
+    match |= {"layers": ["bn"], "target": "global", "ema": ema, "ema_init": "zero"}
     return synthesize_row(1, 1, ipc=1, statistics=None, match=match)
 
 
@@ -171,7 +171,7 @@ def test_statistics_of_convolutions(case: dict[str, Any]) -> None:
     names = ("ch_mean", "ch_var", "patch_mean", "patch_var")
     close(everything, [value for name in names for value in case["running"][name]])
     assert collector.hooks[0].cells == case["patch_vector_length"]
-    settings = Match(method="layers", ema=case["momentum"], ema_init="zero", first_hook=1)
+    settings = Match(target="global", ema=case["momentum"], ema_init="zero", first_hook=1)
     matcher = StatisticsMatcher(collector.hooks, settings, everything, table)
     matcher.start_group(one_class)
     for visit in case["post"]:

@@ -82,7 +82,9 @@ def test_classes_that_are_matched_together(case: dict[str, int]) -> None:
 def test_observers_take_turns(case: dict[str, Any]) -> None:
     """Two groups of three iterations: the count runs on from one to the next."""
     for n in (4, 5):
-        settings = synthesize_row(3, n, ipc=1, statistics=None, match={"method": "bn", "ema": 0.0})
+        settings = synthesize_row(
+            3, n, ipc=1, statistics=None, match={"layers": ["bn"], "target": "global", "ema": 0.0}
+        )
         observers = [
             Observer.make(str(i), nn.Sequential(bn([0.1] * 3, [1.0] * 3), ChannelMeans()), settings, 4, (3, 4, 4), None)
             for i in range(n)

@@ -188,7 +188,7 @@ def step(
     view = crop(pixels)
     logits, statistics = observer.collector(view, skip, len(groups))
     losses = {"cross_entropy": F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)}
-    if row.match.method != "none":
+    if row.match.target != "none":
         losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
     if row.regularise.method != "none":
         inputs = RegulariserInputs(
@@ -204,7 +204,7 @@ def step(
             skip=skip,
             collector=observer.collector,
             matcher=observer.matcher,
-            match_weight=row.match.weight if row.match.method != "none" else 0.0,
+            match_weight=row.match.weight if row.match.target != "none" else 0.0,
             loss=torch.stack(list(losses.values())).sum(0),
         )
         term = implementation(REGULARISE, row.regularise.method)(inputs)

@@ -154,7 +154,7 @@ def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
             crop, skip = visit_draws(group, k)
             logits, statistics = collectors[k % len(collectors)](crop(pixels))
             total = total + F.cross_entropy(logits, group.labels)
-            if row.match.method != "none":
+            if row.match.target != "none":
                 matcher = group.observers[k % len(collectors)].matcher
                 total = total + row.match.weight * distance(matcher, statistics, skip)
         return total / len(collectors)

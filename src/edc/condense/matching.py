@@ -27,14 +27,14 @@ class StatisticsMatcher:
     Since s~ has the value e and the gradient of s, d loss / d s is known in closed form: the unit vectors
     (e - S) / ||e - S|| of every statistic. Autograd differentiates nothing of this.
 
-    Without class targets (``bn``, ``layers``) alpha is 1. Targets are the global one (D,) and the classes' (K, D).
+    Without class targets alpha is 1. Targets are the global one (D,) and the classes' (K, D).
     """
 
     def __init__(
         self, hooks: Sequence[Hook], settings: Match, global_target: Tensor, class_table: Tensor | None
     ) -> None:
         self.settings, self.global_target = settings, global_target
-        self.alpha = settings.alpha if settings.method == "category" and class_table is not None else 1.0
+        self.alpha = settings.global_share if class_table is not None else 1.0
         if class_table is not None and settings.swap_class_patch:
             class_table = class_table[:, swapped_cells(hooks)]
         self.class_table = class_table

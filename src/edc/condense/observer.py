@@ -42,18 +42,24 @@ class Observer:
         Raises:
             EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
-        bn_only = row.match.method == "bn"
-        collector = StatisticsCollector(network, patch, shape, ("bn",) if bn_only else ("bn", "conv"))
+        collector = StatisticsCollector(network, patch, shape, tuple(row.match.layers))
         if targets is None:
-            if bn_only and not collector.hooks:
-                raise EdcError(f"observer {name} has no BN layer, and match.method = 'bn' matches nothing else")
+            if not collector.hooks:
+                raise EdcError(f"observer {name} has no BN layer, and match.layers = ['bn'] matches nothing else")
             device = next(network.parameters()).device
             running = running_statistics(network, collector.hooks, torch.zeros(collector.size, device=device))
             return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, running, None))
-        size = targets["global"].numel()
-        if size != collector.size:
-            raise EdcError(
-                f"statistics of {name} have {size} values, the network has {collector.size}; make them again"
-            )
-        table = targets["classes"] if row.match.method == "category" else None
+        every = StatisticsCollector(network, patch, shape)  # the statistics' own layout
+        every.close()
+        if (size := targets["global"].numel()) != every.size:
+            raise EdcError(f"statistics of {name} have {size} values, the network has {every.size}; make them again")
+        if len(row.match.layers) == 1:
+            parts = [
+                torch.arange(hook.start, hook.start + hook.size)
+                for hook in every.hooks
+                if hook.kind in row.match.layers
+            ]
+            index = torch.cat(parts).to(targets["global"].device)
+            targets = {key: target[..., index] for key, target in targets.items()}
+        table = targets["classes"] if row.match.classwise else None
         return cls(name, collector, StatisticsMatcher(collector.hooks, row.match, targets["global"], table))

@@ -136,16 +136,21 @@ class Initialise(Model):
 
 
 class Match(Model):
-    """Statistics matching.
+    """Statistics matching: which layers, against which target.
 
-    ``none`` leaves the images as initialised; ``bn`` matches BN layers to their own running statistics (SRe2L);
-    ``layers`` adds convolutions with patches (G-VBSM); ``category`` adds the target of the images' classes (EDC).
+    SRe2L matches BN layers globally, where the target is their own running statistics; G-VBSM convolutions with patches
+    as well; EDC both kinds against both targets; LPLD BN layers against the class's. Target ``none`` leaves the images
+    as initialised.
     """
 
-    method: Literal["none", "bn", "layers", "category"] = "category"
+    layers: list[Literal["bn", "conv"]] = Field(default=["bn", "conv"], min_length=1)
+    target: Literal["none", "global", "class", "both"] = Field(
+        default="both",
+        description="statistics of the whole dataset, of the images' classes, or both, weighted by alpha",
+    )
     weight: float = Field(default=0.01, ge=0, description="of the matching loss beside cross-entropy")
     alpha: Fraction = Field(
-        default=0.5, description="category: share of the global target; 1 - alpha falls on the class target"
+        default=0.5, description="both: share of the global target; 1 - alpha falls on the class target"
     )
     first_hook: float = Field(default=10.0, ge=0, description="weight of the first hook, whose input is the image")
     ema: Fraction = Field(default=0.8, description="rho: how much of the running statistic survives a visit")
@@ -155,6 +160,21 @@ class Match(Model):
         default=False, description="exchange cell means and variances of the class target, as EDC's published code does"
     )
     drop: Fraction = Field(default=0.0, description="probability to skip a convolution's hook in a visit")
+
+    @property
+    def classwise(self) -> bool:
+        """Whether a target of the images' classes is matched."""
+        return self.target in ("class", "both")
+
+    @property
+    def global_share(self) -> float:
+        """Weight of the global target; the rest is the class target's."""
+        return {"class": 0.0, "both": self.alpha}.get(self.target, 1.0)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether a pass over the dataset is needed: BN layers alone bring a global target along."""
+        return self.classwise or (self.target == "global" and "conv" in self.layers)
 
 
 class Regularise(Model):

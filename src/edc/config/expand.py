@@ -220,7 +220,7 @@ class Builder:
         if choices.optimise.iterations:
             row["observers"], origin = self.observers(cell, "recipes", cell.recipe, "match", "observers")
             origins.append(origin)
-            if choices.match.method in ("layers", "category"):
+            if choices.match.needs_statistics:
                 row["statistics"] = self.statistics(cell.dataset)
         if choices.initialise.method in SCORED:
             row["scorers"], origin = self.observers(cell, "recipes", cell.recipe, "score", "scorers")

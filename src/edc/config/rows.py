@@ -119,7 +119,7 @@ class SynthesizeRow(SynthesisChoices, Row):
     recipe: str
     ipc: int = Field(ge=1)
     seed: int = Field(ge=0)
-    statistics: str | None = Field(default=None, description="needed where layers or categories are matched")
+    statistics: str | None = Field(default=None, description="needed where convolutions or classes are matched")
     observers: list[str] = Field(default=[], description="matched, in visiting order")
     scorers: list[str] = Field(default=[], description="score crops or give features for the initial images")
 
@@ -127,8 +127,8 @@ class SynthesizeRow(SynthesisChoices, Row):
     def _needs(self) -> SynthesizeRow:
         if self.optimise.iterations and not self.observers:
             raise ValueError("observers must not be empty when optimise.iterations > 0")
-        if self.optimise.iterations and self.match.method in ("layers", "category") and self.statistics is None:
-            raise ValueError(f"statistics must name a row when match.method is {self.match.method!r}")
+        if self.optimise.iterations and self.match.needs_statistics and self.statistics is None:
+            raise ValueError("statistics must name a row when match.layers has conv or match.target is class or both")
         if self.initialise.method in SCORED and not self.scorers:
             raise ValueError(f"scorers must not be empty when initialise.method is {self.initialise.method!r}")
         return self

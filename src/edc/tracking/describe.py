@@ -24,7 +24,7 @@ PARAMS = {name: name for name in PLAIN.split()} | {
     "schedule": "schedule.name",
     "loss": "loss.name",
     "initialise": "initialise.method",
-    "match": "match.method",
+    "match": "match.target",
     "regularise": "regularise.method",
     "iterations": "optimise.iterations",
 }

@@ -46,7 +46,7 @@ def plan(images: dict[str, Any] | None = None, **sections: Any) -> Plan:
 
 
 def condensed(**values: Any) -> dict[str, Any]:
-    made = {"optimise": {"iterations": 0}, "match": {"method": "none"}, "observers": ["d1", "d2"]}
+    made = {"optimise": {"iterations": 0}, "match": {"target": "none"}, "observers": ["d1", "d2"]}
     return {"dataset": "c", "recipe": "r", "ipc": 10, "seed": 0, **made, **values}
 
 

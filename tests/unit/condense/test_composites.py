@@ -45,7 +45,7 @@ def start(
 ) -> InitialisationInputs:
     train = train or pictures(COUNTS)
     choices = {"method": "composites", "candidates": 20} | initialise
-    row = synthesize_row(iterations, ipc=ipc, seed=seed, scorers=["o"], initialise=choices, match={"method": "none"})
+    row = synthesize_row(iterations, ipc=ipc, seed=seed, scorers=["o"], initialise=choices, match={"target": "none"})
     return inputs(train, row, scorers or [Brightness()], flip)
 
 

@@ -89,7 +89,7 @@ def test_terms_that_are_off_are_absent() -> None:
         observer.matcher.start_group(labels)
         return set(step(images, images.detach(), labels, observer, settings, range(1), 0))
 
-    assert terms(match={"method": "none"}) == {"cross_entropy"}
+    assert terms(match={"target": "none"}) == {"cross_entropy"}
     assert terms() == {"cross_entropy", "matching"}
     assert terms(regularise={"method": "logits"}) == {"cross_entropy", "matching", "regularise"}
 
@@ -327,6 +327,6 @@ def test_pixels_stay_in_the_range_of_pictures() -> None:
 
 
 def test_history_of_a_long_run_is_thinned() -> None:
-    _, state = made(row(iterations=210, observers=2, match={"method": "none"}))
+    _, state = made(row(iterations=210, observers=2, match={"target": "none"}))
     assert [line[:3] for line in state.history] == [[0, k, k % 2] for k in [*range(0, 210, 2), 209]]
     assert {len(line) for line in state.history} == {len(HISTORY)}

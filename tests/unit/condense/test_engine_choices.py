@@ -1,5 +1,7 @@
 """The choices of synthesis beside EDC's own: what is matched, regularised, cropped and rolled."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -34,16 +36,36 @@ def one_visit(
 def test_bn_needs_a_bn_layer() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 36, CLASSES)).eval()
     with pytest.raises(EdcError, match="o0 has no BN layer"):
-        Observer.make("o0", model, row(statistics=None, match={"method": "bn"}), 1, SHAPE, None)
+        Observer.make("o0", model, row(statistics=None, match={"layers": ["bn"], "target": "global"}), 1, SHAPE, None)
 
 
-def test_layers_is_the_category_loss_without_class_targets() -> None:
-    category = row(observers=1, match={"method": "category", "alpha": 1.0})
-    layers = row(observers=1, match={"method": "layers", "alpha": 0.3})  # alpha is for categories only
+def test_a_global_target_is_both_with_all_of_the_weight() -> None:
+    category = row(observers=1, match={"alpha": 1.0})
+    layers = row(observers=1, match={"target": "global", "alpha": 0.3})  # alpha is for categories only
     one, other = one_visit(category)[0]["matching"], one_visit(layers)[0]["matching"]
     torch.testing.assert_close(one, other, rtol=0, atol=0)
-    half = one_visit(row(observers=1, match={"method": "category", "alpha": 0.5}))[0]["matching"]
+    half = one_visit(row(observers=1, match={"alpha": 0.5}))[0]["matching"]
     assert not torch.equal(half, one)
+
+
+@pytest.mark.parametrize("layers", [["bn"], ["conv"]])
+def test_classes_can_be_matched_in_one_kind_of_layer(layers: list[str]) -> None:
+    """LPLD's loss: the distance of a group's statistics to its classes' in these layers, and nothing else."""
+    settings = row(observers=1, match={"layers": layers, "target": "class", "weight": 1.0, "first_hook": 1.0})
+    images, labels = start()
+    (observer,), (whole,) = make_observers(settings), make_observers(row(observers=1))
+    table = whole.matcher.class_table
+    assert table is not None
+    observer.matcher.start_group(labels)
+    x = NORMALISER.encode(images)
+    measured, target = whole.collector(x)[1].detach(), table[labels].mean(0)
+    expected = 0.0
+    for hook in whole.collector.hooks:
+        if hook.kind in layers:
+            lengths = torch.tensor([0, *hook.lengths]).cumsum(0) + hook.start
+            for first, last in pairwise(lengths):
+                expected += float((measured[first:last] - target[first:last]).norm())
+    assert float(observer.matcher(observer.collector(x)[1])) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("carry", [False, True])
@@ -79,7 +101,7 @@ def test_statistic_flatness_vanishes_on_images_that_rest() -> None:
 
 def test_sharpness_is_the_rise_of_the_loss_up_its_gradient() -> None:
     settings = row(
-        observers=1, match={"method": "none"}, augment=WHOLE, regularise={"method": "sam", "weight": 1.0, "radius": 0.2}
+        observers=1, match={"target": "none"}, augment=WHOLE, regularise={"method": "sam", "weight": 1.0, "radius": 0.2}
     )
     losses, images = one_visit(settings)
     model, (_, labels) = network(0), start()

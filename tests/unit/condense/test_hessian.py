@@ -23,7 +23,6 @@ from edc.condense.hessian import (
 )
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.condense.observer import Observer
-from edc.config.choices import Match
 
 
 def every_sign(*shape):
@@ -53,17 +52,18 @@ def test_differences_include_a_kink_that_the_exact_hessian_does_not():
     torch.testing.assert_close(bent, torch.tensor([1 / 0.1, 0.0]))
 
 
-def group(method="category", regularise="logits", iterations=7, **match):
+def group(regularise="logits", iterations=7, **match):
     """Six images of three classes and two observers with made-up statistics."""
-    match |= {"method": method, "weight": 0.5}
+    match |= {"weight": 0.5}
     row = synthesize_row(iterations, match=match, regularise={"method": regularise, "weight": 5.0, "beta": 0.5})
     random = torch.Generator().manual_seed(0)
     observers = []
     for i, key in enumerate(row.observers):
-        bare = row.model_copy(update={"match": Match(method="bn")}) if method == "bn" else row
-        size = Observer.make(key, network(i, nn.Tanh), bare, 3, SHAPE, None).collector.size
+        size = StatisticsCollector(network(i, nn.Tanh), 3, SHAPE).size
         targets = {"global": torch.rand(size, generator=random), "classes": torch.rand(3, size, generator=random)}
-        observers.append(Observer.make(key, network(i, nn.Tanh), row, 3, SHAPE, None if method == "bn" else targets))
+        observers.append(
+            Observer.make(key, network(i, nn.Tanh), row, 3, SHAPE, targets if row.match.needs_statistics else None)
+        )
     labels = torch.arange(3).repeat_interleave(2)
     for observer in observers:
         observer.matcher.start_group(labels)
@@ -85,11 +85,13 @@ def test_statistics_and_their_gradient_are_those_of_synthesis(patch):
 @pytest.mark.parametrize(
     "choices",
     [
-        {"method": "category", "ema": 0.0},
-        {"method": "category", "alpha": 0.2, "ema": 0.0, "swap_class_patch": True},
-        {"method": "layers", "ema": 0.0, "drop": 0.5},
-        {"method": "bn", "ema": 0.0},
-        {"method": "none"},
+        {"ema": 0.0},
+        {"alpha": 0.2, "ema": 0.0, "swap_class_patch": True},
+        {"target": "global", "ema": 0.0, "drop": 0.5},
+        {"layers": ["bn"], "target": "global", "ema": 0.0},
+        {"layers": ["bn"], "target": "class", "ema": 0.0},
+        {"layers": ["conv"], "target": "both", "ema": 0.0},
+        {"target": "none"},
     ],
     ids=str,
 )

@@ -123,7 +123,7 @@ def test_rounds_hold_every_class_and_groups_stay_inside(classes: int, ipc: int, 
 def start(
     method: str, ipc: int = 4, seed: int = 0, observers: int = 1, counts: tuple[int, ...] = (12, 9, 15)
 ) -> InitialisationInputs:
-    choices = {"initialise": {"method": method}, "match": {"method": "none"}, "scorers": ["o"]}
+    choices = {"initialise": {"method": method}, "match": {"target": "none"}, "scorers": ["o"]}
     networks = [nets.build("convnet_w32", classes=3, image_size=8, seed=i).eval() for i in range(observers)]
     return inputs(pictures(counts), synthesize_row(0, ipc=ipc, seed=seed, **choices), networks)
 

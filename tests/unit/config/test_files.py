@@ -43,7 +43,7 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
         ["overrides.recipes.edc.families.digits.synthesize: unknown key 'mach'", "'match'"],
     ),
     "range": ("recipes", {"synthesize": {"match": {"alpha": 1.5}}}, ["synthesize.match.alpha = 1.5", "less than"]),
-    "choice": ("recipes", {"synthesize": {"match": {"method": "norm"}}}, ["match.method = 'norm'", "'category'"]),
+    "choice": ("recipes", {"synthesize": {"match": {"target": "norm"}}}, ["match.target = 'norm'", "'both'"]),
     "registry": ("recipes", {"synthesize": {"initialise": {"method": "reel"}}}, ["unknown name 'reel'", "'real'"]),
     "type": ("recipes", {"synthesize": {"optimise": {"lr": "fast"}}}, ["optimise.lr = 'fast'", "number"]),
     "family range": (
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_text_or_no_name(tmp_path: Path) -> None:
 
 def test_values_of_a_file_are_laid_over_those_it_inherits() -> None:
     child, parent = read("recipes", "config_g"), read("recipes", "gvbsm")
-    assert child.synthesize["match"]["method"] == "category"
+    assert child.synthesize["match"]["target"] == "both"
     assert child.synthesize["match"]["first_hook"] == parent.synthesize["match"]["first_hook"]
     assert (child.protocol, root("recipes", "config_g"), root("recipes", "nothing")) == ("config_g", "gvbsm", "nothing")
     file = read("recipes", "edc", {"synthesize": {"jpeg": 9}, "families": {"digits": {"protocol": "rded"}}})

@@ -154,7 +154,7 @@ def score(row: Mapping[Any, Any]) -> str:
 def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> dict[str, list[str]]:
     """The sentences on the sets of one dataset and student; ``full`` has its evaluation of all images, if any."""
     size = dataset.channels * dataset.image_size**2
-    method = method_of(sets)
+    method = method_of(sets) or next((name for name in sets["recipe"] if name != RANDOM), "")
     made = {}
     for ipc, here in sets.groupby("ipc"):
         sentences = [sentence for sentence in _one_size(here, method, full, size) if sentence]

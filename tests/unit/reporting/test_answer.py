@@ -61,6 +61,16 @@ def test_one_seed_gives_no_verdict() -> None:
     assert not any("ahead" in sentence for sentence in sentences)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "start"),
+    [("gvbsm", "GVBSM's 100 images reach 60.0 %"), ("random", "100 training images, chosen at random")],
+)
+def test_one_set_alone_has_an_answer(recipe: str, start: str) -> None:
+    sentences, whole = answer(evaluation(recipe, 59, 60, 61)).sentences.values()
+    assert sentences[0].startswith(start)
+    assert whole == ["What they reach is not known: recipe `full` did not run with this student."]
+
+
 def test_the_interval_is_paired_where_it_is_stored_which_images_are_right() -> None:
     runs = [evaluation("edc", 80, 80, 80), evaluation("random", 77, 77, 77)]
     keys = [run[0]["run"] for run in runs]

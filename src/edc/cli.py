@@ -219,20 +219,27 @@ def report(to: Annotated[Path, typer.Option("--to", help="HTML file to write.")]
 def export(
     run: Annotated[str, typer.Argument(help="Key of a finished synthesize run.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write. It must not exist.")],
-    layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet or torch.")],
+    layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet, torch or ddranking.")],
     labels: Annotated[str | None, typer.Option("--labels", help="Key of a finished relabel run of the images.")] = None,
+    names: Annotated[
+        str,
+        typer.Option(help="Class folders: class, index (00000/) or sre2l (new000/class000_id000.png).", metavar="KIND"),
+    ] = "class",
 ) -> None:
     """Write a condensed set as images, parquet files or tensors."""
     from edc.exchange.export import export as write
 
-    typer.echo(f"wrote {write(run, to, layout, labels)}")
+    typer.echo(f"wrote {write(run, to, layout, labels, names)}")
 
 
 @app.command("import")
 def import_command(
     name: Annotated[str, typer.Argument(help="Name of set and recipe: lower-case letters, digits, underscores.")],
     data: Annotated[
-        Path, typer.Option("--data", help="An export, an image folder, or a .safetensors, .pt, .npy or .npz file.")
+        Path,
+        typer.Option(
+            "--data", help="An export, an image folder, parquet files, or a .safetensors, .pt, .npy or .npz file."
+        ),
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset in workflow/datasets that the set stands for.")],
     labels: Annotated[
@@ -247,16 +254,28 @@ def import_command(
     classes: Annotated[
         Path | None, typer.Option("--classes", help="File of the classes (N,), if --data holds images alone.")
     ] = None,
+    names: Annotated[
+        str,
+        typer.Option(help="What class folders are named by: class, or index (00000, new000, class_0).", metavar="KIND"),
+    ] = "class",
+    classes_of: Annotated[
+        str | None,
+        typer.Option(help="Dataset whose classes the set has; those --dataset lacks are left out.", metavar="DATASET"),
+    ] = None,
+    ipc: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N images of every class.")] = None,
+    clip: Annotated[bool, typer.Option("--clip", help="Clip float images to [0, 1] and say how many values.")] = False,
 ) -> None:
     """Import a condensed set made elsewhere as a recipe.
 
     Studies can then label and evaluate it like any other.
     """
     from edc.config.files import in_checkout
+    from edc.exchange.external import Options
     from edc.exchange.importing import import_set
 
     in_checkout()
-    for path in import_set(name, data, dataset, labels, values, classes):
+    options = Options(labels, values, classes, names, clip, ipc)
+    for path in import_set(name, data, dataset, options, classes_of):
         typer.echo(f"wrote {path}")
     typer.echo(f"next: list {name} among the recipes of a study")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,17 @@ from edc.config.rows import Dataset, RelabelRow
 from edc.config.validation import validate
 from edc.data.images import ImageSet
 from edc.errors import EdcError, unknown_name
-from edc.exchange.formats import LAYOUTS
+from edc.exchange.formats import LAYOUTS, NAMES
 from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, write_set
 from edc.storage import RUNS, digest, read_array, read_json, read_manifest, read_tensors, run_folder, write_text
 
 MEANING = {"static": "one per image", "logits": "one per image and epoch"}
 
 
-def export(run: str, to: Path, layout: str, labels: str | None = None) -> Path:
+def export(run: str, to: Path, layout: str, labels: str | None = None, names: str = "class") -> Path:
     """Write a finished synthesize run, with a relabel run of it as its soft labels, to a new folder, which is returned.
+
+    ``names`` are those of class folders: the classes', index (00000) or sre2l (new000/class000_id000.png).
 
     Raises:
         EdcError: the folder exists, a run is unknown, unfinished or damaged, the labels belong to other images, or a
@@ -29,10 +32,20 @@ def export(run: str, to: Path, layout: str, labels: str | None = None) -> Path:
     """
     if layout not in LAYOUTS:
         raise unknown_name("format", layout, LAYOUTS, "--format")
+    if names not in NAMES:
+        raise unknown_name("kind of names", names, NAMES, "--names")
+    if names != "class" and layout != "folder":
+        raise EdcError(f"--names {names}: format {layout} has no class folders; expected --format folder")
     refuse_existing(to)
     source = read_run(run, labels)
     with new_folder(to) as folder:
-        write_text(folder / "README.md", card(write_set(folder, layout, source)))
+        write_text(folder / "README.md", card(write_set(folder, layout, source, names)))
+    if layout == "folder" and names == "class" and list(source.images.classes) != sorted(source.images.classes):
+        print(
+            f"edc: {to}: the class names' alphabetical order is not the label order, so tools that number the folders "
+            "(ImageFolder and those that use it) give other labels; translate by classes.json, or --names index",
+            file=sys.stderr,
+        )
     return to
 
 
@@ -62,11 +75,16 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
 def finished(stage: str, run: str) -> dict[str, Any]:
     """The manifest of a finished run, checked; where there is none, the nearest name is offered."""
     if not (run_folder(stage, run) / "manifest.json").is_file():
-        if Path("params.yaml").exists() and run in getattr(load_plan(), stage):
-            raise EdcError(f"{stage} run {run!r}: not finished yet; run `edc {stage} --run {run}` or `edc run`")
-        known = [path.parent.name for path in (RUNS / stage).glob("*/manifest.json")]
-        raise unknown_name(f"finished {stage} run", run, known, str(RUNS / stage))
+        raise unknown_run(stage, run)
     return read_manifest(stage, run)
+
+
+def unknown_run(stage: str, run: str) -> EdcError:
+    """An error for a run that is not there or not finished."""
+    if Path("params.yaml").exists() and run in getattr(load_plan(), stage):
+        return EdcError(f"{stage} run {run!r}: not finished yet; run `edc {stage} --run {run}` or `edc run`")
+    known = [path.parent.name for path in (RUNS / stage).glob("*/manifest.json")]
+    return unknown_name(f"finished {stage} run", run, known, str(RUNS / stage))
 
 
 def card(manifest: dict[str, Any]) -> str:
@@ -77,7 +95,7 @@ def card(manifest: dict[str, Any]) -> str:
         "license": "other",
         "license_name": "to-be-filled-in",
         "task_categories": ["image-classification"],
-        "tags": ["dataset-condensation", "synthetic"],
+        "tags": ["dataset-condensation", "dataset-distillation", f"ipc-{count // len(manifest['classes'])}"],
         "source_datasets": [manifest["dataset"]["name"]],
         "size_categories": ["n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K"],
     }
@@ -88,6 +106,7 @@ def card(manifest: dict[str, Any]) -> str:
         manifest,
         front=yaml.safe_dump(front, sort_keys=False),
         recipe=origin["synthesize"],
+        ordered=manifest["names"] != "class" or manifest["classes"] == sorted(manifest["classes"]),
         rows=accuracies(origin["run"], origin["digest"]),
         about_labels="; ".join(f"`{name}.npy` {shape}, {MEANING[name]}" for name, shape in manifest["labels"].items()),
     )

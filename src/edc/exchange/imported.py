@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from edc.condense.initialise import InitialisationInputs
-from edc.config.rows import RelabelRow
+from edc.config.rows import RelabelRow, twice_chance
 from edc.errors import EdcError
 from edc.exchange.sets import LabelledSet, check_fits, read_set, replay_choices
 from edc.storage import RUNS, digest, read_tensors, run_folder
@@ -77,6 +77,24 @@ def adopt_labels(context: Any) -> None:
         val_accuracy={},
         agreement=agreement,
     )
+
+
+def check_order(start: Any, agreement: float, classes: int, key: str) -> None:
+    """Refuse labels of images imported with numbers for classes that teachers recognise no better than by chance.
+
+    Args:
+        start: the synthesize row's ``initialise`` in a manifest.
+        agreement: share of the images whose class is the teachers' answer.
+        key: of the relabel row.
+    """
+    least = twice_chance(classes)
+    if agreement >= least or start["method"] != "imported":
+        return
+    name, source = read_imported(start["source"])
+    if source.origin.get("numbered"):
+        actual = f"the teachers agree with the class of {100 * agreement:.1f} % of the images of {name!r}"
+        remedy = "import it with folders named by class, if the numbers count the classes in another order"
+        raise EdcError(f"relabel.{key}: {actual}; expected at least {100 * least:.1f} %: {remedy}")
 
 
 def read_imported(source: str) -> tuple[str, LabelledSet]:

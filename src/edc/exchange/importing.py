@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -16,31 +17,25 @@ from edc.config.rows import Dataset
 from edc.config.validation import validate
 from edc.data.source import Source, check
 from edc.errors import EdcError, unknown_name
-from edc.exchange.external import read_external
+from edc.exchange.external import DEFAULTS, Options, read_external
 from edc.exchange.imported import IMPORTED
 from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, replay_choices, write_set
 from edc.storage import digest, write_text
 
 
 def import_set(
-    name: str,
-    data: Path,
-    dataset_name: str,
-    labels: Path | None = None,
-    values: str | None = None,
-    classes_file: Path | None = None,
+    name: str, data: Path, dataset_name: str, options: Options = DEFAULTS, classes_of: str | None = None
 ) -> list[Path]:
     """Check a set made elsewhere and store it as ``runs/imported/NAME``, with a recipe of that name.
 
-    With soft labels comes a protocol of that name, which uses them instead of the teachers'. Returns what was written.
+    With soft labels comes a protocol of that name, which uses them instead of the teachers'. What was assumed or left
+    out is printed and kept in the set's manifest. Returns what was written.
 
     Args:
         name: of the set and its recipe.
-        data: an export, an image folder, or a file of tensors.
+        data: an export, an image folder, parquet files, or a file of tensors.
         dataset_name: a file below workflow/datasets.
-        labels: soft labels (N, K), logits or probabilities.
-        values: what floats mean: unit or normalised.
-        classes_file: the images' classes, where ``data`` holds images alone.
+        classes_of: another one, whose classes the set has, where it has more than those of the dataset.
 
     Raises:
         EdcError: the name is taken or malformed, or the set does not fit the dataset; nothing is written.
@@ -50,10 +45,9 @@ def import_set(
     folder, paths = IMPORTED / name, {kind: WORKFLOW / f"{kind}s" / f"{name}.yaml" for kind in ("recipe", "protocol")}
     for path in (*paths.values(), folder):
         refuse_existing(path)
-    file: DatasetFile = read("datasets", dataset_name, None, "--dataset")
-    data_values = {"name": dataset_name, "family": dataset_name} | file.data
-    dataset: Dataset = validate(Dataset, data_values, f"workflow/datasets/{dataset_name}.yaml: data")
-    source = read_external(data, dataset, class_names(dataset), values, classes_file, labels)
+    dataset = dataset_named(dataset_name, "--dataset")
+    of = None if classes_of is None else (classes_of, class_names(dataset_named(classes_of, "--classes-of")))
+    source = read_external(data, dataset, class_names(dataset), options, of)
     with new_folder(folder) as temporary:
         manifest = write_set(temporary, "torch", source)
     files = {"recipe": recipe(source, f"{name}@{digest(manifest)}")}
@@ -67,7 +61,17 @@ def import_set(
         shutil.rmtree(folder)
         paths["recipe"].unlink(missing_ok=True)
         raise
+    for note in source.origin.get("notes", ()):
+        print(f"edc: {note}", file=sys.stderr)
     return [folder, *(paths[kind] for kind in files)]
+
+
+def dataset_named(name: str, option: str) -> Dataset:
+    """The dataset of a file below workflow/datasets."""
+    file: DatasetFile = read("datasets", name, None, option)
+    values = {"name": name, "family": name} | file.data
+    dataset: Dataset = validate(Dataset, values, f"workflow/datasets/{name}.yaml: data")
+    return dataset
 
 
 def class_names(dataset: Dataset) -> tuple[str, ...]:
@@ -89,7 +93,7 @@ def recipe(source: LabelledSet, name: str) -> dict[str, Any]:
         "source": f"run {origin['run']} of commit {origin['commit']}" if "run" in origin else f"file {origin['file']}",
         "synthesize": {
             "initialise": {"method": "imported", "source": name},
-            "match": {"method": "none"},
+            "match": {"target": "none"},
             "optimise": {"iterations": 0},
         },
         "protocol": "edc",

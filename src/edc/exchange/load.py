@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -12,14 +13,16 @@ from torch.utils.data import Dataset as TorchDataset
 
 from edc.config.files import names, read
 from edc.config.layers import own_protocol
+from edc.config.rows import RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.replay import EpochDraws, Replay, batches_of
 from edc.errors import EdcError, unknown_name
-from edc.exchange.export import finished, read_run
+from edc.exchange.export import finished, read_run, unknown_run
 from edc.exchange.sets import LabelledSet, read_set
 from edc.storage import RUNS, read_array, read_json, run_folder
 
-Regime = Literal["soft", "static"]
+Regime = Literal["soft", "static", "hard"]
+REGIMES = get_args(Regime)
 CACHE = 2**28
 """Bytes of augmented images a dataset keeps: a small set is augmented once an epoch, in whatever order it is read."""
 
@@ -28,15 +31,16 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
     """The images of a condensed set, augmented as in one epoch, with the soft labels stored for that epoch.
 
     Item i is the i-th image of the epoch in the students' order: float32 (C, S, S), normalised; its soft label, float32
-    (K,) logits; its class. Read in order, in batches of :attr:`batch`, it gives the students' own batches; partners of
-    CutMix and mixup come from those in any case.
+    (K,) logits, or under the regime hard one-hot probabilities; its class. Read in order, in batches of :attr:`batch`,
+    it gives the students' own batches; partners of CutMix and mixup come from those in any case.
 
     Args:
-        targets: an ``.npy`` file of logits, (E, N, K) under the regime soft, (N, K) under static.
-        regime: soft has a label for every epoch; static has one for every image, and images are not mixed.
+        targets: an ``.npy`` file of logits, (E, N, K) under the regime soft, (N, K) under static; of hard its folder.
+        regime: soft has a label for every epoch; static and hard have one for every image, and images are not mixed.
 
     Attributes:
         classes: the K class names in label order.
+        mean, std: of the channels, which normalise pixels in [0, 1].
         epochs: how many have stored labels; None where every epoch has the same.
         batch: images of a batch of the students.
 
@@ -45,15 +49,16 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
     """
 
     def __init__(self, source: LabelledSet, targets: Path, regime: Regime = "soft", epoch: int = 0) -> None:
-        images, dataset, replay = source.images, source.dataset, source.relabel
-        assert replay is not None
+        images, dataset = source.images, source.dataset
+        replay = source.relabel or unaugmented(dataset.name, len(images))
         self.classes, self.labels, self.regime = images.classes, images.labels, regime
+        self.mean, self.std, self._name = tuple(dataset.mean), tuple(dataset.std), dataset.name
         self.targets, self._size = targets, replay.batch
         self.batch = min(replay.batch, len(images))
         self.epochs = replay.epochs if regime == "soft" else None
         self._replay = Replay(images.images, replay, Normaliser(dataset.mean, dataset.std))
         expected = [*([replay.epochs] if regime == "soft" else []), len(images), len(images.classes)]
-        if (shape := list(read_array(targets).shape)) != expected:
+        if regime != "hard" and (shape := list(read_array(targets).shape)) != expected:
             raise EdcError(f"{targets}: labels of shape {shape}; expected {expected}")
         # In shared memory, so that persistent workers of a DataLoader see a new epoch.
         self._epoch = torch.tensor(0).share_memory_()
@@ -71,6 +76,14 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
     def batches(self) -> list[list[int]]:
         """Places in the students' batches, for a DataLoader's ``batch_sampler``: a lone last image joins the rest."""
         return [batch.tolist() for batch in batches_of(torch.arange(len(self)), self._size)]
+
+    def __repr__(self) -> str:
+        shape, last = " x ".join(map(str, self._replay.images.shape[1:])), self.epochs
+        epochs = "every epoch" if last is None else f"epochs 0 to {last - 1}"
+        return (
+            f"CondensedDataset({self._name!r}: {len(self)} images of {len(self.classes)} classes, {shape}, "
+            f"{self.regime} labels of {epochs}, epoch {int(self._epoch)}, batch {self.batch})"
+        )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,8 +111,12 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
         epoch = int(self._epoch)
         if self._current is None or self._current[0] != epoch:
             draws = self._replay.draws(epoch)
-            stored = read_array(self.targets)
-            targets = torch.from_numpy(np.array(stored[epoch] if self.regime == "soft" else stored)).to(torch.float32)
+            if self.regime == "hard":
+                targets = torch.eye(len(self.classes))[self.labels]
+            else:
+                stored = read_array(self.targets)
+                rows = np.array(stored[epoch] if self.regime == "soft" else stored)
+                targets = torch.from_numpy(rows).to(torch.float32)
             self._current = (epoch, draws, batches_of(draws.order, self._size), targets)
             self._views.clear()
         return self._current[1:]
@@ -115,17 +132,18 @@ def load(
     """A condensed set as a torch dataset of augmented images, soft labels and classes.
 
     Args:
-        path_or_run: a folder that `edc export` wrote with labels, or a finished synthesize run of the checkout in the
-            current directory.
+        path_or_run: a folder that `edc export` wrote, or a finished synthesize run of the checkout in the current
+            directory.
         labels: a relabel run of that run; None: the only one, or that of the recipe's own protocol.
         epoch: the first one, 0-based; :meth:`CondensedDataset.set_epoch` changes it.
-        regime: soft: a label for every epoch, with CutMix or mixup; static: one label per image, without mixing.
+        regime: soft: a label for every epoch, with CutMix or mixup; static: one label per image, without mixing; hard:
+            the classes alone, which a set without soft labels has too. Its images are then not augmented.
 
     Raises:
         EdcError: there is no such set, it has no such labels, or a file is damaged.
     """
-    if regime not in ("soft", "static"):
-        raise unknown_name("regime", regime, ("soft", "static"))
+    if regime not in REGIMES:
+        raise unknown_name("regime", regime, REGIMES)
     folder = Path(path_or_run)
     if (folder / "manifest.json").exists():
         if labels is not None:
@@ -133,10 +151,17 @@ def load(
         source, _ = read_set(folder)
     elif folder.is_dir():
         raise EdcError(f"{folder}: no manifest.json in it; expected what `edc export` wrote, or the key of a run")
+    elif isinstance(path_or_run, Path) or "/" in path_or_run or os.sep in path_or_run:
+        raise EdcError(f"{folder}: no such folder; expected what `edc export` wrote, or the key of a run")
     else:
         run = str(path_or_run)
-        labels = labels or labels_for(run)
-        source, folder = read_run(run, labels), run_folder("relabel", labels)
+        if not (run_folder("synthesize", run) / "manifest.json").is_file():
+            raise EdcError(f"{run!r} is no folder here and no run: {unknown_run('synthesize', run)}")
+        labels = labels or labels_for(run, needed=regime != "hard")
+        source = read_run(run, labels)
+        folder = run_folder("synthesize", run) if labels is None else run_folder("relabel", labels)
+    if regime == "hard":
+        return CondensedDataset(source, folder.absolute(), regime, epoch)
     name = "logits" if regime == "soft" else "static"
     if source.relabel is None or name not in source.labels:
         raise EdcError(f"{folder}: without {name}; expected `edc export RUN --labels RELABEL_RUN`, or another regime")
@@ -144,11 +169,21 @@ def load(
     return CondensedDataset(source, folder.absolute() / f"{name}.npy", regime, epoch)
 
 
-def labels_for(run: str) -> str:
-    """The relabel run of a synthesize run: the only one, or that of the recipe's own protocol."""
+def unaugmented(dataset: str, images: int) -> RelabelRow:
+    """The augmentation of a set that was not labelled here: none."""
+    return RelabelRow(
+        dataset=dataset, images="none", observers=["none"], flip=False, epochs=1, batch=images,
+        mix="none", crop_scale=(1.0, 1.0),
+    )  # fmt: skip
+
+
+def labels_for(run: str, needed: bool = True) -> str | None:
+    """The relabel run of a synthesize run: the only one, or that of the recipe's own protocol; None if not needed."""
     params = finished("synthesize", run)["params"]
     manifests = [read_json(path) for path in sorted((RUNS / "relabel").glob("*/manifest.json"))]
     keys = [manifest["run"] for manifest in manifests if manifest["params"]["relabel"]["images"] == run]
+    if not keys and not needed:
+        return None
     if not keys:
         raise EdcError(f"{RUNS / 'relabel'}: no finished labels of {run!r}; run `edc relabel` first")
     if len(keys) > 1 and (row := params["synthesize"])["recipe"] in names("recipes"):

@@ -22,6 +22,7 @@ from edc.config.validation import Model, validate
 from edc.data.images import ImageSet
 from edc.data.source import check_same_classes
 from edc.errors import EdcError
+from edc.exchange import ddranking
 from edc.exchange.formats import LAYOUTS
 from edc.storage import read_array, read_json, sha256, write_json
 
@@ -52,7 +53,8 @@ class Manifest(Model):
 
     format: Literal["edc condensed set, version 2"] = "edc condensed set, version 2"
     edc: str = __version__
-    layout: Literal["folder", "parquet", "torch"]
+    layout: Literal["folder", "parquet", "torch", "ddranking"]
+    names: Literal["class", "index", "sre2l"] = "class"
     shape: list[int]
     digest: str
     classes: list[str]
@@ -64,15 +66,18 @@ class Manifest(Model):
     files: dict[str, dict[Literal["bytes", "sha256"], int | str]]
 
 
-def write_set(folder: Path, layout: str, source: LabelledSet) -> dict[str, Any]:
-    """Write a set to an empty folder; returns the manifest."""
+def write_set(folder: Path, layout: str, source: LabelledSet, names: str = "class") -> dict[str, Any]:
+    """Write a set to an empty folder, class folders by ``names``; returns the manifest."""
     images, dataset = source.images, source.dataset.model_copy(update={"root": None})  # a path of this machine
-    files = LAYOUTS[layout].write(folder, images, dataset)
+    files = LAYOUTS[layout].write(folder, images, dataset, names)
     for name, array in source.labels.items():
         np.save(folder / f"{name}.npy", array)
         files.append(f"{name}.npy")
+    if layout == "ddranking" and "static" in source.labels:
+        files.append(ddranking.write_labels(folder, source.labels["static"]))
     values = {
         "layout": layout,
+        "names": names,
         "shape": list(images.images.shape),
         "digest": images.digest,
         "classes": list(images.classes),
@@ -104,7 +109,7 @@ def read_set(folder: Path) -> tuple[LabelledSet, dict[str, Any]]:
             raise EdcError(f"{file}: no such file; {REMEDY}")
         if {"bytes": file.stat().st_size, "sha256": sha256(file)} != entry:
             raise EdcError(f"{file}: damaged or changed since it was written; {REMEDY}")
-    images = LAYOUTS[manifest.layout].read(folder, tuple(manifest.classes), manifest.dataset)
+    images = LAYOUTS[manifest.layout].read(folder, tuple(manifest.classes), manifest.dataset, manifest.names)
     if images.digest != manifest.digest:
         raise EdcError(f"{folder}: images, classes or their order changed since they were written; {REMEDY}")
     labels: dict[str, np.ndarray] = {name: read_array(folder / f"{name}.npy") for name in manifest.labels}

@@ -8,6 +8,7 @@ import numpy as np
 
 from edc.config.choices import LABELS, implementation
 from edc.data.replay import Replay
+from edc.exchange.imported import check_order
 from edc.nets.passes import images_at_once
 from edc.stages.context import Context
 from edc.stages.observers import load_observers, measure_teachers
@@ -35,6 +36,9 @@ def label(context: Context) -> None:
     partial = context.checkpoint_path(".npy")
     state = context.resume() or {}
     accuracies = state.get("accuracy") or measure_teachers(context, teachers, context.key)
+    static = static_labels(networks, (context.normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
+    agreement = float((static.argmax(1).cpu() == stored["labels"]).float().mean())
+    check_order(condensed["params"]["synthesize"]["initialise"], agreement, dataset.classes, context.key)
     complete = partial.exists() and partial.stat().st_size == state.get("bytes")
     start = int(state.get("epochs", 0)) if complete else 0
     if not start:
@@ -58,16 +62,14 @@ def label(context: Context) -> None:
         for name, array in compress(np.load(partial, mmap_mode="r"), row).items():
             context.write_array(f"{name}.npy", array)
         partial.unlink()
-    static = static_labels(networks, (context.normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
     context.write_array("static.npy", static.cpu().numpy())
-    agreement = 100 * float((static.argmax(1).cpu() == stored["labels"]).float().mean())
     context.finish(
         [*(f"{name}.npy" for name in arrays), "static.npy"],
         dataset_digest=condensed["dataset_digest"],
         shape=list(shape),
         dtype="float16",
         val_accuracy=accuracies,
-        agreement=agreement,
+        agreement=100 * agreement,
     )
 
 

@@ -68,6 +68,8 @@ def test_the_data_card(layout, labels, project):
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "other"
     assert ("configs" in front) == (layout == "parquet")
+    assert {"dataset-distillation", "ipc-3"} <= set(front["tags"])
+    assert ("pip install PATH/OF/THE/CHECKOUT" in card) == (labels is not None)
     for part in ("**pets**: 9 images of\n3 classes, 3 of each", "c0ffee |", "## Licence", "filled in"):
         assert part in card
     assert "| convnet_d2 | edc | soft | 2 | 81.2 ± 0.5 |" in card, "of the test split alone"
@@ -94,12 +96,16 @@ def test_the_parquet_opens_with_pyarrow_and_as_a_dataset(project):
     export(RUN, Path("out"), "parquet", LABELS)
     path = Path("out/data/train-00000-of-00001.parquet")
     table = pq.read_table(path)
-    assert str(table.schema.field("img").type) == "struct<bytes: binary, path: string>"
+    assert str(table.schema.field("image").type) == "struct<bytes: binary, path: string>"
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
-    assert features == {"img": {"_type": "Image"}, "label": {"names": list(CLASSES), "_type": "ClassLabel"}}
-    assert table.column("label").to_pylist() == OF_IMAGES.tolist()
+    assert features == {
+        "image": {"_type": "Image"},
+        "label": {"names": list(CLASSES), "_type": "ClassLabel"},
+        "class_id": {"dtype": "int64", "_type": "Value"},
+    }
+    assert table.column("label").to_pylist() == table.column("class_id").to_pylist() == OF_IMAGES.tolist()
     Path("out/data/test-00000-of-00001.parquet").write_bytes(path.read_bytes())  # a dataset has a test part
-    dataset = DATASET | {"kind": "parquet", "root": "out/data", "val_fraction": 0.0}
+    dataset = DATASET | {"kind": "parquet", "root": "out/data", "val_fraction": 0.0, "image_column": "image"}
     train = load_split(Dataset(**dataset), "train")
     assert train.classes == CLASSES
     assert torch.equal(train.read(torch.arange(9)), pixels())
@@ -114,10 +120,35 @@ def test_the_tensors_open_without_this_project(project):
         assert json.loads(file.metadata()["edc"]) == {"classes": list(CLASSES), "dataset": "pets"}
 
 
+@pytest.mark.parametrize(("names", "pattern"), [("index", "{:05}/{:05}"), ("sre2l", "new{:03}/class{:03}_id{:03}")])
+def test_folders_of_numbers_keep_the_label_order(names, pattern, project, capsys):
+    export(RUN, Path("out"), "folder", LABELS, names)
+    assert "ImageFolder" not in capsys.readouterr().err
+    images = ImageFolder("out")
+    assert images.targets == OF_IMAGES.tolist()
+    for i, (path, label) in enumerate(images.samples):
+        numbers = (label, i) if names == "index" else (label, label, i % 3)
+        assert Path(path) == Path("out", f"{pattern.format(*numbers)}.png")
+        assert np.array_equal(np.asarray(images[i][0]).transpose(2, 0, 1), pixels()[i].numpy())
+    assert edc.load("out").classes == CLASSES
+    assert "here i itself" in Path("out/README.md").read_text()
+
+
+def test_folders_whose_names_are_not_in_label_order_are_pointed_out(project, capsys):
+    export(RUN, Path("out"), "folder")
+    warning = capsys.readouterr().err
+    assert "out: the class names' alphabetical order is not the label order" in warning
+    assert "--names index" in warning
+    assert warning.count("\n") == 1
+
+
 def test_exports_that_are_refused(project):
     Path("there").mkdir()
     refused(lambda: export(RUN, Path("there"), "torch"), "there: exists already")
     refused(lambda: export(RUN, Path("out"), "tensor"), "--format: unknown format 'tensor'")
+    refused(lambda: export(RUN, Path("out"), "folder", None, "sre21"), "--names: unknown kind of names", "sre2l")
+    refused(lambda: export(RUN, Path("out"), "torch", None, "index"), "--names index", "expected --format folder")
+    refused(lambda: export(RUN, Path("out"), "ddranking"), "'pets'", "cifar10, cifar100, tiny_imagenet, imagenet1k")
     refused(lambda: export("pets-edc-ipc30", Path("out"), "torch"), "unknown finished synthesize run", RUN)
     refused(lambda: export(RUN, Path("out"), "torch", "pets"), "unknown finished relabel run 'pets'")
     write_plan(lab.plan())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edc.config.rows import RelabelRow
 from edc.exchange.export import export
+from edc.exchange.external import Options
 from edc.exchange.imported import IMPORTED, read_imported, why_unusable
 from edc.exchange.importing import import_set
 
@@ -76,11 +77,13 @@ FILES: dict[str, tuple[str, Callable[[], Any], dict[str, Any]]] = {
 def test_files_of_tensors(case, project):
     name, content, options = FILES[case]
     write("c.npy", OF_IMAGES)
-    folder, recipe = import_set("back", write(name, content()), "pets", **options)
+    folder, recipe = import_set("back", write(name, content()), "pets", Options(**options))
     stored = load_file(folder / "condensed.safetensors")
     assert torch.equal(stored["images"], pixels())
     assert torch.equal(stored["labels"], OF_IMAGES)
-    assert manifest(folder)["origin"] == {"file": name, "values": options.get("values", "uint8")}
+    origin = manifest(folder)["origin"]
+    assert (origin["file"], origin["values"]) == (name, options.get("values", "uint8"))
+    assert origin["notes"] == [f"{name}: classes are numbers, taken in the order of 'pets': 0 = cat, 1 = ant, 2 = bee"]
     assert yaml.safe_load(recipe.read_text())["source"] == f"file {name}"
 
 
@@ -89,7 +92,7 @@ def test_images_in_another_order_are_sorted_by_class_with_their_labels(project):
     static = 5 * torch.eye(3)[order // 3] + order[:, None] / 10
     write("l.pt", static)
     write("s.pt", {"images": pixels()[order], "labels": order // 3})
-    folder, *_ = import_set("back", Path("s.pt"), "pets", labels=Path("l.pt"))
+    folder, *_ = import_set("back", Path("s.pt"), "pets", Options(labels=Path("l.pt")))
     stored, place = load_file(folder / "condensed.safetensors"), (order // 3).argsort(stable=True)
     assert torch.equal(stored["images"], pixels()[order][place])
     assert torch.equal(stored["labels"], OF_IMAGES)
@@ -119,14 +122,14 @@ def test_an_image_folder(project):
     refused(lambda: import_set("more", Path("out"), "pets"), "class 'ant' has 2 images, class 'cat' has 3")
     Path("out/ant/00003.png").write_bytes(b"no picture")
     refused(lambda: import_set("more", Path("out"), "pets"), "out/ant/00003.png: not a known image format")
-    refused(lambda: import_set("more", Path("out"), "pets", values="unit"), "out: a folder; --values")
+    refused(lambda: import_set("more", Path("out"), "pets", Options(values="unit")), "out: pictures; --values")
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], tuple[str, ...]]] = {
     "size": (lambda: tensors(images=pixels(size=9)), {}, ("[9, 3, 9, 9]", "(N, 3, 8, 8)", "nothing is resized")),
     "channels": (lambda: tensors(images=pixels(channels=1)), {}, ("[9, 1, 8, 8]", "(N, 3, 8, 8)")),
     "too many classes": (lambda: tensors(labels=torch.arange(9) // 2), {}, ("image 6 has class 3", "0 to 2")),
-    "too few classes": (lambda: tensors(labels=torch.arange(9) // 5), {}, ("class 'ant' has 4", "'cat' has 5")),
+    "too few classes": (lambda: tensors(labels=torch.arange(9) // 5), {}, ("class 'bee' has 0", "'cat' has 5")),
     "class count": (lambda: tensors(labels=torch.arange(6) // 2), {}, ("classes are [6]", "each of 9 images")),
     "float classes": (lambda: tensors(labels=torch.zeros(9)), {}, ("classes are [9] of float32", "one integer")),
     "no classes": (pixels, {}, ("no classes in it", "--classes FILE")),
@@ -152,7 +155,7 @@ def test_content_that_is_refused(case, project):
     content, options, parts = REFUSED[case]
     path = write("s.pt", content())
     write("l.pt", torch.eye(3)[OF_IMAGES])
-    refused(lambda: import_set("back", path, "pets", **options), *parts)
+    refused(lambda: import_set("back", path, "pets", Options(**options)), *parts)
 
 
 def test_names_and_files_that_are_refused(project):
@@ -161,7 +164,7 @@ def test_names_and_files_that_are_refused(project):
     refused(lambda: import_set("edc", path, "pets"), "workflow/recipes/edc.yaml: exists already")
     refused(lambda: import_set("back", path, "petz"), "unknown dataset 'petz'", "'pets'")
     refused(lambda: import_set("back", Path("gone.pt"), "pets"), "--data gone.pt: no such file")
-    refused(lambda: import_set("back", path, "pets", labels=Path("gone.pt")), "gone.pt: no such file")
+    refused(lambda: import_set("back", path, "pets", Options(labels=Path("gone.pt"))), "gone.pt: no such file")
     Path("s.pkl").write_bytes(b"")
     refused(lambda: import_set("back", Path("s.pkl"), "pets"), "unknown kind '.pkl'")
     for ending in (".pt", ".npz", ".npy", ".safetensors"):

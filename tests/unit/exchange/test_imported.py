@@ -12,6 +12,7 @@ from support.pets import write_yaml
 
 from edc.errors import EdcError
 from edc.exchange.export import export
+from edc.exchange.external import Options
 from edc.exchange.importing import import_set
 from edc.storage import run_folder
 
@@ -95,3 +96,20 @@ def test_under_another_augmentation_only_static_labels_are_used(project):
 def test_rows_that_do_not_fit_the_set(upstream, message, project):
     with pytest.raises(EdcError, match=message):
         execute(upstream())
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_classes_in_an_order_the_teachers_contradict(shift, project):
+    """Class folders of numbers that count from another class are told from right ones when they are labelled."""
+    out = export("images", Path("out"), "folder", None, "index")
+    for file in ("manifest.json", "classes.json", "README.md"):
+        (out / file).unlink()
+    for c in range(10):
+        (out / f"{c:05}").rename(out / f"new{(c + shift) % 10}")
+    import_set("numbers", out, "tiny", Options(names="index"))
+    upstream = rows("numbers", source="observers")
+    if not shift:
+        assert execute(upstream)["scores"]["final"]
+        return
+    with pytest.raises(EdcError, match=r"relabel.labels: the teachers agree .* of 'numbers'; expected at least 20.0 %"):
+        execute(upstream)

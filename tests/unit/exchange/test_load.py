@@ -115,9 +115,36 @@ def test_labels_of_a_run(project):
     Path("runs/relabel", LABELS).rename("gone")
     refused(lambda: edc.load(RUN), "several labels", "more, other")
     refused(lambda: edc.load(RUN, labels="moore"), "unknown finished relabel run 'moore'", "'more'")
-    refused(lambda: edc.load("pets-edc-ipc4"), "unknown finished synthesize run", RUN)
+    refused(lambda: edc.load("pets-edc-ipc4"), "is no folder here and no run", RUN)
     refused(lambda: edc.load("runs"), "runs: no manifest.json")
-    refused(lambda: edc.load(RUN, regime="hard"), "unknown regime 'hard'")
+    for path in (Path("gone_too"), "exported/gone_too", "./gone_too"):
+        refused(lambda path=path: edc.load(path), "gone_too: no such folder")
+    refused(lambda: edc.load(RUN, regime="hart"), "unknown regime 'hart'", "'hard'")
     export(RUN, Path("bare"), "torch")
     refused(lambda: edc.load("bare"), "bare: without logits", "edc export RUN --labels")
     refused(lambda: edc.load("bare", labels="more"), "labels = 'more'")
+
+
+def test_what_a_set_says_of_itself(project):
+    condensed = edc.load(RUN, epoch=1)
+    assert (condensed.mean, condensed.std) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    shown = repr(condensed)
+    assert shown == (
+        "CondensedDataset('pets': 9 images of 3 classes, 3 x 8 x 8, soft labels of epochs 0 to 3, epoch 1, batch 4)"
+    )
+
+
+def test_hard_labels(project):
+    """Students' views under hard labels; of a set that was never labelled, the images as they are."""
+    export(RUN, Path("bare"), "torch")
+    normaliser = Normaliser(DATASET["mean"], DATASET["std"])
+    replay = Replay(pixels(), RelabelRow(**REPLAY), normaliser)
+    expected = {RUN: torch.cat([view for _, view in replay.epoch(2, 4, mix=False)])}
+    plain = edc.load("bare", regime="hard", epoch=2)
+    expected["bare"] = normaliser.encode(pixels())[plain._draws()[0].order]
+    for source, views in expected.items():
+        condensed = edc.load(source, regime="hard", epoch=2)
+        images, soft, labels = next(iter(DataLoader(condensed, batch_size=9)))
+        assert torch.equal(images, views)
+        assert torch.equal(soft, torch.eye(3)[labels])
+        assert sorted(labels.tolist()) == OF_IMAGES.tolist()

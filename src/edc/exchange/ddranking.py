@@ -77,7 +77,7 @@ def write(folder: Path, images: ImageSet, dataset: Dataset, names: str) -> list[
 
 def write_labels(folder: Path, labels: np.ndarray) -> str:
     """Soft labels (N, K): logits, in the order of the images. Returns the file's name."""
-    torch.save(torch.from_numpy(labels).to(torch.float32), folder / SOFT_LABELS)
+    torch.save(torch.tensor(labels, dtype=torch.float32), folder / SOFT_LABELS)
     return SOFT_LABELS
 
 

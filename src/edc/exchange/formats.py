@@ -22,7 +22,7 @@ from edc.errors import EdcError
 from edc.exchange import ddranking
 
 NAMES = ("class", "index", "sre2l")
-TENSORS, PARQUET = "condensed.safetensors", "data/train-00000-of-00001.parquet"
+PICTURES, TENSORS, PARQUET = "train", "condensed.safetensors", "data/train-00000-of-00001.parquet"
 
 
 class Layout(NamedTuple):
@@ -45,27 +45,31 @@ def folder_names(names: str, classes: Sequence[str]) -> list[str]:
 
 
 def write_folder(folder: Path, images: ImageSet, dataset: Dataset, names: str) -> list[str]:
-    """FOLDER/NUMBER.png, and classes.json with the label order, which need not be that of the folders' names."""
+    """train/FOLDER/NUMBER.png, and classes.json with the label order, which need not be that of the folders' names.
+
+    Nothing else is in train: rethinkdc and DELT take every entry of a folder for a class.
+    """
     folders = folder_names(names, images.classes)
     for name in folders:
         if name in ("", ".", "..") or any(sign in name for sign in "/\\\0") or len(name.encode()) > 255:
             remedy = "expected --names index, or parquet or torch"
             raise EdcError(f"--format folder: class name {name!r} can't be a folder's; {remedy}")
-        (folder / name).mkdir()
+        (folder / PICTURES / name).mkdir(parents=True)
     seen = [0] * len(folders)
     for label, (file, content) in zip(images.labels.tolist(), files(images), strict=True):
         if names == "sre2l":
             file = f"class{folders[label][3:]}_id{seen[label]:03}.png"
             seen[label] += 1
-        (folder / folders[label] / file).write_bytes(content)
+        (folder / PICTURES / folders[label] / file).write_bytes(content)
     alphabetical = sorted(range(len(folders)), key=lambda c: folders[c])
     storage.write_json(folder / "classes.json", {"classes": list(images.classes), "imagefolder_to_label": alphabetical})
     return ["classes.json"]
 
 
 def read_written_folder(folder: Path, classes: tuple[str, ...], dataset: Dataset, names: str) -> ImageSet:
-    """What :func:`write_folder` wrote."""
-    return read_folder(folder, classes, dataset, folder_names(names, classes))
+    """What :func:`write_folder` wrote; earlier exports have no train."""
+    inside = folder / PICTURES
+    return read_folder(inside if inside.is_dir() else folder, classes, dataset, folder_names(names, classes))
 
 
 def read_folder(folder: Path, classes: tuple[str, ...], dataset: Dataset, folders: Sequence[str]) -> ImageSet:

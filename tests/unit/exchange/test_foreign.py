@@ -34,9 +34,7 @@ def imported(data: Path, options: Options = DEFAULTS, classes_of: str | None = N
 
 def folders(*names: str) -> Path:
     """Class folders of these names, in label order."""
-    out = export(RUN, Path("out"), "folder", None, "sre2l")
-    for file in ("manifest.json", "classes.json", "README.md"):
-        (out / file).unlink()
+    out = (export(RUN, Path("exported"), "folder", None, "sre2l") / "train").rename("out")
     for c, name in enumerate(names):
         (out / f"new{c:03}").rename(out / f"{name}_")
     for name in names:

@@ -111,18 +111,17 @@ def test_probabilities_become_logits(project):
 
 def test_an_image_folder(project):
     export(RUN, Path("out"), "folder")
-    for name in ("manifest.json", "classes.json", "README.md"):
-        Path("out", name).unlink()
-    folder, _ = import_set("back", Path("out"), "pets")
+    Path("out/train").rename("in")
+    folder, _ = import_set("back", Path("in"), "pets")
     assert torch.equal(load_file(folder / "condensed.safetensors")["images"], pixels())
-    Path("out/ant").rename("out/dog")
-    refused(lambda: import_set("more", Path("out"), "pets"), "unknown class folder 'dog'")
-    Path("out/dog").rename("out/ant")
-    Path("out/ant/00003.png").unlink()
-    refused(lambda: import_set("more", Path("out"), "pets"), "class 'ant' has 2 images, class 'cat' has 3")
-    Path("out/ant/00003.png").write_bytes(b"no picture")
-    refused(lambda: import_set("more", Path("out"), "pets"), "out/ant/00003.png: not a known image format")
-    refused(lambda: import_set("more", Path("out"), "pets", Options(values="unit")), "out: pictures; --values")
+    Path("in/ant").rename("in/dog")
+    refused(lambda: import_set("more", Path("in"), "pets"), "unknown class folder 'dog'")
+    Path("in/dog").rename("in/ant")
+    Path("in/ant/00003.png").unlink()
+    refused(lambda: import_set("more", Path("in"), "pets"), "class 'ant' has 2 images, class 'cat' has 3")
+    Path("in/ant/00003.png").write_bytes(b"no picture")
+    refused(lambda: import_set("more", Path("in"), "pets"), "in/ant/00003.png: not a known image format")
+    refused(lambda: import_set("more", Path("in"), "pets", Options(values="unit")), "in: pictures; --values")
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], tuple[str, ...]]] = {

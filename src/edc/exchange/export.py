@@ -67,6 +67,8 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
     if relabel["inputs"].get(f"synthesize/{run}") != digest(manifest):
         remedy = f"run `edc relabel --run {labels}` again"
         raise EdcError(f"labels {labels!r}: made for an earlier version of {run!r}; {remedy}")
+    if row.top_k is not None or row.bits < 16:
+        raise EdcError(f"labels {labels!r}: stored with top_k or bits; expected all logits in half precision")
     arrays = {name: read_array(folder / f"{name}.npy") for name in ("static", "logits")}
     arrays = {name: array for name, array in arrays.items() if len(array)}  # imported ones may have no epoch
     return LabelledSet(images, dataset, origin | {"labels": labels}, arrays, row)

@@ -118,7 +118,7 @@ use rule pretrain as analysis with:
 
 rule tables:
     localrule: True
-    input: map(flag, STALE)
+    input: [flag(run) for run in STALE]
     output: touch(TABLES)
     log: "logs/tables.log"
     shell: "edc tables 2> {log}"

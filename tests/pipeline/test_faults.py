@@ -57,17 +57,42 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(finished, tmp_path, s
     assert not list(finished.path(".edc/checkpoints", stage).glob("*.pt"))
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
-def test_a_signal_stops_a_stage_and_its_workers_and_keeps_the_checkpoint(finished, number):
+STOPPED = {
+    "stage": (("edc", "relabel", "--run", RUNS["relabel"]), 2),
+    "edc": (RUNNERS["edc"], 2),
+    "dvc": (RUNNERS["dvc"], 10),
+    "snakemake": (RUNNERS["snakemake"], 10),
+}
+"""Commands, and the seconds within which a signal ends them; DVC and Snakemake take some of their own."""
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "group"),
+    [
+        ("stage", signal.SIGTERM, False),
+        *(
+            pytest.param(command, number, number == signal.SIGINT, marks=pytest.mark.slow)
+            for command in STOPPED
+            for number in (signal.SIGINT, signal.SIGTERM)
+            if (command, number) != ("stage", signal.SIGTERM)
+        ),
+    ],
+)
+def test_a_signal_ends_a_command_and_all_it_started_and_keeps_the_checkpoint(finished, command, number, group):
+    """SIGINT as from a terminal, which sends it to the whole group."""
     finished.edit({f"relabel.{RUNS['relabel']}.epochs": 200_000})
-    process = finished.start("edc", "relabel", "--run", RUNS["relabel"], EDC_CHECKPOINT_SECONDS="0")
+    words, seconds = STOPPED[command]
+    process = finished.start(*words, EDC_CHECKPOINT_SECONDS="0")
     saved = finished.path(".edc/checkpoints/relabel", f"{RUNS['relabel']}.pt")
-    assert until(saved.exists)
-    process.send_signal(number)
+    assert until(lambda: saved.exists() or process.poll() is not None)
+    (os.killpg if group else os.kill)(process.pid, number)
+    begun = time.monotonic()
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 128 + number
-    assert "edc: interrupted; finished runs are kept" in err
-    assert until(lambda: not members(process.pid), seconds=30), "a worker is left behind"
+    assert until(lambda: not members(process.pid), seconds=30), "a process is left behind"
+    assert time.monotonic() - begun < seconds
+    assert process.returncode == 128 + number if words[0] == "edc" else process.returncode
+    assert command == "snakemake" or "finished runs are kept, the others resume" in err
+    assert "Traceback" not in err
     assert saved.exists()
 
 
@@ -97,6 +122,53 @@ def test_a_runner_killed_in_the_middle_is_called_again_and_ends_with_the_same_by
         project.run("snakemake", "--unlock")
     project.ok(*RUNNERS[runner])
     assert project.outputs() == by("edc").outputs()
+
+
+@pytest.mark.slow
+def test_a_second_process_that_waits_and_is_interrupted_loses_nothing_of_the_first(finished, tmp_path):
+    stage, key = "relabel", RUNS["relabel"]
+    finished.edit({f"{stage}.{key}.epochs": 4000})
+    whole = finished.copy(tmp_path / "whole")
+    whole.ok("edc", stage, "--run", key)
+    command = ("edc", stage, "--run", key, "--force")
+    first = finished.start(*command, EDC_CHECKPOINT_SECONDS="0")
+    assert until(lambda: finished.path(".edc/checkpoints", stage, f"{key}.pt").exists())
+    second = finished.start(*command)
+    assert second.stderr is not None
+    assert until(lambda: "is being made by another process" in second.stderr.readline() or second.poll() is not None)
+    assert finished.run("edc", "plan", "digits").stderr.startswith("edc: params.yaml: runs of it are being made")
+    second.send_signal(signal.SIGINT)
+    second.communicate(timeout=30)
+    first.communicate()
+    assert (first.returncode, second.returncode) == (0, 130)
+    assert finished.outputs() == whole.outputs()
+
+
+@pytest.mark.slow
+def test_dvc_and_snakemake_at_once_make_every_run_once(project, by):
+    processes = [project.start(*RUNNERS[name]) for name in ("dvc", "snakemake")]
+    results = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], results
+    assert "Traceback" not in str(results)
+    assert 'Snakefile"' not in str(results)
+    assert project.outputs() == by("edc").outputs()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["edc", "snakemake"])
+def test_a_folder_without_a_repository_ends_well(finished, runner):
+    shutil.rmtree(finished.path(".git"))
+    finished.path("runs/evaluate", RUNS["evaluate"], "manifest.json").unlink()
+    output = finished.ok(*RUNNERS[runner])
+    logs = "".join(path.read_text() for path in finished.path().glob("logs/evaluate/*.log"))
+    assert (output + logs).count("edc: the commit is unknown, runs are made without it (") == 1
+    assert not [line for line in output.splitlines() if "Traceback" in line or "EdcError" in line]
+
+
+@pytest.mark.slow
+def test_a_closed_standard_error_breaks_nothing(finished):
+    command = f"edc evaluate --force --run {RUNS['evaluate']} 2>&-"
+    assert "took" in finished.ok("sh", "-c", command)
 
 
 @pytest.mark.slow

@@ -162,12 +162,20 @@ def _interruptible() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    if "DVC_STAGE" in os.environ:  # DVC passes no signal on to what it started
+        threading.Thread(target=_follow_dvc, args=[os.getppid()], daemon=True).start()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _follow_dvc(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    _leave("DVC has ended; finished runs are kept, the others resume from their checkpoints", 128 + signal.SIGTERM)
 
 
 def _leave(message: str, code: int) -> None:

@@ -54,7 +54,7 @@ def new(
 ) -> None:
     """Write a dataset file and a study for your own images.
 
-    Looks at every image once and prints what it found and decided. The study compares EDC with random, selected and all
+    Decodes the images and prints what it found and decided. The study compares EDC with random, selected and all
     images, as thoroughly as the time allows.
     """
     from edc.bench.first_study import write_first_study
@@ -68,7 +68,12 @@ def new(
     )
     for line in made.lines:
         typer.echo(f"{name}: {line}")
-    study, estimate = write_first_study(name, made, minutes)
+    try:
+        study, estimate = write_first_study(name, made, minutes)
+    except BaseException:  # without a study the dataset would only be in the way of another attempt
+        for path in [*made.paths, Path("workflow/studies", f"{name}.yaml")]:
+            path.unlink(missing_ok=True)
+        raise
     typer.echo(f"{name}: {estimate}")
     for path in [*made.paths, study]:
         typer.echo(f"wrote {path}")

@@ -84,7 +84,7 @@ def test_recipes_and_protocols_on_the_pages_plan(tmp_path, monkeypatch):
             else:
                 assert not (tmp_path / place[1]).exists(), f"{place[1]} exists already"
                 (tmp_path / place[1]).write_text(block, encoding="utf-8")
-    assert {"sure_start", "noise_start"} <= set(names("recipes"))
+    assert {"edc_composites", "noise_start"} <= set(names("recipes"))
     study = yaml.safe_load((tmp_path / "workflow/studies/trial.yaml").read_text("utf-8"))
     study["recipes"].append("noise_start")
     (tmp_path / "workflow/studies/trial.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")

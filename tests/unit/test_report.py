@@ -90,7 +90,7 @@ def test_a_clone_without_runs_gives_a_small_page_that_loads_nothing(runs: pd.Dat
     assert Path("again.html").read_bytes() == content
     assert len(content) < 3e6
     text = content.decode()
-    assert text.index("100 of the 1,293 training images, chosen at random, reach") < text.index('id="results"')
+    assert text.index(": 100 of the 1,293 training images, chosen at random, reach") < text.index('id="results"')
     assert "cifar10_light" not in text, "other studies than those of the plan"
     assert "default-src 'none'" in text
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", text)
@@ -105,7 +105,7 @@ def test_only_the_plans_runs_count_and_none_is_refused(runs: pd.DataFrame, plan:
 
 def test_runs_without_run_json_and_values_that_look_like_markup(runs: pd.DataFrame, plan: Plan) -> None:
     text = page(plan, runs.assign(seconds=np.nan, device="", threads=pd.NA, commit="", dirty=pd.NA))
-    assert "kB, not recorded on a device that is not recorded" in text
+    assert "kB; not recorded for images, labels and students" in text
     text = page(plan, runs.assign(device="<script>alert(1)</script>\"'>"))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

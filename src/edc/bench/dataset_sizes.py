@@ -19,6 +19,8 @@ KNOWN = {
     "cifar100": (100, 50_000, 10_000),
     "tiny_imagenet": (200, 100_000, 10_000),
     "imagenet10": (10, 13_000, 500),
+    "imagenette": (10, 9_469, 3_925),
+    "imagewoof": (10, 9_025, 3_929),
     "imagenet1k": (1_000, 1_281_167, 50_000),
     "imagenet21k": (10_450, 11_060_223, 522_500),
 }
@@ -26,6 +28,10 @@ KNOWN = {
 
 LISTED = 200_000
 """Datasets known to be larger are not listed: that may take minutes."""
+
+
+DISTINCT = ("herding", "kmeans", "ranked")
+"""Initial images that are all different."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +81,19 @@ def check_ipc(plan: Plan) -> None:
     """
     sizes: dict[str, int | None] = {}
     for key, row in plan.synthesize.items():
-        start = row.initialise
-        if not (start.method in ("herding", "kmeans", "ranked") or (start.method, start.draw) == ("real", "distinct")):
+        start, needed = row.initialise, row.ipc
+        if start.method == "composites":
+            needed = (start.pool or row.ipc) * start.factor**2
+        elif start.method not in DISTINCT and (start.method, start.draw) != ("real", "distinct"):
             continue
         if row.dataset not in sizes:
             sizes[row.dataset] = _smallest(plan.datasets[row.dataset])
         smallest = sizes[row.dataset]
-        if smallest is not None and row.ipc > smallest:
+        if smallest is not None and needed > smallest:
+            what = f"{needed} crops are tiled" if needed != row.ipc else f"ipc = {row.ipc}"
             raise EdcError(
-                f"synthesize.{key}: ipc = {row.ipc}: the smallest class of {row.dataset} has {smallest} "
-                "images to train on; expected at most so many, lower ipc in the study"
+                f"synthesize.{key}: {what}, but the smallest class of {row.dataset} has {smallest} images to train on; "
+                "expected at most so many, lower ipc in the study"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,27 +33,27 @@ class Size:
         epochs: of the students.
         iterations: of synthesis.
         observers: epochs of the observers.
-        full: epochs on all images.
     """
 
     ipc: tuple[int, ...]
     epochs: int
     iterations: int
     observers: int
-    full: int
 
 
 SIZES = (
-    Size((1, 10, 50), 1000, 1000, 30, 60),
-    Size((1, 10, 50), 600, 500, 30, 50),
-    Size((1, 10, 30), 400, 300, 30, 40),
-    Size((1, 10, 20), 400, 200, 20, 30),
-    Size((1, 10), 400, 200, 20, 30),
-    Size((1, 10), 300, 100, 15, 20),
-    Size((1, 10), 200, 50, 10, 15),
-    Size((10,), 150, 25, 8, 10),
+    Size((1, 10, 50), 1000, 1000, 60),
+    Size((1, 10, 50), 600, 500, 40),
+    Size((1, 10, 30), 400, 300, 40),
+    Size((1, 10, 20), 400, 200, 30),
+    Size((1, 10), 400, 200, 30),
+    Size((1, 10), 300, 100, 30),
+    Size((1, 10), 200, 50, 20),
+    Size((10,), 150, 25, 15),
 )
 """Tried in this order; the first that fits is taken, else the last."""
+FULL_STEPS, FULL_BATCH, FULL_EPOCHS = 2000, 64, (5, 60)
+"""Optimiser steps on all images, their batch, and least and most epochs: what all images reach must not be too low."""
 STUDENTS = ("convnet_w128", "convnet_w32")
 """The better and slower one first."""
 SLOWER = 1.3
@@ -77,7 +78,7 @@ def write_first_study(name: str, dataset: NewDataset, minutes: float) -> tuple[P
     rates: dict[str, float] = {}
     for student in STUDENTS:
         for size in SIZES:
-            write_text(path, HEADER.format(name=name) + _text(name, student, size, most))
+            write_text(path, HEADER.format(name=name) + _text(name, student, size, most, int(dataset.train.sum())))
             plan = make_plan(name)
             taken = _minutes(plan, student, rates, dataset.seconds)
             if taken <= minutes:
@@ -92,7 +93,7 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _text(name: str, student: str, size: Size, most: int) -> str:
+def _text(name: str, student: str, size: Size, most: int, images: int) -> str:
     """The study's YAML.
 
     Args:
@@ -100,9 +101,11 @@ def _text(name: str, student: str, size: Size, most: int) -> str:
         student: the network.
         size: of the study.
         most: images per class at most, those of the smallest class.
+        images: to train on.
     """
     ipc = sorted({min(images, most) for images in size.ipc})
     trained = {"student": {"epochs": size.epochs}}
+    full = min(FULL_EPOCHS[1], max(FULL_EPOCHS[0], math.ceil(FULL_STEPS * FULL_BATCH / images)))
     values: dict[str, Any] = {
         "description": f"EDC, RDED and selected real images beside random and all images of {name}",
         "datasets": [name],
@@ -114,8 +117,12 @@ def _text(name: str, student: str, size: Size, most: int) -> str:
         "machine": {"device": "auto", "threads": 1},
         "overrides": {
             "datasets": {name: {"pretrain": {"epochs": size.observers}}},
-            "recipes": {"edc": {"synthesize": {"optimise": {"iterations": size.iterations}}}},
-            "protocols": {"edc": trained, "hard_label": trained, "real_data": {"student": {"epochs": size.full}}},
+            "recipes": {
+                "edc": {"synthesize": {"optimise": {"iterations": size.iterations}}},
+                # Four crops tiled to an image, as on ImageNet, need four images for each and more pixels.
+                "rded": {"synthesize": {"initialise": {"factor": 1}}},
+            },
+            "protocols": {"edc": trained, "hard_label": trained, "real_data": {"student": {"epochs": full}}},
         },
         "grids": [{}, {"recipes": ["full"], "ipc": [ipc[-1]], "protocols": ["default"]}],
     }

@@ -86,8 +86,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     except OSError as error:
         raise EdcError(f"{folder}: cannot be listed ({error.strerror})") from None
     for name in names:
-        if any("\ud800" <= letter <= "\udfff" for letter in name):  # surrogates stand for other bytes
-            raise EdcError(f"{folder}: folder {name!r}: the name is not UTF-8; rename it")
+        _check_utf8(folder, name)
     return tuple(names)
 
 
@@ -115,10 +114,17 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
+def _check_utf8(folder: Path, name: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # surrogates stand for other bytes
+        raise EdcError(f"{folder}: {name!r}: the name is not UTF-8; rename it")
+
+
 def _files(folder: Path) -> Iterator[str]:
     start = len(os.path.join(folder, ""))
     for below, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not is_junk(name)]
+        for name in (*folders, *names):
+            _check_utf8(Path(below), name)
         yield from (os.path.join(below[start:], name) for name in names if not is_junk(name))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +51,10 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
     Raises:
         EdcError: no layout fits, or the folder cannot be read as the one that does.
     """
-    root = root.expanduser()
+    root = Path(os.path.expanduser(root))
     if root.is_file():
         if root.suffix.lower() != ".csv":
-            raise EdcError(f"--data {root}: a file; expected a folder or a CSV file")
+            raise EdcError(f"--data {root}: is a file, but not a CSV file; expected a folder or a .csv file")
         return _list(root)
     if not root.exists():
         raise EdcError(f"--data {root}: no such folder")
@@ -65,7 +66,7 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
     train, tests = folder.part_folders(base)
     if train is not None and tests:
         return _folder(name, base, image_size, notes)
-    if train is not None:
+    if train is not None and not any(_holds_files(base / other) for other in folder.class_folders(base)):
         notes = [f"images are read from {train}; there is no folder 'test' or 'val' beside it"]
         base = train
     classes = [name for name in folder.class_folders(base) if folder.pictures(base / name)]
@@ -76,6 +77,8 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
         raise EdcError(f"--data {base}: no class folder with pictures; expected {EXPECTED}")
     for empty in sorted(set(folder.class_folders(base)) - set(classes)):
         notes.append(f"folder {empty!r} holds no picture and is no class")
+    if loose := sum(suffix(entry.name) in SUFFIXES for entry in base.iterdir() if entry.is_file()):
+        notes.append(f"left out, in no class folder: {loose} pictures in {base}")
     files = {name: folder.pictures(base / name) for name in classes}
     source = folder.listed(base, classes, files)
     return Layout("list", base, {}, {"all": source}, folder.left_out(base), notes)
@@ -88,6 +91,9 @@ def _folder(name: str, root: Path, image_size: int, notes: list[str]) -> Layout:
         parts[part] = source
         ignored += folder.left_out(Path(source.where))
         notes.append(f"{part} images are read from {source.where}")
+    used = {Path(source.where).name for source in parts.values()}
+    for other in sorted(set(folder.class_folders(root)) - used):
+        notes.append(f"left out: folder {other!r} beside the training and test images")
     return Layout("folder", root, {}, parts, ignored, notes)
 
 
@@ -98,6 +104,8 @@ def _parquet(name: str, root: Path, image_size: int, notes: list[str]) -> Layout
     if split := parquet.labelled_split(root, label):
         values["test_split"] = split
         notes.append(f"the labels of 'test' are hidden, so {split!r} is tested on")
+    elif parquet.has_both(root):
+        notes.append("left out: 'validation' files; students are tested on 'test'")
     return Layout("parquet", root, values, _read(name, "parquet", root, image_size, values), Counter(), notes)
 
 
@@ -109,6 +117,8 @@ def _list(path: Path) -> Layout:
     if splits == {None} or splits == {"train"}:
         parts = {"all": listing.listed(root, [row[:2] for row in rows], classes, where)}
     else:
+        if unused := sum(split is None for *_, split in rows):
+            notes.append(f"left out: {unused} validation images; students are tested on the test images")
         parts = {
             part: listing.listed(root, [row[:2] for row in rows if row[2] == part], classes, where)
             for part in ("train", "test")

@@ -21,11 +21,9 @@ COLUMNS = ("path", "label", "split")
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category", "class_id")
 SPLIT_COLUMNS = ("split", "part", "subset", "set")
-PARTS: dict[str, Part] = {
-    "train": "train", "training": "train", "test": "test", "testing": "test", "val": "test", "valid": "test",
-    "validation": "test",
-}  # fmt: skip
-"""Names of splits, in lower case, and the part each is read as."""
+PARTS: dict[str, Part] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+VALIDATION = ("val", "valid", "validation")
+"""Names of splits, in lower case. Validation images are tested on where the list has no test images."""
 
 
 def read(config: Dataset, part: Part) -> Source:
@@ -70,7 +68,8 @@ def listed(root: Path, entries: list[tuple[str, str]], classes: tuple[str, ...],
 
 
 def read_list(path: Path) -> list[tuple[str, str, Part | None]]:
-    """Path, label and part of each line of a CSV file; the part is None where it has no column for it.
+    """Path, label and part of each line of a CSV file; the part is None where it has no column for it, and for
+    validation images beside test images.
 
     Columns are recognised by :data:`PATH_COLUMNS`, :data:`LABEL_COLUMNS` and :data:`SPLIT_COLUMNS`, in any capitals.
 
@@ -82,21 +81,26 @@ def read_list(path: Path) -> list[tuple[str, str, Part | None]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise EdcError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
     if len(lines) < 2:
-        raise EdcError(f"{path}: no line; expected a header and a line per image")
+        raise EdcError(f"{path}: has no rows; expected a header and a line per image")
     header = [name.strip().lower() for name in lines[0]]
     of_path, of_label, of_split = (_column(header, names) for names in (PATH_COLUMNS, LABEL_COLUMNS, SPLIT_COLUMNS))
     if of_path is None or of_label is None:
         raise EdcError(f"{path}: columns {', '.join(lines[0])}; expected path and label, and split where it is given")
     rows: list[tuple[str, str, Part | None]] = []
+    words: list[str] = []
     for number, line in enumerate(lines[1:], start=2):
         if not line:
             continue
         if len(line) != len(header) or not line[of_path] or not line[of_label]:
             raise EdcError(f"{path}: line {number}: {','.join(line)!r}; expected {len(header)} values")
-        split = None if of_split is None else PARTS.get(line[of_split].strip().lower())
-        if of_split is not None and split is None:
-            raise EdcError(f"{path}: line {number}: split {line[of_split]!r}; expected one of {', '.join(PARTS)}")
-        rows.append((line[of_path], line[of_label], split))
+        word = "" if of_split is None else line[of_split].strip().lower()
+        if of_split is not None and word not in (*PARTS, *VALIDATION):
+            names = ", ".join((*PARTS, *VALIDATION))
+            raise EdcError(f"{path}: line {number}: split {line[of_split]!r}; expected one of {names}")
+        words.append(word)
+        rows.append((line[of_path], line[of_label], PARTS.get(word)))
+    if any(word in VALIDATION for word in words) and not any(split == "test" for *_, split in rows):
+        rows = [(*row[:2], "test" if word in VALIDATION else row[2]) for row, word in zip(rows, words, strict=True)]
     return rows
 
 

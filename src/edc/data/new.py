@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
@@ -81,7 +82,7 @@ def new_dataset(
     """
     check_name(name)
     path, table = WORKFLOW / "datasets" / f"{name}.yaml", WORKFLOW / "datasets" / f"{name}.csv"
-    for file in (path, table):
+    for file in (path, table, WORKFLOW / "studies" / f"{name}.yaml"):
         if file.exists():
             raise EdcError(f"{file}: exists already; choose another name or edit that file")
     if not 0 < test_fraction < 1:
@@ -96,7 +97,9 @@ def new_dataset(
     entries: Entries
     if "all" in layout.parts:
         entries = _divided(surveys[0], copies, test_fraction)
-        lines.append(f"split: {test_fraction:.0%} of each class to test, drawn with seed 0, equal images on one side")
+        lines.append(
+            f"split: {test_fraction:.0%} of each class to test, drawn with seed 0, identical images in the same split"
+        )
     else:
         _refuse_shared(surveys, copies)
         parts: tuple[tuple[int, Part], ...] = ((0, "train"), (1, "test"))
@@ -121,10 +124,12 @@ def new_dataset(
         values["files"] = table.as_posix()
         rows = [(_relative(surveys[number], row, layout.root), number, row, part) for number, row, part in entries]
         write_list(table, [(file, names[surveys[n].source.labels[row]], part) for file, n, row, part in sorted(rows)])
-        lines.append(f"unreadable images are not in {table}") if any(s.unreadable for s in surveys) else None
-    elif bad := max(len(result.unreadable) for result in surveys):
-        values["unreadable_limit"] = bad
-        lines.append(f"unreadable_limit: {bad} in {path}, so that stages leave them out")
+        if any(result.unreadable for result in surveys):
+            lines.append(f"unreadable images are not in {table}")
+    limit = max(_unreadable(result, listed=layout.kind == "list") for result in surveys)
+    if limit:
+        values["unreadable_limit"] = limit
+        lines.append(f"unreadable_limit: {limit} in {path}, so that stages leave them out")
     mean, std = mean_and_std(surveys[0])
     values |= {"mean": mean, "std": std, "pad": max(1, image_size // 8), "flip": True, "val_fraction": 0.1}
     large = train.sum() >= 20_000
@@ -168,7 +173,9 @@ def _found(layout: Layout, surveys: list[Survey], copies: Copies) -> list[str]:
             f"{counts[most]} ({names[most]}) a class"
         )
         if len(result.rows) < len(result.source.labels):
-            lines.append(f"looked at {len(result.rows):,} of them, evenly spread")
+            lines.append(
+                f"decoded {len(result.rows):,} of them, evenly spaced; duplicates among the others are not detected"
+            )
     sizes = sum((result.sizes for result in surveys), Counter())
     (width, height), _ = sizes.most_common(1)[0]
     sides = [side for size in sizes for side in size]
@@ -248,6 +255,13 @@ def _refuse_small(names: tuple[str, ...], train: np.ndarray, test: np.ndarray, w
                 f"{where}: class {name!r} has {of_train} readable images to train on and {of_test} to test; expected "
                 f"at least {LEAST - 1} and 1; add images or remove the class"
             )
+
+
+def _unreadable(result: Survey, listed: bool) -> int:
+    """Unreadable images to expect in a part: those found, or twice their share of the images that were not decoded."""
+    decoded, total = len(result.rows), len(result.source.labels)
+    found = 0 if listed else len(result.unreadable)
+    return found + math.ceil(2 * len(result.unreadable) / decoded * (total - decoded))
 
 
 def _relative(result: Survey, row: int, root: Path) -> str:

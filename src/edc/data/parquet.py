@@ -104,6 +104,11 @@ def labelled_split(root: Path, label: str) -> str | None:
     return "validation" if hidden and validation else None
 
 
+def has_both(root: Path) -> bool:
+    """Whether there are test and validation files."""
+    return all(_files(root, TEST_PATTERNS[name], required=False) for name in TEST_PATTERNS)
+
+
 def count_classes(root: Path, label: str) -> int:
     """K, from the names in the metadata, else from the largest label."""
     files = _files(root, TRAIN_PATTERNS)

@@ -17,8 +17,8 @@ from edc.data.pictures import CentreCrop, Pixels, Rows, has_alpha, orientation
 from edc.data.source import Source
 from edc.errors import EdcError
 
-CHUNK = 256
-"""Images decoded at once."""
+CHUNK = 2**18
+"""Pixels decoded at once, of one channel: 256 images of 32 pixels a side, at least one."""
 SAMPLE = 50_000
 """Images looked at, at most: an evenly spread sample of larger datasets."""
 
@@ -77,8 +77,9 @@ def survey(source: Source, image_size: int, progress: Progress = lambda count: N
     total = len(source.labels)
     rows = np.unique(np.linspace(0, max(total - 1, 0), min(SAMPLE, total)).astype(np.int64))
     result = Survey(source, rows)
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
+    step = max(1, CHUNK // image_size**2)
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
         view = _Inspecting(CentreCrop(3, image_size), {})
         pixels = np.empty((len(part), 3, image_size, image_size), np.uint8)
         bad = source.decode(part, pixels, view)

@@ -56,9 +56,12 @@ def write_folder(folder: Path, images: ImageSet, dataset: Dataset, names: str) -
             raise EdcError(f"--format folder: class name {name!r} can't be a folder's; {remedy}")
         (folder / PICTURES / name).mkdir(parents=True)
     seen = [0] * len(folders)
+    digits = max(
+        3, len(str(int(images.labels.bincount().max()) - 1))
+    )  # SRe2L's three, unless names would not sort by number
     for label, (file, content) in zip(images.labels.tolist(), files(images), strict=True):
         if names == "sre2l":
-            file = f"class{folders[label][3:]}_id{seen[label]:03}.png"
+            file = f"class{folders[label][3:]}_id{seen[label]:0{digits}}.png"
             seen[label] += 1
         (folder / PICTURES / folders[label] / file).write_bytes(content)
     alphabetical = sorted(range(len(folders)), key=lambda c: folders[c])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -15,8 +14,9 @@ from edc.config.files import WORKFLOW, DatasetFile, read
 from edc.config.registry import READERS
 from edc.config.rows import Dataset
 from edc.config.validation import validate
+from edc.data.new import check_name
 from edc.data.source import Source, check
-from edc.errors import EdcError, unknown_name
+from edc.errors import unknown_name
 from edc.exchange.external import DEFAULTS, Options, read_external
 from edc.exchange.imported import IMPORTED
 from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, replay_choices, write_set
@@ -40,8 +40,7 @@ def import_set(
     Raises:
         EdcError: the name is taken or malformed, or the set does not fit the dataset; nothing is written.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_]*", name):
-        raise EdcError(f"name {name!r}: expected lower-case letters, digits and underscores")
+    check_name(name)
     folder, paths = IMPORTED / name, {kind: WORKFLOW / f"{kind}s" / f"{name}.yaml" for kind in ("recipe", "protocol")}
     for path in (*paths.values(), folder):
         refuse_existing(path)

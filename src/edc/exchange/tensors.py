@@ -74,10 +74,12 @@ def read_tensor_file(path: Path, notes: list[str] | None = None) -> dict[str, Te
         if name in ("", *IMAGES, *CLASSES, *SOFT_LABELS) and not isinstance(value, (Tensor, np.ndarray)):
             raise EdcError(f"{path}: {name!r} is a {type(value).__name__}; expected tensors by name")
     return {
-        name: torch.as_tensor(value)
-        for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, (Tensor, np.ndarray))
+        name: torch.as_tensor(value) for name, value in content.items() if isinstance(name, str) and _numeric(value)
     }
+
+
+def _numeric(value: object) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biuf")
 
 
 def pick(tensors: dict[str, Tensor], names: Sequence[str], what: str, path: Path) -> Tensor:
@@ -102,7 +104,7 @@ def to_uint8(
     that can't be what ``values`` says.
     """
     if values is not None and values not in VALUES:
-        raise unknown_name("meaning of values", values, VALUES, "--values")
+        raise unknown_name("scale", values, VALUES, "--values")
     channels, size = dataset.channels, dataset.image_size
     if images.ndim == 3 and channels == 1:
         images = images[:, None]
@@ -119,7 +121,7 @@ def to_uint8(
     if not images.is_floating_point():
         raise EdcError(f"{path}: images of dtype {str(images.dtype)[6:]}; expected uint8 or floats")
     if values is None:
-        raise EdcError(f"{path}: images are floats; expected --values {' or '.join(VALUES)} to say what they mean")
+        raise EdcError(f"{path}: images are floats; expected --values {' or '.join(VALUES)} to set their scale")
     pixels = images.to(torch.float64)
     low, high = (float(v) for v in (pixels.min(), pixels.max())) if len(pixels) else (0.0, 0.0)
     actual = f"values {low:.4g} to {high:.4g} as --values {values}"

@@ -16,6 +16,7 @@ from edc.errors import EdcError
 from edc.pipeline.status import Run, runs, tables_made
 from edc.pipeline.workers import run_all
 from edc.storage import RUNS
+from edc.storage.planlock import hold_plan
 from edc.storage.provenance import provenance
 
 MEASURING = ("evaluate", "continual", "slimming", "analysis")
@@ -37,6 +38,7 @@ def run_stage(
     Raises:
         EdcError: the plan has no such run, or runs failed.
     """
+    hold_plan()
     plan = load_plan()
     tracking.enabled()  # refuses a bad EDC_TRACKING before hours of work, not after
     todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
@@ -54,6 +56,7 @@ def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool 
     Raises:
         EdcError: runs failed.
     """
+    hold_plan()
     plan = load_plan()
     tracking.enabled()
     try:
@@ -69,6 +72,7 @@ def run_tables(tracked: bool = True) -> None:
     """Add the finished runs to the record and make every table and figure from it."""
     from edc.stages import tables
 
+    hold_plan()
     plan = load_plan()
     tables.run(plan)
     tables_made(plan)

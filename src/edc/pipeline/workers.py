@@ -19,7 +19,6 @@ from edc.errors import EdcError
 from edc.pipeline.devices import claim, slots
 from edc.pipeline.execute import execute, prepare
 from edc.pipeline.status import Run, stale
-from edc.storage.planlock import hold_plan
 from edc.storage.provenance import unknown_commit
 
 _claims = ExitStack()
@@ -49,7 +48,6 @@ def run_all(
     pending = list(dict.fromkeys(todo)) if force else stale(plan, todo)
     if not pending:  # no worker starts, and PyTorch is not imported
         return 0
-    hold_plan()
     if problem := unknown_commit():
         print(f"edc: the commit is unknown, runs are made without it ({problem})", file=sys.stderr, flush=True)
     jobs = min(jobs or slots(plan.machine.device, plan.machine.threads), len(pending))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ import pandas as pd
 from edc.config.rows import Dataset, Plan
 from edc.reporting.costs import costs, duration
 from edc.reporting.evaluations import DECIMALS, FULL, RANDOM, evaluations, interval, paired, with_baseline
-from edc.reporting.pages import device, grid, kilobytes, spread, title, untrained
+from edc.reporting.pages import UNTRAINED, device, grid, kilobytes, spread, title, untrained
 from edc.reporting.tables import SAME
 
 METHOD = "edc"
@@ -26,16 +26,17 @@ SHARE = 0.9
 ESTIMATED = ", estimated from spreads"
 NAMED = 4
 """Sets that are named at most beside the best one."""
-LEGEND = (
-    "Top-1 accuracy in percent after the last epoch, ± standard deviation over the seeds. A set is ahead of another "
-    "only where 0 is outside the 95 % interval of the difference, over test images and over seeds: 2,000 draws of test "
-    "images, the same for both sets, and of each set's seeds; the fewer seeds, the wider (Student's t). Else no "
-    "difference is shown. One seed gives no verdict. Estimated from spreads: which images each student gets right is "
-    "not stored, so the interval comes from the standard deviations over the seeds and the number of test images, as "
-    "if drawn for each set alone, and is rather too wide. Not trained to the end: the accuracy is still more than 2 "
-    "points above that of the evaluation before, or below 1.5 times that of guessing; it says little about the images. "
-    "Images per class for 90 %: with the best labels at each number, linear over the logarithm between two numbers."
-)
+LEGEND = {
+    "±": "Accuracy: top-1, in percent, after the last epoch, ± standard deviation over the seeds.",
+    "ahead": "*ahead*: the 95 % interval of the difference (bootstrap over test images and seeds) excludes 0; else *no "
+    "difference shown*. One seed gives no verdict.",
+    ESTIMATED: "*estimated from spreads*: which images these students get right is not stored; the interval follows "
+    "from the standard deviations and the number of test images, and is wider.",
+    UNTRAINED: "*not trained to the end*: the accuracy rose by more than 2 points at the last evaluation, or is below "
+    "1.5 times that of guessing; do not judge the images by it.",
+    "To reach": "Images per class for 90 %: with the best labels at each number, linear over log(IPC) in between.",
+}
+"""Words of the page and what they mean; those that a page does not use are left out."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,20 @@ def answers(plan: Plan, cells: pd.DataFrame) -> list[Answer]:
 
 def answer_page(made: list[Answer]) -> str:
     """The answers as Markdown."""
-    blocks = ["# Is a small set good enough?", LEGEND, *([] if made else ["Nothing of the active plan ran here."])]
+    blocks: list[str] = [] if made else ["Nothing of the active plan ran here."]
     for answer in made:
         blocks.append(f"## {answer.heading}")
         for head, sentences in answer.sentences.items():
             blocks += [f"**{head}**", "\n".join(f"- {sentence}" for sentence in sentences)]
         blocks += [grid(answer.verdicts)] if len(answer.verdicts) else []
-    return "\n\n".join(blocks) + "\n"
+    used = "\n".join(f"- {meaning}" for meaning in legend(blocks))
+    return "\n\n".join(["# Is a small set good enough?", *([used] if used else []), *blocks]) + "\n"
+
+
+def legend(texts: Iterable[str]) -> list[str]:
+    """What the words in some texts mean."""
+    whole = "\n".join(texts)
+    return [meaning for word, meaning in LEGEND.items() if word in whole]
 
 
 def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
@@ -169,8 +177,8 @@ def _sentences(sets: pd.DataFrame, full: list[Any], dataset: Dataset) -> dict[st
             for recipe, name in names.items()
             if len(rows := sets[sets["recipe"] == recipe])
         ]
-        accuracy = f"{100 * SHARE:.0f} % of the accuracy of all images ({target:.1f} %)"
-        whole.append(f"{accuracy} takes, in images per class: {', '.join(needed)}.")
+        accuracy = f"{target:.1f} % ({100 * SHARE:.0f} % of the accuracy of all images)"
+        whole.append(f"To reach {accuracy}, in images per class: {', '.join(needed)}.")
     elif len(sets):
         whole.append("What they reach is not known: recipe `full` did not run with this student.")
     for row in full:
@@ -191,8 +199,10 @@ def _one_size(here: pd.DataFrame, method: str, full: list[Any], size: int) -> li
     of = f"{count} of the {full[0]['image_bytes'] // size:,} training images" if full else f"{count} training images"
     parts = [f"{of}, chosen at random, reach {score(line)}" for line in baseline]
     parts += [f"{method.upper()}'s {count} images reach {score(line)}" for line in chosen]
-    parts += [f"all training images reach {score(line)}" for line in full]
-    sentences = [f"{'; '.join(parts)} (protocol {row['protocol']}, {row['regime']} labels)"]
+    sentences = [f"protocol {row['protocol']}, {row['regime']} labels: {'; '.join(parts)}"]
+    sentences += [
+        f"all training images, with hard labels (protocol {line['protocol']}): {score(line)}" for line in full
+    ]
     if chosen and baseline:
         sentences.append(between(chosen[0], baseline[0], (method.upper(), "random selection"))[0])
     elif chosen:
@@ -218,13 +228,13 @@ def _cost(name: str, row: Mapping[Any, Any]) -> str:
     seconds = duration(row["seconds_images"] + row["seconds_labels"] + row["seconds"])
     where = device(pd.DataFrame([row])).iloc[0] if row["device"] else "a device that is not recorded"
     sizes = f"{kilobytes(row['image_bytes'])} kB, labels {kilobytes(row['label_bytes'])} kB"
-    observers = f"after {duration(row['seconds_observers'])} for observers and statistics"
-    return f"{name} {sizes}, {seconds} on {where} {observers}"
+    observers = f"plus {duration(row['seconds_observers'])} for observers and statistics"
+    return f"{name} {sizes}; {seconds} for images, labels and students, {observers}, on {where}"
 
 
 def described(row: Mapping[Any, Any]) -> str:
     """A set with its labels."""
-    return f"{row['recipe']} with {row['regime']} labels ({row['protocol']})"
+    return f"{row['recipe']} ({row['regime']} labels, protocol {row['protocol']})"
 
 
 def images_for(accuracy: pd.Series, target: float) -> str:

@@ -178,9 +178,12 @@ def spread(mean: float, deviation: float) -> str:
     return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
 
 
+UNTRAINED = "not trained to the end"
+
+
 def untrained(row: Mapping[Any, Any], form: str) -> str:
     """The mark of a student that is not trained to the end in such brackets, else nothing."""
-    return form.format(f"not trained to the end: {row['steps']:,} steps") if row["trained"] == "no" else ""
+    return form.format(f"{UNTRAINED}: {row['steps']:,} steps") if row["trained"] == "no" else ""
 
 
 def bold(rows: pd.DataFrame, name: str) -> pd.Series:

@@ -286,5 +286,43 @@ def test_more_images_per_class_than_there_are_are_refused_when_planned(pets: Pat
     study, _ = write_first_study("pets", new_dataset("pets", pets, 16), 1e6)
     check_ipc(make_plan("pets"))
     study.write_text(study.read_text().replace("ipc: [1, 7]", "ipc: [1, 8]"))
-    with pytest.raises(EdcError, match="ipc = 8: the smallest class of pets has 7 images to train on"):
+    with pytest.raises(EdcError, match="ipc = 8, but the smallest class of pets has 7 images to train on"):
+        check_ipc(make_plan("pets"))
+
+
+def test_nothing_beside_what_is_read_is_passed_over_in_silence(pets: Path) -> None:
+    fill(pets, 900, 2)
+    assert found(new_dataset("pets", pets, 16), "left out, in no class folder: 2 pictures")
+    for part in ("train", "test", "valid"):
+        for number, name in enumerate(("ant", "bee")):
+            fill(Path("split") / part / name, 1000 + 100 * number + len(part) * 10, 4)
+    assert found(new_dataset("split", Path("split"), 16), "left out: folder 'valid'")
+    lines = [f"ant/{i}.png,ant,{['train', 'test', 'valid'][i % 3]}" for i in range(10)]
+    lines += [f"bee/{i}.png,bee,{['train', 'test', 'valid'][i % 3]}" for i in range(100, 110)]
+    (pets / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    made = new_dataset("listed", pets / "list.csv", 16)
+    assert found(made, "left out: 6 validation images")
+    assert (made.train.tolist(), made.test.tolist()) == ([4, 3], [3, 4])
+
+
+def test_a_class_may_be_called_train(pets: Path) -> None:
+    fill(pets / "train", 500)
+    assert new_dataset("pets", pets, 16).classes == ("ant", "bee", "cat", "train")
+
+
+def test_a_study_is_not_overwritten_and_odd_paths_are_one_line(pets: Path) -> None:
+    Path("workflow/studies/mine.yaml").write_text("description: by hand\n")
+    with pytest.raises(EdcError, match=r"workflow/studies/mine\.yaml: exists already"):
+        new_dataset("mine", pets, 16)
+    with pytest.raises(EdcError, match="no such folder"):
+        new_dataset("pets", Path("~nosuchuser/x"), 16)
+    (pets / "ant" / "0.png").rename(os.fsdecode(os.fsencode(pets / "ant") + b"/b\xe9.png"))
+    with pytest.raises(EdcError, match="the name is not UTF-8; rename it"):
+        new_dataset("pets", pets, 16)
+
+
+def test_crops_that_are_tiled_need_their_images(pets: Path) -> None:
+    study, _ = write_first_study("pets", new_dataset("pets", pets, 16), 1e6)
+    study.write_text(study.read_text().replace("factor: 1", "factor: 2"))
+    with pytest.raises(EdcError, match="rded-ipc7: 28 crops are tiled, but the smallest class of pets has 7 images"):
         check_ipc(make_plan("pets"))

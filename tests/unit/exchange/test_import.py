@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], tuple[str, ...]]] = 
     "normalised range": (lambda: tensors(images=pixels() / 9), {"values": "normalised"}, ("expected [0, 1]",)),
     "nan": (lambda: tensors(images=pixels() * float("nan")), {"values": "unit"}, ("values nan to nan",)),
     "values of bytes": (tensors, {"values": "unit"}, ("holds uint8",)),
-    "meaning": (tensors, {"values": "units"}, ("unknown meaning of values 'units'", "'unit'")),
+    "meaning": (tensors, {"values": "units"}, ("unknown scale 'units'", "'unit'")),
     "integers": (lambda: tensors(images=pixels().long()), {}, ("dtype int64", "uint8 or floats")),
     "not tensors": (lambda: {"images": [1, 2]}, {}, ("'images' is a list", "tensors by name")),
     "soft shape": (lambda: tensors(static=torch.rand(9, 4)), {}, ("soft labels are [9, 4]", "expected [9, 3]")),

@@ -18,7 +18,7 @@ from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.reporting import correctness, pages, record
-from edc.reporting.answer import LEGEND, answers, compared, method_of
+from edc.reporting.answer import answer_page, answers, compared, legend, method_of
 from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
 from edc.reporting.figures import accuracy_over_ipc
@@ -91,7 +91,7 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
             (a.heading, a.sentences, grid(a.verdicts), pictures.drawn(accuracy_over_ipc({a.heading: a.cells})))
             for a in answered
         ],
-        legend=LEGEND,
+        legend=[meaning.replace("*", "") for meaning in legend([answer_page(answered)])],
         finished=len(once),
         earlier=int((once["source"] != "run").sum()),
         missing=[" ".join(run) for run in planned if run not in finished],

@@ -38,16 +38,23 @@ def run_stage(
     Raises:
         EdcError: the plan has no such run, or runs failed.
     """
-    hold_plan()
-    plan = load_plan()
+    _todo(stage, keys)
     tracking.enabled()  # refuses a bad EDC_TRACKING before hours of work, not after
-    todo: list[Run] = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
-    for run in todo:
-        plan.row(*run)
+    hold_plan()
+    plan, todo = _todo(stage, keys)  # again, now that nobody can replace the plan
     (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     made = run_all(plan, todo, jobs, force, seconds=durations())
     if made and tracked and stage in MEASURING:
         track(plan)
+
+
+def _todo(stage: str, keys: Sequence[str] | None) -> tuple[Plan, list[Run]]:
+    """The plan and the runs of one stage; refuses unknown ones."""
+    plan = load_plan()
+    todo = [(stage, key) for key in (keys if keys is not None else getattr(plan, stage))]
+    for run in todo:
+        plan.row(*run)
+    return plan, todo
 
 
 def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool = False) -> None:
@@ -56,9 +63,10 @@ def run_plan(jobs: int | None = None, minutes: float | None = None, force: bool 
     Raises:
         EdcError: runs failed.
     """
+    load_plan()  # refuses a bad one before anything is written
+    tracking.enabled()
     hold_plan()
     plan = load_plan()
-    tracking.enabled()
     try:
         run_all(plan, runs(plan), jobs, force, minutes, durations())
     except EdcError:
@@ -72,6 +80,7 @@ def run_tables(tracked: bool = True) -> None:
     """Add the finished runs to the record and make every table and figure from it."""
     from edc.stages import tables
 
+    load_plan()
     hold_plan()
     plan = load_plan()
     tables.run(plan)

@@ -4,14 +4,12 @@
 # runs are stale is read from their manifests (edc.pipeline.status), so that Snakemake, DVC and `edc run` agree. Each job
 # leaves a flag, because Snakemake deletes what a job declares before it starts: a run can resume, and one that turns out
 # to be up to date ends at once.
-import signal
 import sys
 from pathlib import Path
 
-import psutil
-
 from edc.config.references import load_plan
 from edc.errors import EdcError
+from edc.pipeline.snakemake import pass_signals_on
 from edc.pipeline.stages import finish, track
 from edc.pipeline.status import stale, tables_up_to_date
 from edc.storage.planlock import hold_plan
@@ -34,17 +32,6 @@ def flag(run):
 def upstream(stage):
     """Flags of the stale runs that a run builds on."""
     return lambda wildcards: [flag(run) for run in PLAN.upstream(stage, wildcards.key) if run in STALE]
-
-
-def ending_jobs(handler):
-    """A handler of a signal that passes it on to the jobs before Snakemake's own."""
-
-    def handle(number, frame):
-        for child in psutil.Process().children(recursive=True):
-            child.send_signal(number)
-        handler(number, frame)
-
-    return handle
 
 
 if workflow.is_main_process:  # not the jobs, which parse this file while others finish
@@ -125,9 +112,7 @@ rule tables:
 
 
 onstart:
-    # A signal to Snakemake alone ends the jobs of this machine, too; their checkpoints are kept.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, ending_jobs(signal.getsignal(number)))
+    pass_signals_on()
 
 
 onsuccess:

@@ -57,26 +57,11 @@ def new(
     Decodes the images and prints what it found and decided. The study compares EDC with random, selected and all
     images, as thoroughly as the time allows.
     """
-    from edc.bench.first_study import write_first_study
+    from edc.bench.first_study import new_study
     from edc.config.files import in_checkout
-    from edc.data.new import new_dataset
-    from edc.stages.progress import ProgressLog
 
     in_checkout()
-    made = new_dataset(
-        name, data, image_size, test_fraction, lambda total: ProgressLog(total, f"new {name}", unit="image").update
-    )
-    for line in made.lines:
-        typer.echo(f"{name}: {line}")
-    try:
-        study, estimate = write_first_study(name, made, minutes)
-    except BaseException:  # without a study the dataset would only be in the way of another attempt
-        for path in [*made.paths, Path("workflow/studies", f"{name}.yaml")]:
-            path.unlink(missing_ok=True)
-        raise
-    typer.echo(f"{name}: {estimate}")
-    for path in [*made.paths, study]:
-        typer.echo(f"wrote {path}")
+    new_study(name, data, image_size, test_fraction, minutes, typer.echo)
     typer.echo(f"next: `edc plan {name}`, then `dvc repro`; the answer is in results/tables/answer.md")
 
 
@@ -246,7 +231,7 @@ def import_command(
             "--data", help="An export, an image folder, parquet files, or a .safetensors, .pt, .npy or .npz file."
         ),
     ],
-    dataset: Annotated[str, typer.Option("--dataset", help="Dataset in workflow/datasets that the set stands for.")],
+    dataset: Annotated[str, typer.Option("--dataset", help="Dataset that the set was condensed from.")],
     labels: Annotated[
         Path | None, typer.Option("--labels", help="File of soft labels (N, K): logits or probabilities.")
     ] = None,
@@ -265,10 +250,12 @@ def import_command(
     ] = "class",
     classes_of: Annotated[
         str | None,
-        typer.Option(help="Dataset whose classes the set has; those --dataset lacks are left out.", metavar="DATASET"),
+        typer.Option(
+            help="Dataset whose classes the set has; those that --dataset lacks are left out.", metavar="DATASET"
+        ),
     ] = None,
     ipc: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N images of every class.")] = None,
-    clip: Annotated[bool, typer.Option("--clip", help="Clip float images to [0, 1] and say how many values.")] = False,
+    clip: Annotated[bool, typer.Option("--clip", help="Clip float images to [0, 1]; prints how many values.")] = False,
 ) -> None:
     """Import a condensed set made elsewhere as a recipe.
 

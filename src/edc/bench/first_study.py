@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from edc.bench.rate import processes, training_rate
 from edc.config.files import WORKFLOW
 from edc.config.plan import make_plan
 from edc.config.rows import Plan
-from edc.data.new import NewDataset
+from edc.data.new import NewDataset, new_dataset
+from edc.stages.progress import ProgressLog
 from edc.storage import write_text
 
 HEADER = """\
@@ -60,6 +62,36 @@ SLOWER = 1.3
 """Time of a stage beside that of its networks' bare passes: augmentation, optimisers, evaluation."""
 START = 5.0
 """Seconds a stage takes to start."""
+
+
+def new_study(
+    name: str, root: Path, image_size: int, test_fraction: float, minutes: float, show: Callable[[str], None]
+) -> None:
+    """Write a dataset file and a study for images of one's own; both or neither.
+
+    Args:
+        name: of dataset and study.
+        root, image_size, test_fraction: see :func:`edc.data.new.new_dataset`.
+        minutes: the study may take on this machine.
+        show: called with every line for the user.
+
+    Raises:
+        EdcError: see there.
+    """
+    made = new_dataset(
+        name, root, image_size, test_fraction, lambda total: ProgressLog(total, f"new {name}", unit="image").update
+    )
+    for line in made.lines:
+        show(f"{name}: {line}")
+    try:
+        study, estimate = write_first_study(name, made, minutes)
+    except BaseException:  # without a study the dataset would only be in the way of another attempt
+        for path in (*made.paths, WORKFLOW / "studies" / f"{name}.yaml"):
+            path.unlink(missing_ok=True)
+        raise
+    show(f"{name}: {estimate}")
+    for path in (*made.paths, study):
+        show(f"wrote {path}")
 
 
 def write_first_study(name: str, dataset: NewDataset, minutes: float) -> tuple[Path, str]:

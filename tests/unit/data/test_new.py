@@ -14,7 +14,7 @@ from PIL import Image
 from support import REPOSITORY
 
 from edc.bench.dataset_sizes import check_ipc
-from edc.bench.first_study import write_first_study
+from edc.bench.first_study import new_study, write_first_study
 from edc.config.files import read
 from edc.config.plan import make_plan
 from edc.config.rows import Dataset
@@ -326,3 +326,11 @@ def test_crops_that_are_tiled_need_their_images(pets: Path) -> None:
     study.write_text(study.read_text().replace("factor: 1", "factor: 2"))
     with pytest.raises(EdcError, match="rded-ipc7: 28 crops are tiled, but the smallest class of pets has 7 images"):
         check_ipc(make_plan("pets"))
+
+
+def test_without_a_study_there_is_no_dataset(pets: Path) -> None:
+    Path("workflow/recipes").unlink()
+    Path("workflow/recipes").mkdir()  # no recipe that the study names
+    with pytest.raises(EdcError, match="unknown recipe 'random'"):
+        new_study("pets", pets, 16, 0.2, 20, print)
+    assert not [*Path("workflow/datasets").iterdir(), *Path("workflow/studies").iterdir()]

@@ -226,8 +226,20 @@ def networks(name: str) -> pd.DataFrame:
     return wide[table["case"].unique()].map("{:.2f}".format, na_action="ignore").reset_index()
 
 
+def labels(dataset: str, student: str, ipc: str) -> pd.DataFrame:
+    """EDC and random images by what is stored of their labels, most bytes first."""
+    rows = evaluations(runs(), "test", correctness.by_run(correctness.read(), runs()))
+    rows = rows.assign(score=pages.plus_minus(rows, "final"))
+    here = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
+    here = here[(here["protocol"] == "edc") & here["variant"].str.fullmatch(r"((views|bits|top_k|reuse)=\w+;?)*")]
+    wide = here.pivot(index=["variant", "label_bytes"], columns="recipe", values="score")[["edc", RANDOM]]
+    wide = wide.dropna().sort_index(level="label_bytes", ascending=False, kind="stable").reset_index()
+    wide = wide.replace({"variant": {"": "all"}}).assign(label_bytes=wide["label_bytes"].map("{:,}".format))
+    return wide.set_axis(["stored", "bytes", "EDC", "random images"], axis="columns")
+
+
 TABLES: list[Callable[..., pd.DataFrame]] = [
-    results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks,
+    results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
 ]  # fmt: skip
 
 

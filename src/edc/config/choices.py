@@ -253,6 +253,12 @@ class LabelChoices(Model):
         default="observers", description="imported: the labels that came with an imported set"
     )
     ensemble: Annotated[str, OneOf(ENSEMBLE)] = "mean"
+    batch_norm: Literal["running", "batch"] = Field(
+        default="running",
+        description="what the observers normalise views with: their own statistics, or those of the part of the batch "
+        "they see; static labels are always made with their own",
+    )
+    parts: int = Field(default=1, ge=1, description="batch_norm batch: a batch is labelled in so many parts")
     min_accuracy: Fraction | None = Field(
         default=None, description="hold-out accuracy below which an observer is refused; null: twice chance"
     )
@@ -281,6 +287,9 @@ class StudentChoices(Model):
 
     epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
+    parts: int = Field(
+        default=1, ge=1, description="a batch passes the network in so many parts, each normalised alone; one step for all"
+    )
     loss: Loss = Loss()
     optimiser: Optimiser
     schedule: Schedule

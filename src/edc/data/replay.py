@@ -51,6 +51,12 @@ def batches_of(order: Tensor, batch: int) -> list[Tensor]:
     return parts
 
 
+def part_sizes(images: int, parts: int) -> list[int]:
+    """Images of each part of a batch: as equal as they can be, and two at least, as batch norm needs two."""
+    count = max(1, min(parts, images // 2))
+    return [images // count + (i < images % count) for i in range(count)]
+
+
 def batch_count(images: int, batch: int) -> int:
     """How many batches :func:`batches_of` cuts: optimiser steps of one epoch."""
     return max(1, images // batch + (images % batch > 1))

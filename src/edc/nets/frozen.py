@@ -5,10 +5,13 @@ Output and gradient are the same; for dense maps to the last bit, where the proc
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 CONSTANTS = ("scale", "shift", "inverse", "factor")
 """Names of the constants that a frozen layer computes once."""
@@ -87,3 +90,20 @@ def frozen(model: nn.Module) -> nn.Module:
         if isinstance(module, FrozenBatchNorm2d):
             module.freeze()
     return model
+
+
+@contextlib.contextmanager
+def batch_statistics(models: Sequence[nn.Module]) -> Iterator[None]:
+    """Batch norms normalise with the statistics of the images of a pass inside the block; nothing else is trained.
+
+    Their running statistics stay as they are, and so do dropout and the like. Frozen ones become plain batch norms.
+    """
+    norms = [module for model in models for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [(norm.training, norm.track_running_stats) for norm in norms]
+    for norm in norms:
+        norm.train().track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm, (training, tracks) in zip(norms, before, strict=True):
+            norm.train(training).track_running_stats = tracks

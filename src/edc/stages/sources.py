@@ -18,7 +18,7 @@ from edc.storage import read_array, read_tensors, run_folder
 from edc.training.incremental import CondensedMemory, Memory, RealMemory
 from edc.training.label_store import label_bytes, open_store
 from edc.training.sources import Condensed, Real, Source
-from edc.training.teachers import joint_label, teacher_logits
+from edc.training.teachers import joint_label, teacher_logits, view_logits
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def class_memory(context: Context) -> tuple[Memory, dict[str, Any]]:
         teachers = list(observers.values())
 
     def label(x: Tensor) -> Tensor:
-        return joint_label(teacher_logits(teachers, x), choices.ensemble).to(torch.float32)
+        logits = view_logits(teachers, x, choices) if row.regime == "soft" else teacher_logits(teachers, x)
+        return joint_label(logits, choices.ensemble).to(torch.float32)
 
     images, labels = stored["images"].to(context.device), stored["labels"].to(context.device)
     memory = CondensedMemory(images, labels, dataset.classes, choices, row.regime, row.batch, label, context.normaliser)

@@ -79,7 +79,7 @@ class Student(Trainer):
         self.seed, self.row, self.sparsity = seed, row, sparsity
         if model is None:
             model = build_for(dataset, row.student, seed)
-        super().__init__(model, row.optimiser, device, precision)
+        super().__init__(model, row.optimiser, device, precision, row.parts)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self._random = any(draws_random_numbers(module) for module in model.modules())

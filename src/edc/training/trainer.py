@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edc.config.choices import Optimiser
 from edc.config.rows import Dataset
+from edc.data.replay import part_sizes
 from edc.nets import build
 from edc.nets.placing import compute_logits, placed
 from edc.training.optimisers import make_optimiser
@@ -22,11 +23,20 @@ def build_for(dataset: Dataset, network: str, seed: int = 0, **weights: Any) -> 
 
 
 class Trainer:
-    """The optimiser steps of one network; enough for an observer, and the base class of students."""
+    """The optimiser steps of one network; enough for an observer, and the base class of students.
+
+    A batch passes the network in ``parts``, batch norm over each; their gradients add up to that of the batch's mean.
+    """
 
     def __init__(
-        self, model: nn.Module, settings: Optimiser, device: torch.device, precision: torch.dtype = torch.float32
+        self,
+        model: nn.Module,
+        settings: Optimiser,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+        parts: int = 1,
     ) -> None:
+        self.parts = parts
         self.model = placed(model, device, precision)
         self.optimiser = make_optimiser(self.model, settings)
         self._total, self._count = torch.zeros((), device=device), 0
@@ -43,13 +53,16 @@ class Trainer:
 
     def update(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         """The operations of a step on the device, and nothing else: what a CUDA graph records."""
-        loss = self.loss(compute_logits(self.model, x), targets, labels)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        sizes = part_sizes(len(x), self.parts)
+        soft = [None] * len(sizes) if targets is None else targets.split(sizes)
+        for images, of_images, classes in zip(x.split(sizes), soft, labels.split(sizes), strict=True):
+            loss = self.loss(compute_logits(self.model, images), of_images, classes)
+            (loss * (len(images) / len(x))).backward()  # type: ignore[no-untyped-call]
+            self._total += loss.detach() * len(images)
         self.adjust_gradients()
         self.optimiser.step()
         self.after_update()
-        self._total += loss.detach() * len(x)
 
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
         """What is minimised, a batch's mean."""

@@ -1,5 +1,7 @@
 """Soft labels: joint logits of the observers on the views students will see."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -11,14 +13,15 @@ from torch import Tensor, nn
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay
 from edc.nets import build
+from edc.nets.frozen import frozen
 from edc.training.ensembles import norm_mean, plain_mean
 from edc.training.teachers import joint_label, label_epochs, teacher_logits
 
 NORMALISER = Normaliser((0.5,) * 3, (0.25,) * 3)
 
 
-def observers(count: int = 2) -> list[nn.Module]:
-    return [build("convnet_w32", classes=3, image_size=8, seed=seed).eval() for seed in range(count)]
+def observers(count: int = 2, network: str = "convnet_w32") -> list[nn.Module]:
+    return [build(network, classes=3, image_size=8, seed=seed).eval() for seed in range(count)]
 
 
 def images(n: int = 10) -> Tensor:
@@ -70,6 +73,23 @@ def test_labelling_asks_for_no_gradient() -> None:
     nets = observers()
     assert not mean_logits(nets, NORMALISER.encode(images())).requires_grad
     assert all(parameter.grad is None for net in nets for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(("batch", "parts", "sizes"), [(4, 2, [2, 2, 2, 2, 2]), (5, 2, [3, 2, 3, 2]), (4, 1, [4, 4, 2])])
+def test_labels_with_the_statistics_of_a_part(batch: int, parts: int, sizes: list[int]) -> None:
+    """Those of plain networks in training mode; the teachers are as before, and so are passes with their statistics."""
+    row_ = row(epochs=2, batch=batch, batch_norm="batch", parts=parts)
+    nets = [frozen(net) for net in observers(network="wrn_16_2")]
+    x = NORMALISER.encode(images())
+    states, plain = copy.deepcopy([net.state_dict() for net in nets]), teacher_logits(nets, x)
+    logits = np.zeros((2, 10, 3), dtype=np.float16)
+    label_epochs(logits, Replay(images(), row_, NORMALISER), range(2), batch, "mean", nets, 500)
+    order, views = map(torch.cat, zip(*Replay(images(), row_, NORMALISER).epoch(1, batch), strict=True))
+    training = [copy.deepcopy(net).train() for net in nets]
+    expected = [torch.stack([net(part) for net in training]).mean(0) for part in views.split(sizes)]
+    np.testing.assert_allclose(logits[1, order.numpy()], torch.cat(expected).numpy(), rtol=2e-3, atol=1e-3)
+    assert all(torch.equal(a[k], net.state_dict()[k]) for a, net in zip(states, nets, strict=True) for k in a)
+    torch.testing.assert_close(teacher_logits(nets, x), plain)
 
 
 def random_logits(m: int, b: int, k: int, seed: int = 0) -> torch.Tensor:

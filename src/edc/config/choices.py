@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from edc.config.phases import HardLabels, Phases, Temperatures, phase_regimes
 from edc.config.validation import Area, Betas, Fraction, Model, OneOf, Positive, Range, Shifts
 
 INITIALISE: dict[str, str] = {
@@ -280,6 +281,24 @@ class Loss(Model):
     temperature: Positive = 20.0
     squared: bool = Field(default=False, description="kl: times the temperature squared")
     smoothing: Fraction = Field(default=0.1, description="gift: of the hard label")
+    temperatures: Temperatures | None = Field(
+        default=None, description="kl: how the teachers' falls over the epochs, from temperature on; null: it does not"
+    )
+    student_temperature: Positive | Literal["calibrated"] | None = Field(
+        default=None,
+        description="kl: of the student's softmax; null: the teachers'; calibrated: 1 at first, after an epoch that of "
+        "0.01, 0.02 ... 1 with the least divergence on its last batch (LPQLD)",
+    )
+    hard: HardLabels | None = Field(
+        default=None, description="targets where labels are hard; null: the classes, images are not mixed"
+    )
+
+    @model_validator(mode="after")
+    def _tempered(self) -> Loss:
+        for key in ("temperatures", "student_temperature"):
+            if self.name != "kl" and (value := getattr(self, key)) is not None:
+                raise ValueError(f"{key} = {value!r}: expected null beside name = {self.name!r}; only kl has a softmax")
+        return self
 
 
 class StudentChoices(Model):
@@ -288,7 +307,7 @@ class StudentChoices(Model):
     epochs: int = Field(ge=1)
     batch: int = Field(ge=2)
     parts: int = Field(
-        default=1, ge=1, description="a batch passes the network in so many parts, each normalised alone; one step for all"
+        default=1, ge=1, description="of a batch, which pass the network one by one, each normalised alone; one step"
     )
     loss: Loss = Loss()
     optimiser: Optimiser
@@ -296,12 +315,24 @@ class StudentChoices(Model):
     ema: Fraction | None = Field(
         default=0.99, description="decay of the averaged weights that are evaluated; null: none"
     )
-    reuse: Literal["cycle", "shuffle", "pool"] = Field(
+    reuse: Literal["cycle", "shuffle", "pool", "pool_once"] = Field(
         default="cycle",
         description="with fewer stored label epochs than epochs: in order again and again; in another order in every "
-        "round; LPLD's batches drawn from all stored ones",
+        "round; LPLD's batches drawn from all stored ones in every epoch; HALD's, none again before all were used",
+    )
+    phases: Phases = Field(
+        default=[], description="one after the other, shares of the epochs; none: all epochs in the protocol's regime"
     )
     validations: int = Field(default=10, ge=1, description="how often it is evaluated; after the last epoch always")
+
+    def regimes(self, regime: str) -> list[str]:
+        """The label regime of every epoch, of the phases where there are any."""
+        return phase_regimes(self.phases, self.epochs) if self.phases else [regime] * self.epochs
+
+    @property
+    def label_epochs(self) -> int:
+        """For how many epochs a student needs soft labels: those of its soft phases, otherwise all."""
+        return max(1, self.regimes("soft").count("soft"))
 
     @model_validator(mode="after")
     def _warmup(self) -> StudentChoices:

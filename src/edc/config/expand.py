@@ -267,11 +267,11 @@ class Builder:
         row |= {"images": images, "labels": None, "seeds": list(seeds), **_dump(student)}
         if images is not None:
             row["batch"] = min(student.batch, self.datasets[cell.dataset].classes * cell.ipc)
-            row["labels"] = self.labels(cell, images, protocol, row, origin)
+            row["labels"] = self.labels(cell, images, protocol, row | {"epochs": student.label_epochs}, origin)
         return row, [origin, Origin("protocols", protocol, (("regime",),), self.name, gives="regime")]
 
     def labels(self, cell: Cell, images: str, protocol: str, student: Values, origin: Origin) -> str:
-        """Soft labels as a student needs them: for each of its epochs, in its batches."""
+        """Soft labels as a student needs them: for each of its epochs with soft labels, in its batches."""
         dataset = self.datasets[cell.dataset]
         choices, own = self.section(cell, "protocols", protocol, "relabel", LabelChoices)
         teachers, chosen = self.observers(cell, "protocols", protocol, "label", "observers")

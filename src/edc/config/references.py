@@ -8,7 +8,7 @@ from typing import Any
 from edc import STAGES
 from edc.config.compact import PlanFile, expanded
 from edc.config.registry import READERS
-from edc.config.rows import AnalysisRow, ContinualRow, Plan, SlimmingRow, StudentRow, StudyRuns
+from edc.config.rows import AnalysisRow, ContinualRow, EvaluateRow, Plan, SlimmingRow, StudentRow, StudyRuns
 from edc.config.validation import read_yaml, validate
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
@@ -80,9 +80,13 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
                 raise EdcError(f"{here}.{name} = {own!r}: the images {row.images!r} have {theirs!r}")
         if labels.images != row.images:
             raise EdcError(f"{here}.labels = {row.labels!r}: those are labels of {labels.images!r}")
-        for name in ("epochs", "finetune") if not isinstance(row, ContinualRow) else ():
-            if labels.epochs < (epochs := getattr(row, name, 0)) and labels.views is None:
+        needed = {"epochs": row.label_epochs, "finetune": getattr(row, "finetune", 0)}
+        for name, epochs in needed.items() if not isinstance(row, ContinualRow) else ():
+            if labels.epochs < epochs and labels.views is None:
                 raise EdcError(f"{here}.{name} = {epochs}: {row.labels!r} has labels for {labels.epochs} epochs")
+    if (row.phases or row.loss.hard is not None) and (row.images is None or not isinstance(row, EvaluateRow)):
+        key, only = "phases" if row.phases else "loss.hard", "only the evaluation of condensed images has them"
+        raise EdcError(f"{here}.{key}: expected none; {only}")
     if getattr(row, "split", "test") == "val" and not dataset.val_fraction:
         raise EdcError(
             f"{here}.split = 'val': dataset {row.dataset!r} holds no training image out (val_fraction is 0.0); "

@@ -168,6 +168,10 @@ class StudentRow(StudentChoices, Row):
             raise ValueError("expected images and labels, or null for both and ipc 0")
         if self.images is None and self.regime != "hard":
             raise ValueError(f"regime = {self.regime!r}: the dataset itself has hard labels only")
+        if self.phases and self.regime != "soft":
+            raise ValueError(
+                f"phases: expected none beside regime = {self.regime!r}; use soft, whose labels are stored"
+            )
         return self
 
 
@@ -216,6 +220,8 @@ class AnalysisRow(StudentRow, AnalysisChoices):
             raise ValueError(f"recipe {self.recipe!r} has no condensed images to analyse")
         if self.schedule.name == "smoothing" and self.schedule.zeta == 1:
             raise ValueError("schedule: expected another than the cosine to 0 it is compared with (zeta 1)")
+        if self.loss.temperatures is not None or self.loss.student_temperature == "calibrated":
+            raise ValueError("loss: expected the same temperatures in all epochs; they are compared with one another")
         return self
 
 

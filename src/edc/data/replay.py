@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,13 @@ class EpochDraws:
     offsets: Tensor | None
     strips: tuple[Tensor, Tensor] | None
     operations: randaugment.Draws | None
+
+    def own_shares(self, size: int) -> Tensor:
+        """Share of a mixed view that is the image itself (N,): of its area ``size * size`` after CutMix, as clipped."""
+        if self.shares is not None:
+            return self.shares
+        box = self.mix_boxes
+        return 1 - ((box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])).to(torch.float32) / size**2
 
 
 def batches_of(order: Tensor, batch: int) -> list[Tensor]:
@@ -167,10 +175,10 @@ class Replay:
             most = images_at_once(self.images.shape[-1]) * (ON_GPU if self.images.is_cuda else 1)
             together = most // len(self.images)
             if together > 1:
-                first = epoch - epoch % together
-                # No epoch after the last one with labels.
-                stop = max(epoch + 1, min(first + together, self.row.epochs))
-                self._make(range(first, stop), batch, mix)
+                # No epoch with labels together with one after the last of them.
+                begin, end = (0, self.row.epochs) if epoch < self.row.epochs else (self.row.epochs, sys.maxsize)
+                first = epoch - (epoch - begin) % together
+                self._make(range(first, min(first + together, end)), batch, mix)
         if (epoch, batch, mix) in self._cache:
             yield from self._cache[epoch, batch, mix]
             return

@@ -59,7 +59,9 @@ def training_data(context: Context) -> TrainingData:
             f"{folder}: labels of shape {list(targets.shape)}; expected {expected[0]} images and {expected[1]} classes"
         )
     images, classes = (stored[name].to(context.device) for name in ("images", "labels"))
-    source = Condensed(images, classes, targets, row.regime, choices, row.batch, context.normaliser, row.reuse)
+    phases = row.regimes(row.regime) if row.phases else ()
+    batches = (row.batch, context.normaliser, row.reuse, phases, row.loss.hard)
+    source = Condensed(images, classes, targets, row.regime, choices, *batches)
     labels = label_bytes(row.regime, labelled["shape"], choices)
     return TrainingData(source, condensed["dataset_digest"], condensed["image_bytes"], labels)
 

@@ -13,7 +13,7 @@ from edc.config.rows import Dataset, StudentRow
 from edc.data.feed import Feed
 from edc.data.rng import generator
 from edc.training.evaluation import percentages, top1_correct
-from edc.training.losses import student_loss
+from edc.training.losses import calibrated, student_loss, temperatures
 from edc.training.optimisers import load_optimiser, set_rate
 from edc.training.schedules import multiplier
 from edc.training.sources import Batch
@@ -64,6 +64,7 @@ class Student(Trainer):
     Attributes:
         history: per epoch: epoch, learning rate, training loss, accuracy (None where it was not evaluated).
         rate: this epoch's learning rate.
+        temperatures: of the teachers and of the student, where they change: (2,), on the device, for recorded steps.
     """
 
     def __init__(
@@ -81,6 +82,10 @@ class Student(Trainer):
             model = build_for(dataset, row.student, seed)
         super().__init__(model, row.optimiser, device, precision, row.parts)
         self.scales = [m.weight for m in model.modules() if isinstance(m, nn.BatchNorm2d)] if sparsity else []
+        self.calibrates = row.loss.student_temperature == "calibrated"
+        changing = self.calibrates or row.loss.temperatures is not None
+        self.temperatures = torch.tensor(temperatures(row.loss), device=device) if changing else None
+        self._answers: dict[int, Tensor] = {}  # the latest logits of a batch of so many images
         self.average = WeightAverage(self.model, row.ema) if row.ema is not None else None
         self._random = any(draws_random_numbers(module) for module in model.modules())
         self.history: list[list[Any]] = []
@@ -91,6 +96,11 @@ class Student(Trainer):
         row = self.row
         self.rate = row.optimiser.lr * multiplier(row.schedule, epoch, row.epochs, [h[2] for h in self.history])
         set_rate(self.optimiser, self.rate)
+        if self.temperatures is not None:
+            of_teachers, own = temperatures(row.loss, epoch)
+            self.temperatures[0] = of_teachers
+            if not self.calibrates:
+                self.temperatures[1] = own
         self._seed = int(generator(self.seed, "student", epoch).integers(2**31))
         self.start_epoch()
 
@@ -99,9 +109,18 @@ class Student(Trainer):
             torch.manual_seed(self._seed + self._count)
         super().step(x, targets, labels)
 
+    def keep(self, logits: list[Tensor]) -> None:
+        if self.calibrates:  # a recorded step renews the tensor that was kept when it was recorded
+            self._answers[sum(map(len, logits))] = torch.cat(logits)
+
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
         """The protocol's loss."""
-        return student_loss(logits, targets, labels, self.row.loss)
+        return student_loss(logits, targets, labels, self.row.loss, self.temperatures)
+
+    def calibrate(self, targets: Tensor | None) -> None:
+        """After an epoch, fit the student's temperature to its last batch, whose soft labels are given (B, K)."""
+        if self.calibrates and self.temperatures is not None and targets is not None:
+            self.temperatures[1] = calibrated(self._answers[len(targets)], targets, self.temperatures[0])
 
     def adjust_gradients(self) -> None:
         """Add the gradient of the scales' L1 norm."""
@@ -129,6 +148,7 @@ class Student(Trainer):
             "optimiser": self.optimiser.state_dict(),
             "average": self.average.shadow if self.average is not None else [],
             "history": self.history,
+            "temperatures": self.temperatures,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -137,6 +157,8 @@ class Student(Trainer):
         if self.average is not None:
             for shadow, saved in zip(self.average.shadow, state["average"], strict=True):
                 shadow.copy_(saved)
+        if self.temperatures is not None:
+            self.temperatures.copy_(state["temperatures"])
         self.history = state["history"]
 
 
@@ -157,7 +179,10 @@ def train_epoch(
     """
     for student in students:
         student.begin_epoch(epoch)
-    for batch in batches:
-        group.step(*batch)
+    last = None
+    for x, targets, labels in batches:
+        group.step(x, targets, labels)
+        last = targets
     for student in students:
+        student.calibrate(last)
         student.history.append([epoch, student.rate, finite(student.end_epoch(), f"epoch {epoch}"), None])

@@ -56,10 +56,14 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         sizes = part_sizes(len(x), self.parts)
         soft = [None] * len(sizes) if targets is None else targets.split(sizes)
+        answers = []
         for images, of_images, classes in zip(x.split(sizes), soft, labels.split(sizes), strict=True):
-            loss = self.loss(compute_logits(self.model, images), of_images, classes)
-            (loss * (len(images) / len(x))).backward()  # type: ignore[no-untyped-call]
+            logits = compute_logits(self.model, images)
+            loss = self.loss(logits, of_images, classes)
+            (loss * (len(images) / len(x))).backward()
             self._total += loss.detach() * len(images)
+            answers.append(logits.detach())
+        self.keep(answers)
         self.adjust_gradients()
         self.optimiser.step()
         self.after_update()
@@ -67,6 +71,9 @@ class Trainer:
     def loss(self, logits: Tensor, targets: Tensor | None, labels: Tensor) -> Tensor:
         """What is minimised, a batch's mean."""
         return F.cross_entropy(logits, labels)
+
+    def keep(self, logits: list[Tensor]) -> None:
+        """Keep something of the logits of a batch, those of every part, from before the optimiser's step."""
 
     def adjust_gradients(self) -> None:
         """Change the gradients between the backward pass and the optimiser's step."""

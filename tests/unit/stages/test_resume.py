@@ -10,6 +10,11 @@ from support import laboratory as lab
 from edc.stages import relabel
 from edc.storage import run_folder
 
+LPQLD = {
+    "name": "kl", "temperatures": {"every": 2}, "student_temperature": "calibrated",
+    "hard": {"smoothing": 0.8, "mix": "cutmix"},
+}  # fmt: skip
+HALD = [{"regime": "soft", "share": 0.25}, {"regime": "hard", "share": 0.5}, {"regime": "soft", "share": 0.25}]
 CASES = [
     ("pretrain", {}, [1, 3, 4]),
     ("statistics", {"batch": 40}, [1, 3, 4]),
@@ -17,6 +22,7 @@ CASES = [
     ("synthesize", {"regularise": {"method": "none"}, "match": {"carry": True}}, [5]),
     ("relabel", {"epochs": 30}, [1, 2]),
     ("evaluate", {}, [1, 2, 3]),
+    ("evaluate", {"loss": LPQLD, "phases": HALD, "epochs": 8, "reuse": "pool_once"}, [1, 3, 7]),
     ("evaluate", lab.FULL | {"schedule": {"name": "alrs"}, "epochs": 3}, [2]),
     # Two orders of two steps of three epochs: 16 checkpoints, the last when only the files are left to be written.
     ("continual", {}, [1, 4, 7, 16]),

@@ -178,7 +178,8 @@ def test_a_step_in_parts(soft: bool) -> None:
     """The gradient of the mean over the batch, each part normalised alone: by plain autograd; one step of SGD."""
     settings = row("wrn_16_2", parts=2, ema=None, optimiser={"name": "sgd", "lr": 0.1, "momentum": 0.0})
     student, draws = Student(0, settings, dataset(), CPU), torch.Generator().manual_seed(0)
-    x, targets, labels = torch.randn(5, 3, 8, 8, generator=draws), torch.randn(5, 3, generator=draws), torch.arange(5) % 3
+    x, targets = torch.randn(5, 3, 8, 8, generator=draws), torch.randn(5, 3, generator=draws)
+    labels = torch.arange(5) % 3
     plain = copy.deepcopy(student.model).train()
     rows = [plain(part) for part in x.split([3, 2])]
     error = (torch.cat(rows) - targets).square().mean() + 0.025 * F.cross_entropy(torch.cat(rows), labels)

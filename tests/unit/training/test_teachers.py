@@ -75,7 +75,7 @@ def test_labelling_asks_for_no_gradient() -> None:
     assert all(parameter.grad is None for net in nets for parameter in net.parameters())
 
 
-@pytest.mark.parametrize(("batch", "parts", "sizes"), [(4, 2, [2, 2, 2, 2, 2]), (5, 2, [3, 2, 3, 2]), (4, 1, [4, 4, 2])])
+@pytest.mark.parametrize(("batch", "parts", "sizes"), [(4, 2, [2] * 5), (5, 2, [3, 2, 3, 2]), (4, 1, [4, 4, 2])])
 def test_labels_with_the_statistics_of_a_part(batch: int, parts: int, sizes: list[int]) -> None:
     """Those of plain networks in training mode; the teachers are as before, and so are passes with their statistics."""
     row_ = row(epochs=2, batch=batch, batch_norm="batch", parts=parts)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from edc.condense.matching import skipped_hooks
 from edc.condense.observer import Observer
+from edc.condense.parts import begins_part, first_rounds, next_part, part_of, resized
 from edc.condense.regularise import RegulariserInputs, average_images
 from edc.config.choices import REGULARISE, SynthesisAugment, implementation
 from edc.config.rows import SynthesizeRow
@@ -70,7 +71,8 @@ def synthesize(
     """Optimise a condensed set, group after group.
 
     One iteration visits one observer, in turn; the loss is cross-entropy + weight * matching + weight * regulariser.
-    Only the groups being optimised are on the device.
+    Turn and learning rate run on through the parts of `optimise.blend` and `optimise.sizes`; Adam's moments and the
+    averaged images begin anew in each. Only the groups being optimised are on the device.
 
     Args:
         images: (N, C, S, S) initial images, uint8 or normalised, wherever they are.
@@ -97,19 +99,40 @@ def synthesize(
             state.together = groups_together(groups, state.group, row, len(observers), at_once)
         block = range(state.group, state.group + state.together)
         index = torch.cat([groups[g] for g in block])
-        pixels = encoded(images[index.to(images.device)], normaliser) if state.pixels is None else state.pixels
-        pixels = pixels.to(device).requires_grad_(True)
+        initial = images[index.to(images.device)]
+
+        def optimiser(pixels: Tensor) -> torch.optim.Adam:
+            return torch.optim.Adam([pixels], lr=row.optimise.lr, betas=row.optimise.betas, eps=1e-8)
+
+        first = resized(encoded(initial, normaliser).to(device), row.optimise, 0)
+        pixels = first.clone() if state.pixels is None else state.pixels.to(device)
+        pixels.requires_grad_(True)
         averaged = state.averaged.to(device) if state.averaged is not None else pixels.detach().clone()
-        adam = torch.optim.Adam([pixels], lr=row.optimise.lr, betas=row.optimise.betas, eps=1e-8)
+        adam = optimiser(pixels)
         if resumed:
             adam.load_state_dict(state.adam)
         targets = labels[index.to(labels.device)].to(device)
+        begins = first_rounds(targets, row.optimise.stagger)
         for observer in observers:
             observer.matcher.start_group(targets.view(len(block), -1), reset=not (resumed or row.match.carry))
+            if row.perturb is not None:
+                observer.perturb(first_view(first, row, block.start), targets, row.perturb)
+        del first
         for k in range(state.iteration, iterations):
+            if begins_part(k, row.optimise):
+                part = part_of(k, row.optimise.parts, iterations)
+                start = encoded(initial, normaliser).to(device)
+                pixels = next_part(pixels.detach(), start, row.optimise, part).requires_grad_(True)
+                averaged, adam = pixels.detach().clone(), optimiser(pixels)
             visited = (block.start * iterations + k) % len(observers)
+            observer = observers[visited]
             adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
-            losses = step(pixels, averaged, targets, observers[visited], row, block, k)
+            if row.optimise.stagger == 1:
+                losses = step(pixels, averaged, targets, observer, row, block, k)
+            else:  # images that have not begun have no gradient, so Adam leaves them as they are
+                begun = begins <= part_of(k, row.optimise.stagger, iterations)
+                observer.matcher.start_group(targets[begun][None], reset=False)
+                losses = step(pixels[begun], averaged[begun], targets[begun], observer, row, block, k)
             adam.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             # Without the graph, which would hold this pass's maps through the next pass.
@@ -142,13 +165,21 @@ def encoded(images: Tensor, normaliser: Normaliser) -> Tensor:
     return images if images.is_floating_point() else normaliser.encode(images.to(normaliser.mean.device))
 
 
+def first_view(images: Tensor, row: SynthesizeRow, group: int) -> Tensor:
+    """Images (B, C, S, S) of a group as its first iteration shows them to an observer."""
+    rng = generator(row.seed, "synthesize", group, 0)
+    return augmentation(rng, row.augment, 0, row.optimise.iterations, images.shape[-1])(images)
+
+
 def groups_together(groups: Sequence[Tensor], first: int, row: SynthesizeRow, observers: int, at_once: int) -> int:
     """How many groups from `first` on can be optimised at once without changing the result.
 
     They must have the same size and visit the same observer in every iteration, none may start from another's running
-    statistics, and none may leave out hooks, which are drawn group by group.
+    statistics, and none may leave out hooks, which are drawn group by group, or perturb the observers, or begin with
+    some of its images.
     """
     one_by_one = row.match.carry or row.match.drop > 0 or row.optimise.iterations % observers != 0
+    one_by_one = one_by_one or row.perturb is not None or row.optimise.stagger > 1
     most = 1 if one_by_one else max(1, at_once)
     count = 1
     while count < min(most, len(groups) - first) and len(groups[first + count]) == len(groups[first]):

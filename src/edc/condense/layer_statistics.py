@@ -136,38 +136,49 @@ class StatisticsCollector:
 
     Attributes:
         hooks: the measured layers.
-        size: D, length of the statistics vector.
+        size: D, length of the statistics vector. Images of another size have statistics of the same length only where
+            no convolution is measured.
+        layout: of the latest images' size.
     """
 
     def __init__(
         self, observer: nn.Module, patch: int, shape: Sequence[int], kinds: Sequence[Kind] = ("bn", "conv")
     ) -> None:
         self.observer, self.patch = observer, patch
-        layers = measured_layers(observer, kinds)
-        device = next(observer.parameters()).device
+        self._layers = measured_layers(observer, kinds)
         self._active, self._groups, self._selected = False, 1, set[int]()
         self._measured: dict[int, Sums | Averages] = {}
-        tensors = _inputs(observer, [module for _, _, module in layers], torch.zeros(2, *shape, device=device))
-        numbers: dict[tuple[int, int], int] = {}
-        self._numbers = [numbers.setdefault((id(x), version), len(numbers)) for x, version in tensors]
-        convolved = {number for number, (_, kind, _) in zip(self._numbers, layers, strict=True) if kind == "conv"}
-        inputs = [
-            LayerInput(x.shape[1], x.shape[2], x.shape[3], number in convolved, patch)
-            for number, (x, _) in dict(zip(self._numbers, tensors, strict=True)).items()
-        ]
+        self._numbers: list[int] = []
+        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self.layout = self._layout(tuple(shape))
         self.hooks: list[Hook] = []
         self.size = 0
-        for (name, kind, _), number in zip(layers, self._numbers, strict=True):
-            cells = inputs[number].cells if kind == "conv" else 0
-            self.hooks.append(Hook(name, kind, self.size, inputs[number].channels, cells))
+        for (name, kind, _), number in zip(self._layers, self._numbers, strict=True):
+            item = self.layout.inputs[number]
+            self.hooks.append(Hook(name, kind, self.size, item.channels, item.cells if kind == "conv" else 0))
             self.size += self.hooks[-1].size
-        parts = [(number, hook.kind == "conv") for number, hook in zip(self._numbers, self.hooks, strict=True)]
-        self.layout = Layout(inputs, parts, device)
         self._gradient = StatisticsGradient(self.layout, 0)
         self._handles = [
-            layers[self._numbers.index(number)][2].register_forward_pre_hook(self._hook(number))
-            for number in range(len(inputs))
+            self._layers[self._numbers.index(number)][2].register_forward_pre_hook(self._hook(number))
+            for number in range(len(self.layout.inputs))
         ]
+
+    def _layout(self, shape: tuple[int, ...]) -> Layout:
+        """The layout for images (C, H, W), made when they are first seen."""
+        if shape not in self._layouts:
+            device = next(self.observer.parameters()).device
+            modules = [module for _, _, module in self._layers]
+            tensors = _inputs(self.observer, modules, torch.zeros(2, *shape, device=device))
+            numbers: dict[tuple[int, int], int] = {}
+            self._numbers = [numbers.setdefault((id(x), version), len(numbers)) for x, version in tensors]
+            parts = [(number, kind == "conv") for number, (_, kind, _) in zip(self._numbers, self._layers, strict=True)]
+            convolved = {number for number, patched in parts if patched}
+            inputs = [
+                LayerInput(x.shape[1], x.shape[2], x.shape[3], number in convolved, self.patch)
+                for number, (x, _) in dict(zip(self._numbers, tensors, strict=True)).items()
+            ]
+            self._layouts[shape] = Layout(inputs, parts, device)
+        return self._layouts[shape]
 
     def _hook(self, number: int) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def collect(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -209,6 +220,7 @@ class StatisticsCollector:
 
     def _pass(self, x: Tensor, skip: set[int] | None, groups: int) -> tuple[Tensor, Tensor, Tensor, StatisticsGradient]:
         self._groups, self._measured = groups, {}
+        self.layout = self._layout(tuple(x.shape[1:]))
         self._selected = {number for i, number in enumerate(self._numbers) if not skip or i not in skip}
         self._gradient = stored = StatisticsGradient(self.layout, len(x) // groups)
         self._active = True

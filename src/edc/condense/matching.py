@@ -21,6 +21,7 @@ class StatisticsMatcher:
         s~ = e + s - stopgrad(s),
 
     norms unsquared, and the total is sum_l w_l r_l with w = ``first_hook`` for the first layer and 1 for the others.
+    Norms of variances count ``variance`` times.
     Several groups of images may be matched at once: then everything per group has a leading dimension G, and there is
     one loss per group.
 
@@ -41,7 +42,12 @@ class StatisticsMatcher:
         device = global_target.device
         lengths = torch.tensor([length for hook in hooks for length in hook.lengths])
         self.segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
-        weights = [settings.first_hook if i == 0 else 1.0 for i, hook in enumerate(hooks) for _ in hook.lengths]
+        # Means and variances alternate.
+        weights = [
+            (settings.first_hook if i == 0 else 1.0) * (settings.variance if j % 2 else 1.0)
+            for i, hook in enumerate(hooks)
+            for j in range(len(hook.lengths))
+        ]
         self.weights = torch.tensor(weights, device=device)
         self.owner = torch.tensor([i for i, hook in enumerate(hooks) for _ in range(hook.size)], device=device)
         self.running: Tensor | None = None

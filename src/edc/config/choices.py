@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from edc.config.phases import HardLabels, Phases, Temperatures, phase_regimes
+from edc.config.optimise import Optimise, Perturb
 from edc.config.validation import Area, Betas, Fraction, Model, OneOf, Positive, Range, Shifts
 
 INITIALISE: dict[str, str] = {
@@ -161,6 +162,7 @@ class Match(Model):
         default=False, description="exchange cell means and variances of the class target, as EDC's published code does"
     )
     drop: Fraction = Field(default=0.0, description="probability to skip a convolution's hook in a visit")
+    variance: float = Field(default=1.0, ge=0, description="weight of variances beside means (DWA)")
 
     @property
     def classwise(self) -> bool:
@@ -208,24 +210,13 @@ class SynthesisAugment(Model):
     roll: Shifts = Field(default=(0, 0), description="circular shift along both axes, smallest and largest, pixels")
 
 
-class Optimise(Model):
-    """Adam on the pixels, cosine learning rate, one group of images after the other."""
-
-    iterations: int = Field(ge=0)
-    lr: Positive = 0.05
-    betas: Betas = (0.5, 0.9)
-    group: int = Field(default=0, ge=0, description="images matched together; 0: all of a round")
-    rounds: int = Field(
-        default=1, ge=0, description="the set is made in so many rounds of all classes; 0: one image a class each"
-    )
-
-
 class SynthesisChoices(Model):
     """The choices of a recipe that make its images."""
 
     initialise: Initialise = Initialise()
     match: Match = Match()
     regularise: Regularise = Regularise()
+    perturb: Perturb | None = None
     augment: SynthesisAugment = SynthesisAugment()
     optimise: Optimise
     jpeg: int | None = Field(

@@ -8,7 +8,16 @@ from typing import Any
 from edc import STAGES
 from edc.config.compact import PlanFile, expanded
 from edc.config.registry import READERS
-from edc.config.rows import AnalysisRow, ContinualRow, EvaluateRow, Plan, SlimmingRow, StudentRow, StudyRuns
+from edc.config.rows import (
+    AnalysisRow,
+    ContinualRow,
+    EvaluateRow,
+    Plan,
+    SlimmingRow,
+    StudentRow,
+    StudyRuns,
+    SynthesizeRow,
+)
 from edc.config.validation import read_yaml, validate
 from edc.errors import EdcError, unknown_name
 from edc.nets import check_name
@@ -37,6 +46,10 @@ def check_references(plan: Plan, where: str) -> None:
         for key, row in getattr(plan, stage, {}).items():
             here = f"{where}: {stage}.{key}"
             _check_names(plan, row, here)
+            if isinstance(row, SynthesizeRow) and (sizes := row.optimise.sizes):
+                size = plan.datasets[row.dataset].image_size
+                if sizes[-1] != size:
+                    raise EdcError(f"{here}.optimise.sizes = {sizes}: expected {size} last, the dataset's image_size")
             if isinstance(row, StudentRow):
                 _check_student(plan, row, here)
     for study, runs in plan.studies.items():
@@ -102,6 +115,11 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
             raise EdcError(
                 f"{here}.images = {row.images!r}: expected images synthesised with a regulariser; "
                 f"theirs is {images.regularise.method!r}, after {images.optimise.iterations} iterations"
+            )
+        if images.optimise.sizes is not None:
+            raise EdcError(
+                f"{here}.images = {row.images!r}: expected images of one size in all iterations; theirs has "
+                f"optimise.sizes = {images.optimise.sizes}"
             )
         if max(row.gradients.batches) > whole:
             raise EdcError(

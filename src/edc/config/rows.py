@@ -129,6 +129,12 @@ class SynthesizeRow(SynthesisChoices, Row):
             raise ValueError("observers must not be empty when optimise.iterations > 0")
         if self.optimise.iterations and self.match.needs_statistics and self.statistics is None:
             raise ValueError("statistics must name a row when match.layers has conv or match.target is class or both")
+        cells = self.match.target != "none" and "conv" in self.match.layers
+        if cells and len(set(self.optimise.sizes or [])) > 1:
+            raise ValueError(
+                f"optimise.sizes = {self.optimise.sizes}: expected match.layers ['bn'], for the statistics of "
+                "convolutions' cells are those of one size"
+            )
         if self.initialise.method in SCORED and not self.scorers:
             raise ValueError(f"scorers must not be empty when initialise.method is {self.initialise.method!r}")
         return self

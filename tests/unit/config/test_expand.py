@@ -157,6 +157,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"analysis": [APPLICATION | {"recipes": ["random"]}]},
         ["images = 'digits-random-ipc1': expected images synthesised with a regulariser"],
     ),
+    "sizes": (
+        overridden("recipes", "edc", synthesize={"optimise": {"sizes": [4]}}),
+        ["synthesize.digits-edc-ipc1.optimise.sizes = [4]: expected 8 last, the dataset's image_size"],
+    ),
     "held-out": (
         {"split": "val"} | NO_APPLICATIONS | overridden("datasets", "digits", data={"val_fraction": 0.0}),
         ["split = 'val': dataset 'digits' holds no training image out"],

@@ -104,7 +104,7 @@ class Estimate:
             steps = len(groups) * row.optimise.iterations
             passes = TO_PIXELS + REGULARISERS.get(row.regularise.method, 0)
             mean = self.observers(row, row.observers) // len(row.observers)
-            macs += passes * images * row.optimise.iterations * mean
+            macs += int(row.optimise.work * passes * images * row.optimise.iterations * mean)
         return Cost(steps=steps, macs=macs, stored=images * (of.channels * of.image_size**2 + 8))
 
     def scored(self, row: rows.SynthesizeRow) -> int:

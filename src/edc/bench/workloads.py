@@ -103,12 +103,16 @@ def statistics_reference(inputs: BenchInputs) -> Work:
 
 
 def synthesis(inputs: BenchInputs) -> Workload:
-    """Iterations of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once."""
+    """Iterations of synthesis: crop, forward, statistics, losses, backward, Adam, clamp; all groups at once.
+
+    All of the images, in their final size: what happens between parts and before a group is left out.
+    """
     row, n = next(iter(inputs.plan.synthesize.values())), inputs.case.images
     # Groups that start from the running statistics of the one before could not be optimised together.
     match, visits = row.match.model_copy(update={"carry": False}), max(1, 100 // n)
-    optimise = row.optimise.model_copy(update={"iterations": visits})
-    row = row.model_copy(update={"observers": ["observer"], "match": match, "optimise": optimise})
+    simple = {"iterations": visits, "blend": None, "sizes": None, "stagger": 1}
+    optimise = row.optimise.model_copy(update=simple)
+    row = row.model_copy(update={"observers": ["observer"], "match": match, "perturb": None, "optimise": optimise})
     model, size = inputs.observer(), StatisticsCollector(inputs.observer(), inputs.patch, inputs.shape).size
     draws = torch.Generator().manual_seed(0)
     targets = {

@@ -51,6 +51,13 @@ class Optimise(Model):
         """Equal parts of the iterations, in each of which Adam begins anew."""
         return self.blend.times + 1 if self.blend is not None else len(self.sizes or [0])
 
+    @property
+    def work(self) -> float:
+        """Pixels of an iteration, on average, as a share of those of all images in their final size."""
+        sizes = self.sizes or [1]
+        areas = sum(size**2 for size in sizes) / (len(sizes) * sizes[-1] ** 2)
+        return areas * (1 + 1 / self.stagger) / 2
+
     @model_validator(mode="after")
     def _parts(self) -> Optimise:
         if self.sizes is not None and len(self.sizes) != self.parts:

@@ -126,6 +126,9 @@ def test_synthesis(method: str, visit: int) -> None:
     assert cost.steps == 4 * 50  # groups of 30, 30, 30 and 10 images
     assert cost.macs == visit * 100 * 50 * ((D1 + D2) // 2)
     assert cost.stored == 100 * (3 * 32 * 32 + 8)
+    for part in ({"sizes": [16, 32]}, {"stagger": 4}):  # pixels of 5/8, images of 1, 2, 3 and 4 fourths
+        fewer = condensed(optimise={"iterations": 50, "group": 30} | part, regularise={"method": method})
+        assert Estimate(plan(synthesize={"x": fewer})).stage("synthesize").macs == cost.macs * 5 // 8
     rounds = condensed(optimise={"iterations": 50, "rounds": 0})
     assert Estimate(plan(synthesize={"x": rounds})).stage("synthesize").steps == 10 * 50
 

@@ -103,6 +103,8 @@ class Estimate:
             groups = groups_of(of.classes, row.ipc, row.optimise.group, row.optimise.rounds)
             steps = len(groups) * row.optimise.iterations
             passes = TO_PIXELS + REGULARISERS.get(row.regularise.method, 0)
+            if row.match.target == "anchors":
+                passes = row.initialise.factor**2 * (TO_PIXELS + FORWARD)
             mean = self.observers(row, row.observers) // len(row.observers)
             macs += int(row.optimise.work * passes * images * row.optimise.iterations * mean)
         return Cost(steps=steps, macs=macs, stored=images * (of.channels * of.image_size**2 + 8))
@@ -110,9 +112,10 @@ class Estimate:
     def scored(self, row: rows.SynthesizeRow) -> int:
         """Forward passes of a scorer: crops of the candidates, or every training image once."""
         classes, train = self.plan.datasets[row.dataset].classes, self.images[row.dataset].train
-        if row.initialise.method != "composites":
-            return train
-        return classes * min(row.initialise.candidates, train // classes) * row.initialise.crops
+        candidates = classes * min(row.initialise.candidates, train // classes)
+        if row.initialise.method == "mosaics":  # once more as anchors
+            return candidates * (2 if row.match.target == "anchors" else 1)
+        return candidates * row.initialise.crops if row.initialise.method == "composites" else train
 
     def relabel(self, row: rows.RelabelRow) -> Cost:
         """All teachers over all views and the plain images, after a test on held-out images."""

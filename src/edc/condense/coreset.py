@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from edc.condense.initialise import InitialisationInputs
 from edc.data.rng import generator
 from edc.errors import EdcError
+from edc.nets.features import PENULTIMATE, layer_input
 from edc.nets.passes import images_at_once
-from edc.nets.placing import compute_logits
-from edc.nets.weights import classifiers
 
 RESTARTS = 4
 """Random initialisations of k-means, of which the best is used."""
@@ -33,19 +32,7 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     Raises:
         EdcError: the network has no such layer, or does not use it.
     """
-    inputs: list[Tensor] = []
-    modules = dict(network.named_modules())
-    names = [name for name in classifiers(network) if name in modules]
-    # Where a network has several heads (distilled transformers), the first is that of the class token.
-    handle = modules[names[0]].register_forward_pre_hook(lambda _, args: inputs.append(args[0])) if names else None
-    try:
-        compute_logits(network, x)
-    finally:
-        if handle is not None:
-            handle.remove()
-    if not inputs:
-        raise EdcError(f"{type(network).__name__}: found no linear or convolutional classifier to take features from")
-    x = inputs[0].to(torch.float32)
+    x = layer_input(network, PENULTIMATE, x)
     return x.flatten(2).mean(dim=2) if x.ndim == 4 else x.flatten(1)
 
 

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from edc.condense.anchors import anchor_distance, cells
 from edc.condense.matching import skipped_hooks
 from edc.condense.observer import Observer
 from edc.condense.parts import begins_part, first_rounds, next_part, part_of, resized
 from edc.condense.regularise import RegulariserInputs, average_images
 from edc.config.choices import REGULARISE, SynthesisAugment, implementation
 from edc.config.rows import SynthesizeRow
-from edc.data.augment import Normaliser, crop_boxes, shared_crop
+from edc.data.augment import Normaliser, crop_boxes, cutout_boxes, paste, shared_crop
 from edc.data.rng import generator
 from edc.training.schedules import cosine_iteration, smallest_crop
 
@@ -67,6 +68,7 @@ def synthesize(
     after: Callable[[Progress], None],
     at_once: int = 1,
     finish: Callable[[Tensor], Tensor] = Tensor.detach,
+    anchors: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Optimise a condensed set, group after group.
 
@@ -83,6 +85,7 @@ def synthesize(
         after: called with the state after every iteration; its tensors are only valid during the call.
         at_once: most groups optimised at the same time, see `groups_together`.
         finish: applied to the last iterates (B, C, S, S) of finished groups, normalised and on the device; same shape.
+        anchors: from indices of images (B,) to the real images of their cells, uint8 (B * factor^2, C, S, S).
 
     Returns:
         (N, C, S, S), the results of `finish`.
@@ -118,6 +121,7 @@ def synthesize(
             if row.perturb is not None:
                 observer.perturb(first_view(first, row, block.start), targets, row.perturb)
         del first
+        paired = None if anchors is None else encoded(anchors(index), normaliser)
         for k in range(state.iteration, iterations):
             if begins_part(k, row.optimise):
                 part = part_of(k, row.optimise.parts, iterations)
@@ -126,9 +130,10 @@ def synthesize(
                 averaged, adam = pixels.detach().clone(), optimiser(pixels)
             visited = (block.start * iterations + k) % len(observers)
             observer = observers[visited]
-            adam.param_groups[0]["lr"] = row.optimise.lr * cosine_iteration(k, iterations)
+            falling = row.optimise.schedule == "cosine"
+            adam.param_groups[0]["lr"] = row.optimise.lr * (cosine_iteration(k, iterations) if falling else 1.0)
             if row.optimise.stagger == 1:
-                losses = step(pixels, averaged, targets, observer, row, block, k)
+                losses = step(pixels, averaged, targets, observer, row, block, k, paired)
             else:  # images that have not begun have no gradient, so Adam leaves them as they are
                 begun = begins <= part_of(k, row.optimise.stagger, iterations)
                 observer.matcher.start_group(targets[begun][None], reset=False)
@@ -140,8 +145,9 @@ def synthesize(
             if row.regularise.method != "none":
                 average_images(averaged, pixels, row.regularise.beta)
             adam.step()
-            with torch.no_grad():
-                normaliser.clamp_(pixels)
+            if row.optimise.clamp:
+                with torch.no_grad():
+                    normaliser.clamp_(pixels)
             if k % every == 0 or k == iterations - 1:
                 absent = torch.zeros(len(block))
                 terms = [losses.get(name, absent).tolist() for name in HISTORY[3:]]
@@ -195,6 +201,7 @@ def step(
     row: SynthesizeRow,
     groups: range,
     iteration: int,
+    anchors: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The weighted loss terms of one visit, each (G,).
 
@@ -202,6 +209,7 @@ def step(
         pixels, averaged: (G * B, C, S, S), with gradient, and their moving average.
         labels: (G * B,).
         groups, iteration: which draws of the augmentation.
+        anchors: (G * B * factor^2, C, S, S) normalised, the cells' real images, which share the augmentation.
     """
     crops, skip = [], set[int]()
     for group in groups:
@@ -216,10 +224,18 @@ def step(
         parts = zip(crops, images.chunk(len(crops)), strict=True)
         return torch.cat([crop_of_group(part) for crop_of_group, part in parts])
 
+    losses: dict[str, Tensor] = {}
+    if anchors is not None:
+        views = crop(cells(pixels, row.initialise.factor))
+        distance = anchor_distance(observer.collector.observer, row.match.layer, views, crop(anchors))
+        losses["matching"] = row.match.weight * distance.view(len(groups), -1).sum(1)
+        if not row.match.cross_entropy:
+            return losses
     view = crop(pixels)
     logits, statistics = observer.collector(view, skip, len(groups))
-    losses = {"cross_entropy": F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)}
-    if row.match.target != "none":
+    cross_entropy = F.cross_entropy(logits, labels, reduction="none").view(len(groups), -1).mean(1)
+    losses["cross_entropy"] = row.match.cross_entropy * cross_entropy
+    if row.match.target not in ("none", "anchors"):
         losses["matching"] = row.match.weight * observer.matcher(statistics, skip)
     if row.regularise.method != "none":
         inputs = RegulariserInputs(
@@ -237,6 +253,7 @@ def step(
             matcher=observer.matcher,
             match_weight=row.match.weight if row.match.target != "none" else 0.0,
             loss=torch.stack(list(losses.values())).sum(0),
+            cross_entropy=row.match.cross_entropy,
         )
         term = implementation(REGULARISE, row.regularise.method)(inputs)
         losses["regularise"] = row.regularise.weight * term
@@ -246,18 +263,20 @@ def step(
 def augmentation(
     rng: np.random.Generator, settings: SynthesisAugment, iteration: int, iterations: int, size: int
 ) -> Callable[[Tensor], Tensor]:
-    """One draw of crop, flip and roll, the same for every image (B, C, S, S) it is applied to."""
+    """One draw of crop, flip, roll and cutout, the same for every image (B, C, S, S) it is applied to."""
     scale = (smallest_crop(settings.curriculum, settings.crop_scale[0], iteration, iterations), settings.crop_scale[1])
     box = crop_boxes(rng, 1, size, scale, settings.crop_ratio)[0]
     flip = bool(rng.random() < 0.5) and settings.flip
     top, left = (int(v) for v in rng.integers(0, 2 * settings.pad + 1, 2)) if settings.pad else (0, 0)
     low, high = settings.roll
     shift = tuple(int(v) for v in rng.integers(low, high + 1, 2)) if settings.roll != (0, 0) else None
+    hole = cutout_boxes(rng, 1, size, settings.cutout) if settings.cutout else None
 
     def crop(images: Tensor) -> Tensor:
         if settings.pad:
             images = F.pad(images, [settings.pad] * 4)[..., top : top + size, left : left + size]
         images = shared_crop(images, box, flip)
-        return images if shift is None else torch.roll(images, shift, dims=(-2, -1))
+        images = images if shift is None else torch.roll(images, shift, dims=(-2, -1))
+        return images if hole is None else paste(images, images.new_zeros(()), hole.to(images.device))
 
     return crop

@@ -153,7 +153,7 @@ def synthesis_loss(group: Group) -> Callable[[Tensor], Tensor]:
         for k in range(first, first + len(collectors)):
             crop, skip = visit_draws(group, k)
             logits, statistics = collectors[k % len(collectors)](crop(pixels))
-            total = total + F.cross_entropy(logits, group.labels)
+            total = total + row.match.cross_entropy * F.cross_entropy(logits, group.labels)
             if row.match.target != "none":
                 matcher = group.observers[k % len(collectors)].matcher
                 total = total + row.match.weight * distance(matcher, statistics, skip)

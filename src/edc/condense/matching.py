@@ -40,7 +40,7 @@ class StatisticsMatcher:
             class_table = class_table[:, swapped_cells(hooks)]
         self.class_table = class_table
         device = global_target.device
-        lengths = torch.tensor([length for hook in hooks for length in hook.lengths])
+        lengths = torch.tensor([length for hook in hooks for length in hook.lengths], dtype=torch.int64)
         self.segment = torch.repeat_interleave(torch.arange(len(lengths)), lengths).to(device)
         # Means and variances alternate.
         weights = [

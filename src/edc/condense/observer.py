@@ -51,9 +51,10 @@ class Observer:
         Raises:
             EdcError: the statistics are of another network or image size, or there is nothing to match.
         """
-        collector = StatisticsCollector(network, patch, shape, tuple(row.match.layers))
+        anchors = row.match.target == "anchors"  # features, and no statistics
+        collector = StatisticsCollector(network, patch, shape, () if anchors else tuple(row.match.layers))
         if targets is None:
-            if not collector.hooks:
+            if not collector.hooks and not anchors:
                 raise EdcError(f"observer {name} has no BN layer, and match.layers = ['bn'] matches nothing else")
             device = next(network.parameters()).device
             running = running_statistics(network, collector.hooks, torch.zeros(collector.size, device=device))

@@ -20,7 +20,7 @@ class RegulariserInputs:
 
     Images are (N, C, S, S), of G groups, one after the other: `pixels` with gradient, `averaged` their moving average,
     `view` the augmented ones (by `crop`), with logits (N, K) and statistics (G, D), of which the hooks `skip` are left
-    out. `loss` (G,) is cross-entropy and weighted matching loss, with its graph.
+    out. `loss` (G,) is weighted cross-entropy and matching loss, with its graph.
     """
 
     settings: Regularise
@@ -37,6 +37,7 @@ class RegulariserInputs:
     matcher: StatisticsMatcher
     match_weight: float
     loss: Tensor
+    cross_entropy: float = 1.0
 
 
 def nothing(inputs: RegulariserInputs) -> Tensor:
@@ -80,6 +81,7 @@ def sharpness(inputs: RegulariserInputs) -> Tensor:
     moved = inputs.crop(inputs.pixels + inputs.settings.radius * gradient / length)
     logits, statistics = inputs.collector(moved, inputs.skip, inputs.groups)
     raised = F.cross_entropy(logits, inputs.labels, reduction="none").view(inputs.groups, -1).mean(1)
+    raised = inputs.cross_entropy * raised
     if inputs.match_weight:
         raised = raised + inputs.match_weight * inputs.matcher(statistics, inputs.skip, update=False)
     return raised - inputs.loss

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pkgutil import resolve_name
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from edc.config.phases import HardLabels, Phases, Temperatures, phase_regimes
 from edc.config.optimise import Optimise, Perturb
+from edc.config.phases import HardLabels, Phases, Temperatures, phase_regimes
 from edc.config.validation import Area, Betas, Fraction, Model, OneOf, Positive, Range, Shifts
 
 INITIALISE: dict[str, str] = {
     "real": "edc.condense.initialise:real_images",
     "noise": "edc.condense.initialise:noise",
     "composites": "edc.condense.composites:composites",
+    "mosaics": "edc.condense.anchors:mosaics",
     "herding": "edc.condense.coreset:herding",
     "kmeans": "edc.condense.coreset:kmeans",
     "ranked": "edc.condense.ranked:ranked",
@@ -22,7 +23,7 @@ INITIALISE: dict[str, str] = {
 }
 """Where pixels start: function of :class:`edc.condense.initialise.InitialisationInputs`."""
 
-SCORED = ("composites", "herding", "kmeans", "ranked")
+SCORED = ("composites", "mosaics", "herding", "kmeans", "ranked")
 """Those of them that use observers, for scores of crops or for features."""
 
 REGULARISE: dict[str, str] = {
@@ -121,10 +122,12 @@ class Initialise(Model):
     draw: Literal["independent", "softmin", "distinct"] = Field(
         default="independent", description="from real images or a pool: repeats may occur, are avoided, are excluded"
     )
-    candidates: int = Field(default=300, ge=1, description="composites: training images of a class that are scored")
+    candidates: int = Field(
+        default=300, ge=1, description="composites, mosaics: training images of a class scored; mosaics: the first"
+    )
     crops: int = Field(default=5, ge=1, description="composites: crops of each of them, the best of which counts")
     crop_scale: Area = Field(default=(0.08, 1.0), description="composites: share of the image a crop takes")
-    factor: int = Field(default=1, ge=1, le=8, description="composites: crops a side of the tiled image")
+    factor: int = Field(default=1, ge=1, le=8, description="composites, mosaics: crops or images a side of the tiling")
     pool: int | None = Field(
         default=None, ge=1, description="composites: make so many a class and draw from them; null: the best as ranked"
     )
@@ -141,16 +144,21 @@ class Match(Model):
     """Statistics matching: which layers, against which target.
 
     SRe2L matches BN layers globally, where the target is their own running statistics; G-VBSM convolutions with patches
-    as well; EDC both kinds against both targets; LPLD BN layers against the class's. Target ``none`` leaves the images
-    as initialised.
+    as well; EDC both kinds against both targets; LPLD BN layers against the class's. CIM matches no statistics, but the
+    features of single real images. Target ``none`` leaves the images as initialised.
     """
 
     layers: list[Literal["bn", "conv"]] = Field(default=["bn", "conv"], min_length=1)
-    target: Literal["none", "global", "class", "both"] = Field(
+    target: Literal["none", "global", "class", "both", "anchors"] = Field(
         default="both",
-        description="statistics of the whole dataset, of the images' classes, or both, weighted by alpha",
+        description="statistics of the whole dataset, of the images' classes, or both, weighted by alpha; anchors: "
+        "features of the real image in each cell of a mosaic",
     )
     weight: float = Field(default=0.01, ge=0, description="of the matching loss beside cross-entropy")
+    cross_entropy: float = Field(default=1.0, ge=0, description="weight of the cross-entropy")
+    layer: str = Field(
+        default="penultimate", description="anchors: features are the input of this module; penultimate: the classifier"
+    )
     alpha: Fraction = Field(
         default=0.5, description="both: share of the global target; 1 - alpha falls on the class target"
     )
@@ -208,6 +216,7 @@ class SynthesisAugment(Model):
     curriculum: Curriculum = Curriculum()
     flip: bool = True
     roll: Shifts = Field(default=(0, 0), description="circular shift along both axes, smallest and largest, pixels")
+    cutout: Fraction = Field(default=0.0, description="side of a square of the mean pixel, share of the image's side")
 
 
 class SynthesisChoices(Model):
@@ -222,6 +231,17 @@ class SynthesisChoices(Model):
     jpeg: int | None = Field(
         default=None, ge=1, le=100, description="quality of a JPEG round trip (4:2:0) before storing; null: lossless"
     )
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if self.match.target == "anchors" and (self.initialise.method, self.regularise.method) != ("mosaics", "none"):
+            raise ValueError(
+                "match.target = 'anchors': expected initialise.method = 'mosaics' and regularise.method = 'none', "
+                f"found {self.initialise.method!r} and {self.regularise.method!r}"
+            )
+        if self.match.target == "anchors" and (self.optimise.stagger > 1 or self.optimise.sizes is not None):
+            raise ValueError("match.target = 'anchors': expected optimise.stagger = 1 and no optimise.sizes")
+        return self
 
 
 class RandAugment(Model):
@@ -240,7 +260,11 @@ class LabelChoices(Model):
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
     mixup_alpha: Positive = Field(default=0.8, description="mixup: of the Beta distribution the share is drawn from")
     shuffle: int = Field(default=1, ge=1, le=8, description="RDED: permute the strips of an n by n tiling")
+    tiles: int = Field(
+        default=1, ge=1, le=8, description="n: crop from the whole image once in n^2, else from one cell of its n by n"
+    )
     randaugment: RandAugment | None = None
+    dsa: bool = Field(default=False, description="colours, a shift, stretch or turn, and cutout of DSA, after the crop")
     source: Annotated[str, OneOf(LABELS)] = Field(
         default="observers", description="imported: the labels that came with an imported set"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,11 +24,13 @@ class Perturb(Model):
 
 
 class Optimise(Model):
-    """Adam on the pixels, cosine learning rate, one group of images after the other."""
+    """Adam on the pixels, one group of images after the other."""
 
     iterations: int = Field(ge=0)
     lr: Positive = 0.05
     betas: Betas = (0.5, 0.9)
+    schedule: Literal["cosine", "constant"] = Field(default="cosine", description="of the learning rate, cosine to 0")
+    clamp: bool = Field(default=True, description="to real pixels' range after every step; else only when stored")
     group: int = Field(default=0, ge=0, description="images matched together; 0: all of a round")
     rounds: int = Field(
         default=1, ge=0, description="the set is made in so many rounds of all classes; 0: one image a class each"

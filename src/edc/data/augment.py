@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,6 +80,16 @@ def paste(images: Tensor, others: Tensor, boxes: Tensor) -> Tensor:
     inside_columns = (columns >= boxes[:, 1:2]) & (columns < boxes[:, 3:4])
     mask = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
     return torch.where(mask, others, images)
+
+
+def cutout_boxes(rng: np.random.Generator, n: int, size: int, share: float) -> Tensor:
+    """A square of ``share`` of the side for each image (DeVries and Taylor 2017): (n, 4) as of :func:`cutmix_box`.
+
+    Its centre is anywhere in the image, so that it may reach beyond.
+    """
+    side = int(size * share + 0.5)
+    first = rng.integers(0, size + 1 - side % 2, (n, 2)) - side // 2
+    return torch.from_numpy(np.concatenate([first, first + side], axis=1))
 
 
 def mixup(images: Tensor, others: Tensor, share: Tensor | float) -> Tensor:

@@ -77,6 +77,18 @@ def crop_boxes(
     return draw_crops(rng, n, scale, ratio).boxes(size, size)
 
 
+def tile_regions(rng: np.random.Generator, n: int, size: int, tiles: int) -> npt.NDArray[np.int64]:
+    """Boxes (n, 4): whole images of side `size` with probability 1 / tiles^2, else a cell of a `tiles` by `tiles` one.
+
+    Where `size` is no multiple of `tiles`, the first cells are a pixel larger.
+    """
+    lengths = np.array([len(part) for part in np.array_split(np.arange(size), tiles)])
+    starts = lengths.cumsum() - lengths
+    row, column = rng.integers(tiles, size=(2, n))
+    cells = np.stack([starts[row], starts[column], lengths[row], lengths[column]], axis=1)
+    return np.where(rng.random((n, 1)) < 1 / tiles**2, [0, 0, size, size], cells)
+
+
 def crop_and_resize(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Crop uint8 images (N, C, H, W) to their boxes (N, 4) and resize bilinearly with antialiasing to (size, size).
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from edc.config.rows import RelabelRow
-from edc.data import randaugment
-from edc.data.augment import Normaliser, crop_boxes, cutmix_box, mixup, pad_crop, paste, resized_crop, shuffle_strips
+from edc.data import dsa, randaugment
+from edc.data.augment import Normaliser, cutmix_box, mixup, pad_crop, paste, resized_crop, shuffle_strips
+from edc.data.crops import draw_crops, tile_regions
 from edc.data.rng import generator
 from edc.nets.passes import images_at_once
 
@@ -31,6 +32,7 @@ class EpochDraws:
         shares: (N,) weight of the image itself in mixup.
         offsets: (N, 2) of the crop in the padded image.
         strips: (N, n) order of the columns and of the rows of an n by n tiling.
+        dsa: (N, 13) of :mod:`edc.data.dsa`.
     """
 
     order: Tensor
@@ -42,6 +44,7 @@ class EpochDraws:
     offsets: Tensor | None
     strips: tuple[Tensor, Tensor] | None
     operations: randaugment.Draws | None
+    dsa: Tensor | None
 
     def own_shares(self, size: int) -> Tensor:
         """Share of a mixed view that is the image itself (N,): of its area ``size * size`` after CutMix, as clipped."""
@@ -82,7 +85,12 @@ class Replay:
         row, n, size = self.row, len(self.images), self.images.shape[-1]
         rng = generator(row.seed, "replay", epoch)
         order = rng.permutation(n)
-        boxes = crop_boxes(rng, n, size, row.crop_scale, row.crop_ratio)
+        crops = draw_crops(rng, n, row.crop_scale, row.crop_ratio)
+        boxes = tile_regions(generator(row.seed, "tiles", epoch), n, size, row.tiles)
+        if row.crop_scale[0] < 1:
+            inside = crops.boxes(boxes[:, 2], boxes[:, 3])
+            inside[:, :2] += boxes[:, :2]
+            boxes = inside
         flips = rng.random(n) < (0.5 if row.flip else 0.0)
         partners, mix = order.copy(), torch.zeros(n, 4, dtype=torch.int64)
         for start in range(0, n, row.batch):
@@ -106,8 +114,9 @@ class Replay:
             strips = torch.from_numpy(columns), torch.from_numpy(rows)
         if row.randaugment is not None:
             operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
+        siamese = dsa.draw(generator(row.seed, "dsa", epoch), n, size) if row.dsa else None
         drawn = [torch.from_numpy(values) for values in (order, boxes, flips, partners)]
-        return EpochDraws(drawn[0], drawn[1], drawn[2], drawn[3], mix, shares, offsets, strips, operations)
+        return EpochDraws(drawn[0], drawn[1], drawn[2], drawn[3], mix, shares, offsets, strips, operations, siamese)
 
     def _view(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor:
         """Shuffled, cropped and mirrored images, normalised: for every part those at its (B,) indices."""
@@ -122,12 +131,15 @@ class Replay:
             offsets = [draws.offsets[index] for draws, index in parts if draws.offsets is not None]
             pixels = pad_crop(pixels, self._send(offsets), row.pad)
         flips = self._send([draws.flips[index] for draws, index in parts])
-        if row.crop_scale[0] == 1:
+        if row.crop_scale[0] == 1 and row.tiles == 1:
             pixels = torch.where(flips[:, None, None, None], pixels.flip(-1), pixels)
         else:
             boxes = self._send([draws.boxes[index] for draws, index in parts])
             pixels = resized_crop(pixels.to(torch.float32), boxes, pixels.shape[-1], flips)
-        return self.normaliser.encode(pixels)
+        views = self.normaliser.encode(pixels)
+        if row.dsa:
+            views = dsa.apply(views, self._send([draws.dsa[index] for draws, index in parts if draws.dsa is not None]))
+        return views
 
     def _send(self, parts: Sequence[Tensor]) -> Tensor:
         """Tensors of the CPU, concatenated on the device of the images."""

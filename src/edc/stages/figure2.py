@@ -33,6 +33,7 @@ from edc.condense.mixtures import (
 )
 from edc.config.choices import Schedule
 from edc.data.rng import generator
+from edc.errors import EdcError
 from edc.reporting.panels import gradient_panels, hessian_panels, iterate_sheet, landscape_panels, matching_panels
 from edc.stages.context import Context
 from edc.stages.observers import load_observers, matched_observers
@@ -70,6 +71,11 @@ class Measurements:
     def _group(self) -> Group:
         """The first group of images, where synthesis itself starts them."""
         row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
+        if row.match.target == "anchors":
+            raise EdcError(
+                f"analysis.{self.context.key}.images: run {self.row.images} has match.target = 'anchors'; the analysis "
+                "measures images that match statistics; take another recipe"
+            )
         scorers = list(load_observers(self.context, row.scorers).values())
         inputs = InitialisationInputs(self.train, row, dataset, self.normaliser, device, lambda: scorers)
         pixels, labels = initial_images(inputs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from edc.condense.anchors import anchor_index
 from edc.condense.budget import groups_at_once
 from edc.condense.engine import HISTORY, Progress, synthesize
 from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
@@ -31,10 +33,13 @@ def run(context: Context) -> None:
     def scorers() -> list[torch.nn.Module]:
         return list(load_observers(context, row.scorers).values())
 
-    pixels, labels = initial_images(InitialisationInputs(train, row, dataset, context.normaliser, device, scorers))
+    inputs = InitialisationInputs(train, row, dataset, context.normaliser, device, scorers)
+    pixels, labels = initial_images(inputs)
     state = Progress()
     if row.optimise.iterations:
-        pixels = optimise(context, pixels, labels, state)
+        index = anchor_index(inputs) if row.match.target == "anchors" else None
+        anchors = None if index is None else lambda images: train.read(index[images].flatten())
+        pixels = optimise(context, pixels, labels, state, anchors)
     elif pixels.is_floating_point():
         parts = pixels.split(images_at_once(dataset.image_size))
         pixels = torch.cat([context.normaliser.decode(part.to(device)).cpu() for part in parts])
@@ -52,11 +57,13 @@ def run(context: Context) -> None:
     )
 
 
-def optimise(context: Context, pixels: Tensor, labels: Tensor, state: Progress) -> Tensor:
+def optimise(
+    context: Context, pixels: Tensor, labels: Tensor, state: Progress, anchors: Callable[[Tensor], Tensor] | None
+) -> Tensor:
     """Match the images to the observers, group after group; resumes from a checkpoint.
 
     From initial images (N, C, S, S), uint8 or normalised, and classes (N,) to uint8 (N, C, S, S); the state is changed
-    in place.
+    in place. For the anchors see :func:`edc.condense.engine.synthesize`.
     """
     row, dataset = context.row, context.dataset
     observers = matched_observers(context, row)
@@ -66,6 +73,7 @@ def optimise(context: Context, pixels: Tensor, labels: Tensor, state: Progress) 
             setattr(state, name, saved[name])
     networks = [observer.collector.observer for observer in observers]
     images = len(groups[0]) * GRAPHS.get(row.regularise.method, 1)
+    images *= row.initialise.factor**2 if anchors is not None else 1
     at_once = groups_at_once(networks, pixels.shape[1:], images, context.device, context.memory)
     state.fit(at_once)
     total = len(groups) * row.optimise.iterations
@@ -82,7 +90,9 @@ def optimise(context: Context, pixels: Tensor, labels: Tensor, state: Progress) 
     def decode(finished: Tensor) -> Tensor:
         return context.normaliser.decode(finished).cpu()
 
-    return synthesize(pixels, labels, groups, observers, row, context.normaliser, state, after, at_once, decode)
+    return synthesize(
+        pixels, labels, groups, observers, row, context.normaliser, state, after, at_once, decode, anchors
+    )
 
 
 def jpeg_round_trip(pixels: Tensor, quality: int) -> Tensor:

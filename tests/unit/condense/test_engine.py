@@ -108,11 +108,12 @@ CHOICES: dict[str, dict[str, Any]] = {
         "regularise": {"method": "logits", "beta": 0.5, "weight": 100.0},
     },
     "drop": {"augment": {"flip": False, "crop_scale": (0.08, 1.0)}, "match": {"weight": 0.1, "drop": 0.5, "ema": 0.0}},
+    "constant": {"match": {"cross_entropy": 0.5}, "optimise": {"schedule": "constant", "clamp": False, "lr": 0.5}},
     "drop_ema": {"match": {"weight": 1.0, "drop": 0.5}},
 }
 
 
-@pytest.mark.parametrize("choices", ["default", "flatness", "drop"])
+@pytest.mark.parametrize("choices", ["default", "flatness", "drop", "constant"])
 def test_whole_run_against_a_plain_loop(choices: str) -> None:
     settings = row(iterations=5, **CHOICES[choices])
     images, labels = start()
@@ -135,7 +136,9 @@ def test_whole_run_against_a_plain_loop(choices: str) -> None:
             skip = {i for i, h in enumerate(hooks) if drop and h.kind == "conv" and rng.random() < drop}
             x.requires_grad_(True)
             logits, statistics = observer.collector(view(x, box, flip), skip)
-            loss = F.cross_entropy(logits, targets) + settings.match.weight * observer.matcher(statistics, skip)
+            loss = settings.match.cross_entropy * F.cross_entropy(
+                logits, targets
+            ) + settings.match.weight * observer.matcher(statistics, skip)
             if settings.regularise.method == "logits":
                 averaged_logits = observer.collector.logits(view(averaged, box, flip))
                 loss = loss + settings.regularise.weight * flatness(logits, averaged_logits, 4.0, "batch_mean")
@@ -144,9 +147,10 @@ def test_whole_run_against_a_plain_loop(choices: str) -> None:
             averaged = settings.regularise.beta * averaged + (1 - settings.regularise.beta) * x
             momentum = 0.5 * momentum + 0.5 * gradient
             square = 0.9 * square + 0.1 * gradient**2
-            rate = 0.05 * 0.5 * (1 + math.cos(math.pi * k / 5))
+            rate = 0.5 if choices == "constant" else 0.05 * 0.5 * (1 + math.cos(math.pi * k / 5))
             x = x - rate * (momentum / (1 - 0.5 ** (k + 1))) / ((square / (1 - 0.9 ** (k + 1))).sqrt() + 1e-8)
-            x = x.maximum(NORMALISER.low).minimum(NORMALISER.high)
+            if choices != "constant":
+                x = x.maximum(NORMALISER.low).minimum(NORMALISER.high)
         expected[group] = x
     result, _ = made(settings, group=4)
     # Adam's first steps divide by |gradient|: where that is rounding noise, so is the direction.

@@ -101,14 +101,17 @@ def test_statistic_flatness_vanishes_on_images_that_rest() -> None:
 
 def test_sharpness_is_the_rise_of_the_loss_up_its_gradient() -> None:
     settings = row(
-        observers=1, match={"target": "none"}, augment=WHOLE, regularise={"method": "sam", "weight": 1.0, "radius": 0.2}
+        observers=1,
+        match={"target": "none", "cross_entropy": 0.5},
+        augment=WHOLE,
+        regularise={"method": "sam", "weight": 1.0, "radius": 0.2},
     )
     losses, images = one_visit(settings)
     model, (_, labels) = network(0), start()
     plain = F.cross_entropy(model(images), labels)
     (gradient,) = torch.autograd.grad(plain, images)
     step_up = 0.2 * gradient / gradient.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    expected = F.cross_entropy(model(images + step_up), labels) - plain
+    expected = 0.5 * (F.cross_entropy(model(images + step_up), labels) - plain)
     torch.testing.assert_close(losses["regularise"][0], expected, rtol=1e-4, atol=1e-6)
     assert float(expected.detach()) > 0
 

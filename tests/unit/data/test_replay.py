@@ -11,7 +11,7 @@ from support.rows import relabel_row
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from edc.data import randaugment
+from edc.data import dsa, randaugment
 from edc.data.augment import Normaliser
 from edc.data.replay import EpochDraws, Replay
 from edc.data.rng import generator
@@ -56,6 +56,8 @@ CHOICES = [
     {"crop_scale": (0.08, 1.0), "flip": False},
     {"batch": 10},
     {"shuffle": 2, "pad": 1},
+    {"tiles": 2, "crop_scale": (1.0, 1.0), "dsa": True},
+    {"tiles": 3, "mix": "none"},
 ]
 
 
@@ -109,7 +111,8 @@ def expected_views(made: Replay, epoch: int, mix: bool) -> Tensor:
             pixels = tv.pad(pixels, [choices.pad])[..., y : y + SIZE, x : x + SIZE]
         view = tv.resized_crop(pixels.float() / 255, *draws.boxes[i].tolist(), size=[SIZE, SIZE], antialias=True)
         view = tv.horizontal_flip(view) if draws.flips[i] else view
-        views.append(tv.normalize(view, list(MEAN), list(STD))[0])
+        view = tv.normalize(view, list(MEAN), list(STD))
+        views.append((view if draws.dsa is None else dsa.apply(view, draws.dsa[i : i + 1]))[0])
     result = torch.stack(views)
     if mix and draws.shares is not None:
         share = draws.shares.view(-1, 1, 1, 1)
@@ -129,6 +132,17 @@ def test_views_are_those_of_torchvision(choices: dict[str, Any]) -> None:
         torch.testing.assert_close(mixed, expected_views(made, epoch, made.row.mix != "none"), rtol=0, atol=2e-4)
         plain = by_image(made, epoch, 3, mix=False)
         torch.testing.assert_close(plain, expected_views(made, epoch, False), rtol=0, atol=2e-4)
+
+
+def test_tiles_are_single_cells_but_for_one_time_in_n_squared() -> None:
+    drawn = torch.cat([replay(tiles=2, crop_scale=(1.0, 1.0)).draws(epoch).boxes for epoch in range(200)]).tolist()
+    cells = [[0, 0, 4, 4], [0, 4, 4, 4], [4, 0, 4, 4], [4, 4, 4, 4]]
+    shares = [drawn.count(box) / len(drawn) for box in ([0, 0, 8, 8], *cells)]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == pytest.approx([1 / 4, *[3 / 16] * 4], abs=0.03)
+    inside = torch.cat([replay(tiles=2, crop_scale=(0.5, 1.0)).draws(epoch).boxes for epoch in range(20)])
+    split = ((inside[:, :2] < 4) & (inside[:, :2] + inside[:, 2:] > 4)).any(1)  # crops across cells are of wholes
+    assert 0.1 < float(split.float().mean()) < 0.4
 
 
 def test_partners_and_rectangles_belong_to_the_batch_of_the_labels() -> None:

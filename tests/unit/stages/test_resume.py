@@ -15,11 +15,16 @@ LPQLD = {
     "hard": {"smoothing": 0.8, "mix": "cutmix"},
 }  # fmt: skip
 HALD = [{"regime": "soft", "share": 0.25}, {"regime": "hard", "share": 0.5}, {"regime": "soft", "share": 0.25}]
+CIM = {
+    "initialise": {"method": "mosaics", "factor": 2}, "match": {"target": "anchors", "cross_entropy": 0.0},
+    "statistics": None, "scorers": ["observer"], "regularise": {"method": "none"}, "optimise": {"iterations": 4},
+}  # fmt: skip
 CASES = [
     ("pretrain", {}, [1, 3, 4]),
     ("statistics", {"batch": 40}, [1, 3, 4]),
     ("synthesize", {}, [1, 3, 6, 8]),
     ("synthesize", {"regularise": {"method": "none"}, "match": {"carry": True}}, [5]),
+    ("synthesize", CIM, [3]),
     ("relabel", {"epochs": 30}, [1, 2]),
     ("evaluate", {}, [1, 2, 3]),
     ("evaluate", {"loss": LPQLD, "phases": HALD, "epochs": 8, "reuse": "pool_once"}, [1, 3, 7]),

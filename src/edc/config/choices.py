@@ -336,7 +336,9 @@ class StudentChoices(Model):
         "round; LPLD's batches drawn from all stored ones in every epoch; HALD's, none again before all were used",
     )
     phases: Phases = Field(
-        default=[], description="one after the other, shares of the epochs; none: all epochs in the protocol's regime"
+        default=[],
+        description="one after the other, each with a regime (soft, hard) and a share of the epochs; none: the "
+        "protocol's regime throughout",
     )
     validations: int = Field(default=10, ge=1, description="how often it is evaluated; after the last epoch always")
 

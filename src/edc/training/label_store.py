@@ -53,7 +53,7 @@ def compress(logits: np.ndarray, choices: LabelChoices) -> dict[str, np.ndarray]
 
 
 class StoredLabels:
-    """Rows of a store as logits: ``labels[epoch]`` is float16 or float32 (N, K).
+    """Rows of a store as logits: ``labels[epoch]`` is float16 or float32 (N, K), ``labels[epoch, images]`` some rows.
 
     Args:
         arrays: of the store, by name.
@@ -72,20 +72,20 @@ class StoredLabels:
         epochs, images = self.arrays["logits"].shape[:2]
         return epochs, images, self.classes
 
-    def __getitem__(self, epoch: int) -> np.ndarray:
-        values = np.asarray(self.arrays["logits"][epoch])
+    def __getitem__(self, where: int | tuple[int, np.ndarray]) -> np.ndarray:
+        values = np.asarray(self.arrays["logits"][where])
         k = kept(self.classes, self.choices)
         if self.choices.bits < 16:
             if self.choices.bits == 4:
                 values = np.stack([values >> 4, values & 15], axis=-1).reshape(len(values), -1)[:, :k]
-            ranges = self.arrays["ranges"][epoch].astype(np.float32)
+            ranges = self.arrays["ranges"][where].astype(np.float32)
             low, high = ranges[:, :1], ranges[:, 1:]
             values = low + values.astype(np.float32) / (2**self.choices.bits - 1) * (high - low)
         if k == self.classes:
             return values
         fill = values.min(axis=1, keepdims=True).astype(np.float32) if self.missing is None else self.missing
         full = np.broadcast_to(np.float32(fill), (len(values), self.classes)).copy()
-        np.put_along_axis(full, self.arrays["classes"][epoch].astype(np.int64), values.astype(np.float32), axis=1)
+        np.put_along_axis(full, self.arrays["classes"][where].astype(np.int64), values.astype(np.float32), axis=1)
         return full
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
@@ -55,6 +56,9 @@ class Condensed:
         self.images, self.classes, self.targets, self.regime, self.batch = len(images), classes, targets, regime, batch
         self.replay, self.reuse = Replay(images, choices, normaliser), reuse
         self.stored, self.phases, self.hard = choices.epochs, list(phases), hard or HardLabels()
+        self._draws = functools.lru_cache(maxsize=32)(
+            self.replay.draws
+        )  # one batch of a pool after the other needs them
         self.of_hard = self.replay
         if self.hard.mix != "none":
             self.of_hard = Replay(images, choices.model_copy(update={"mix": self.hard.mix}), normaliser)
@@ -110,12 +114,11 @@ class Condensed:
             batches = generator(seed, "pool", "once", position).permutation(places)[part * count : (part + 1) * count]
         for chosen in batches:
             stored, number = divmod(int(chosen), count)
-            draws = self.replay.draws(stored)
+            draws = self._draws(stored)
             index = batches_of(draws.order, self.batch)[number]
-            targets = soft_targets(self.targets, "soft", stored, self.classes.device)
-            assert targets is not None
-            index = index.to(self.classes.device)
-            yield self.replay.batch([(draws, index.cpu())]), targets[index].to(torch.float32), self.classes[index]
+            targets = torch.from_numpy(np.array(self.targets[stored, index.numpy()])).to(self.classes.device)
+            classes = self.classes[index.to(self.classes.device)]
+            yield self.replay.batch([(draws, index)]), targets.to(torch.float32), classes
 
 
 class Real:

@@ -96,7 +96,9 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
         needed = {"epochs": row.label_epochs, "finetune": getattr(row, "finetune", 0)}
         for name, epochs in needed.items() if not isinstance(row, ContinualRow) else ():
             if labels.epochs < epochs and labels.views is None:
-                raise EdcError(f"{here}.{name} = {epochs}: {row.labels!r} has labels for {labels.epochs} epochs")
+                raise EdcError(
+                    f"{here}.{name} = {getattr(row, name)}: {row.labels!r} has labels for {labels.epochs} epochs"
+                )
     if (row.phases or row.loss.hard is not None) and (row.images is None or not isinstance(row, EvaluateRow)):
         key, only = "phases" if row.phases else "loss.hard", "only the evaluation of condensed images has them"
         raise EdcError(f"{here}.{key}: expected none; {only}")

@@ -22,6 +22,7 @@ from edc.storage.planlock import BY_DVC, LOCK
 
 EVALUATE = "evaluate.digits-edc-ipc1-convnet_d2-edc"
 SYNTHESIZE = "synthesize.digits-edc-ipc1"
+FULL = "evaluate.digits-full-all-convnet_d2-real_data"
 RDED = "synthesize.digits-rded-ipc1"
 
 
@@ -168,6 +169,12 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "images of another size": ({f"{EVALUATE}.ipc": 2}, [f"{EVALUATE}.ipc = 2", "'digits-edc-ipc1'"]),
     "epochs without labels": ({f"{EVALUATE}.epochs": 201}, [EVALUATE, "epochs = 201", "labels for 200 epochs"]),
+    "shares": ({f"{EVALUATE}.phases": [{"regime": "soft", "share": 0.5}]}, [f"{EVALUATE}.phases", "a sum of 1"]),
+    "phases": (
+        {"continual.digits-edc-ipc1-convnet_d2-edc.phases": [{"regime": "soft", "share": 1.0}]},
+        ["continual.digits-edc-ipc1-convnet_d2-edc.phases: expected none"],
+    ),
+    "hard labels": ({f"{FULL}.loss.hard": {}}, [f"{FULL}.loss.hard: expected none", "of condensed images"]),
     "dataset": ({f"{EVALUATE}.dataset": "digitz"}, [EVALUATE, "'digitz'", "'digits'"]),
     "study": ({"studies.small.evaluate": ["digits-edc"]}, ["studies.small.evaluate", "unknown evaluate row"]),
     "row": ({"studies.small": 3}, ["studies.small = 3"]),

@@ -234,6 +234,8 @@ class SynthesisChoices(Model):
 
     @model_validator(mode="after")
     def _paired(self) -> Self:
+        if self.initialise.method == "mosaics" and self.initialise.pool is not None:
+            raise ValueError(f"initialise.pool = {self.initialise.pool}: expected null where method is 'mosaics'")
         if self.match.target == "anchors" and (self.initialise.method, self.regularise.method) != ("mosaics", "none"):
             raise ValueError(
                 "match.target = 'anchors': expected initialise.method = 'mosaics' and regularise.method = 'none', "

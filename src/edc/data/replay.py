@@ -114,9 +114,9 @@ class Replay:
             strips = torch.from_numpy(columns), torch.from_numpy(rows)
         if row.randaugment is not None:
             operations = randaugment.draw(generator(row.seed, "randaugment", epoch), n, row.randaugment.ops)
-        siamese = dsa.draw(generator(row.seed, "dsa", epoch), n, size) if row.dsa else None
+        of_dsa = dsa.draw(generator(row.seed, "dsa", epoch), n, size) if row.dsa else None
         drawn = [torch.from_numpy(values) for values in (order, boxes, flips, partners)]
-        return EpochDraws(drawn[0], drawn[1], drawn[2], drawn[3], mix, shares, offsets, strips, operations, siamese)
+        return EpochDraws(drawn[0], drawn[1], drawn[2], drawn[3], mix, shares, offsets, strips, operations, of_dsa)
 
     def _view(self, parts: Sequence[tuple[EpochDraws, Tensor]]) -> Tensor:
         """Shuffled, cropped and mirrored images, normalised: for every part those at its (B,) indices."""

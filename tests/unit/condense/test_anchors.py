@@ -120,6 +120,8 @@ def test_a_cutout_is_one_square_of_the_mean_pixel() -> None:
 def test_anchors_are_refused_without_mosaics_or_the_layer() -> None:
     with pytest.raises(ValidationError, match=r"expected initialise.method = 'mosaics' and .* found 'real'"):
         row(initialise={"method": "real"})
+    with pytest.raises(ValidationError, match=r"initialise.pool = 5: expected null"):
+        row(initialise={"pool": 5})
     settings = row(layer="layer3")
     with pytest.raises(EdcError, match="layer of Sequential 'layer3'"):
         step(start()[0], start()[0], start()[1], observer(settings), settings, range(1), 0, start(1, ipc=8)[0])

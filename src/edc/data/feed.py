@@ -18,6 +18,7 @@ from edc.data.augment import Normaliser, pad_crop
 from edc.data.crops import CropDraws, draw_crops
 from edc.data.images import Images, ImageSet, Indices
 from edc.data.replay import batches_of
+from edc.nets.distributed import own_part
 
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ class Feed:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Every image once, in random order, each with its own crop and flip: as :meth:`plain`.
 
-        All draws are made by this call, so later draws of the caller do not depend on how many batches were read.
+        All draws are made by this call, so later draws of the caller do not depend on how many batches were read. Where
+        several processes share the run, a batch has this process's images and the classes of all.
 
         Args:
             join: add a single last image to the batch before, because batch norm needs two.
@@ -73,13 +75,14 @@ class Feed:
     def _augmented(
         self, batches: Sequence[Tensor], offsets: Tensor | None, crops: CropDraws | None, flips: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for index, pixels in zip(batches, self._pixels(batches, crops), strict=True):
-            index = index.to(self.device)
+        parts = [own_part(index) for index in batches]
+        for index, part, pixels in zip(batches, parts, self._pixels(parts, crops), strict=True):
+            labels, index = self.labels[index.to(self.device)], part.to(self.device)
             if offsets is None:  # cropped already
                 pixels = torch.where(flips[index][:, None, None, None], pixels.flip(-1), pixels)
             else:
                 pixels = pad_crop(pixels, offsets[index], self.dataset.pad, flips[index])
-            yield self.normaliser.encode(pixels), self.labels[index]
+            yield self.normaliser.encode(pixels), labels
 
     def _pixels(self, batches: Sequence[Tensor], crops: CropDraws | None) -> Iterator[Tensor]:
         """uint8 (B, C, S, S) on the device, batch after batch."""

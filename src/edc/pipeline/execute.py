@@ -8,7 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from filelock import FileLock, Timeout
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from edc import __version__
 from edc.config.rows import Plan
 from edc.errors import EdcError
+from edc.nets.processes import processes, rank
 from edc.pipeline import devices
 from edc.pipeline.status import Run, up_to_date
 from edc.storage import STATE, run_folder
@@ -49,11 +50,12 @@ def execute(plan: Plan, run: Run, device: str, force: bool = False) -> bool:
     """
     import torch
 
+    from edc.nets.distributed import agreed
     from edc.stages.context import Context
 
     stage, key = run
-    with _locked(run):
-        if not force and up_to_date(plan, run):
+    with _locked(run) if rank() == 0 else nullcontext():
+        if not agreed(force or not up_to_date(plan, run)):
             return False
         on = torch.device(device)
         memory = devices.share_of_memory(plan.machine.memory, on)
@@ -98,6 +100,7 @@ def environment(plan: Plan, device: str) -> dict[str, Any]:
         "threads": None if on_gpu else plan.machine.threads,
         "peak_memory_mb": devices.peak_memory() // 2**20,
         "peak_gpu_memory_mb": torch.cuda.max_memory_allocated() // 2**20 if on_gpu else None,
+        "processes": processes(),
         **provenance(),
         "edc": __version__,
         "python": platform.python_version(),

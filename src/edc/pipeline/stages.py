@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from edc import STAGES, tracking
 from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
+from edc.nets.processes import processes, rank
 from edc.pipeline.status import Run, runs, tables_made
+from edc.pipeline.together import run_together
 from edc.pipeline.workers import run_all
 from edc.storage import RUNS
 from edc.storage.planlock import hold_plan
@@ -35,6 +37,8 @@ def run_stage(
         force: make them again even if they are up to date.
         tracked: synchronise with MLflow afterwards.
 
+    Processes that torchrun started share each run.
+
     Raises:
         EdcError: the plan has no such run, or runs failed.
     """
@@ -43,8 +47,9 @@ def run_stage(
     hold_plan()
     plan, todo = _todo(stage, keys)  # again, now that nobody can replace the plan
     (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
-    made = run_all(plan, todo, jobs, force, seconds=durations())
-    if made and tracked and stage in MEASURING:
+    make = run_together if processes() > 1 else partial(run_all, jobs=jobs, seconds=durations())
+    made = make(plan, todo, force=force)
+    if made and tracked and rank() == 0 and stage in MEASURING:
         track(plan)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
@@ -20,6 +21,7 @@ from edc.data.feed import Feed
 from edc.data.sets import load_split
 from edc.data.source import class_hash
 from edc.errors import EdcError
+from edc.nets.processes import processes, rank
 from edc.stages.versions import VERSIONS
 from edc.storage import (
     STATE,
@@ -64,6 +66,8 @@ class Context:
         self.row: Any = plan.row(stage, key)
         self.dataset: Dataset = plan.datasets[self.row.dataset]
         self.inputs: dict[str, str] = {}
+        # Of several processes that share a run one writes; what the others have to write is the same, and is dropped.
+        self._scratch = tempfile.TemporaryDirectory() if rank() else None
         self._environment = environment
         self._started, self._seconds_before = time.monotonic(), 0.0
         self._checkpoint: Checkpoint | None = None
@@ -89,7 +93,8 @@ class Context:
 
     def path(self, name: str) -> Path:
         """Where one of this run's files goes."""
-        return run_folder(self.stage, self.key) / name
+        folder = run_folder(self.stage, self.key)
+        return (Path(self._scratch.name) if self._scratch else folder) / name
 
     def images(self, split: Any) -> Images:
         """A split of the dataset, whose classes must be those of everything read before."""
@@ -158,6 +163,8 @@ class Context:
         device = [self.device.type, cuda_graphs.enabled()] if self.device.type == "cuda" else self.device.type
         values = self.plan.resolved(self.stage, self.key)
         parts = [values, VERSIONS[self.stage], self.inputs, self._splits, device, str(torch.__version__)]
+        if processes() > 1:  # sums over them may round differently
+            parts.append(processes())
         self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), fingerprint(parts))
         state = self._checkpoint.load()
         if state is not None:
@@ -168,11 +175,11 @@ class Context:
     def checkpoint(self, state: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
         """Save the state, of tensors, numbers, strings, lists and dictionaries, if it is time to, or `now`."""
         assert self._checkpoint is not None, "resume() comes first"
-        if now or self._checkpoint.due():
+        if self._scratch is None and (now or self._checkpoint.due()):
             self._checkpoint.save({**state(), "seconds": self.seconds})
 
     def clear_checkpoint(self) -> None:
-        if self._checkpoint is not None:
+        if self._checkpoint is not None and self._scratch is None:
             self._checkpoint.clear()
 
     def finite(self, loss: float, when: str) -> float:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from edc.config.choices import Optimiser
 from edc.config.rows import Dataset
 from edc.data.replay import part_sizes
-from edc.nets import build
+from edc.nets import build, distributed
 from edc.nets.placing import compute_logits, placed
+from edc.nets.processes import processes
 from edc.training.optimisers import make_optimiser
 
 
@@ -39,6 +40,7 @@ class Trainer:
         self.parts = parts
         self.model = placed(model, device, precision)
         self.optimiser = make_optimiser(self.model, settings)
+        self._forward = distributed.replicated(self.model)
         self._total, self._count = torch.zeros((), device=device), 0
 
     def start_epoch(self) -> None:
@@ -47,21 +49,30 @@ class Trainer:
         self.model.train()
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
-        """One optimiser step on images (B, C, S, S), soft targets (B, K) or None, and classes (B,)."""
+        """One optimiser step on images (B, C, S, S), soft targets (B, K) or None, and classes (B,).
+
+        Where several processes share the run, each takes its part; of the images it may have been given no more.
+        """
         self.update(x, targets, labels)
-        self.count(len(x))
+        self.count(len(labels))
 
     def update(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:
         """The operations of a step on the device, and nothing else: what a CUDA graph records."""
         self.optimiser.zero_grad(set_to_none=True)
-        sizes = part_sizes(len(x), self.parts)
+        batch = len(labels)
+        sizes = part_sizes(batch, self.parts)
         soft = [None] * len(sizes) if targets is None else targets.split(sizes)
         answers = []
-        for images, of_images, classes in zip(x.split(sizes), soft, labels.split(sizes), strict=True):
-            logits = compute_logits(self.model, images)
-            loss = self.loss(logits, of_images, classes)
-            (loss * (len(images) / len(x))).backward()
-            self._total += loss.detach() * len(images)
+        for images, of_images, classes in zip(
+            x.split(sizes if len(x) == batch else len(x)), soft, labels.split(sizes), strict=True
+        ):
+            part, own = len(classes), distributed.own_part(classes)
+            images = distributed.own_part(images) if len(images) == part else images
+            of_images = None if of_images is None else distributed.own_part(of_images)
+            logits = compute_logits(self._forward, images)
+            loss = self.loss(logits, of_images, own) * distributed.weight_of_part(part, len(own))
+            (loss * (part / batch)).backward()
+            self._total += loss.detach() * part
             answers.append(logits.detach())
         self.keep(answers)
         self.adjust_gradients()
@@ -91,4 +102,4 @@ class Trainer:
 
     def end_epoch(self) -> float:
         """Mean training loss of the epoch."""
-        return float(self._total) / self._count
+        return float(distributed.summed(self._total)) / processes() / self._count

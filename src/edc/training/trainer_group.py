@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from edc.nets.processes import processes
 from edc.training import cuda_graphs
 from edc.training.trainer import Trainer
 
@@ -26,7 +27,10 @@ class TrainerGroup:
         self.trainers = list(trainers)
         modules = [module for trainer in self.trainers for module in trainer.model.modules()]
         on_gpu = all(parameter.is_cuda for trainer in self.trainers for parameter in trainer.model.parameters())
-        self._recording = on_gpu and cuda_graphs.enabled() and not any(draws_random_numbers(m) for m in modules)
+        alone = processes() == 1
+        self._recording = (
+            on_gpu and alone and cuda_graphs.enabled() and not any(draws_random_numbers(m) for m in modules)
+        )
         self._steps: dict[tuple[int, bool], RecordedStep] = {}
 
     def step(self, x: Tensor, targets: Tensor | None, labels: Tensor) -> None:

@@ -1,0 +1,48 @@
+"""Runs that several processes share, each on a device of its own: `torchrun --no-python -- edc evaluate --run KEY`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from edc.config.rows import Plan
+from edc.errors import EdcError
+from edc.pipeline.devices import visible_gpus
+from edc.pipeline.execute import execute, prepare
+from edc.pipeline.status import Run
+
+SHARED = ("pretrain", "evaluate")
+"""The stages whose runs can be shared: they train networks batch by batch."""
+
+
+def run_together(plan: Plan, todo: Sequence[Run], force: bool = False) -> int:
+    """Make runs one after the other, every process its part of each batch; returns how many were made.
+
+    Raises:
+        EdcError: runs of another stage or that calibrate a temperature on a whole batch, or fewer GPUs than processes.
+    """
+    if other := next((stage for stage, _ in todo if stage not in SHARED), None):
+        raise EdcError(f"{other}: expected one process, torchrun started several; {', '.join(SHARED)} share runs")
+    for stage, key in todo:
+        loss = getattr(plan.row(stage, key), "loss", None)
+        if loss is not None and loss.student_temperature == "calibrated":
+            raise EdcError(f"{stage}.{key}.loss.student_temperature = 'calibrated': expected one process, not torchrun")
+    device = _own_device(plan.machine.device)
+    prepare(plan, device)
+    from edc.nets.distributed import process_group
+
+    with process_group(device):
+        return sum(execute(plan, run, device, force) for run in todo)
+
+
+def _own_device(device: str) -> str:
+    gpus, local = [] if device == "cpu" else visible_gpus(), int(os.environ["LOCAL_RANK"])
+    if not gpus and device != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return "cpu"
+    if local >= len(gpus):
+        raise EdcError(
+            f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: expected at most {len(gpus)}, the GPUs visible here"
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local]
+    return "cuda"

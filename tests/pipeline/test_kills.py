@@ -21,7 +21,9 @@ def half_written(checkout: Checkout) -> list[str]:
     wrong = []
     for path in checkout.path("runs").rglob("manifest.json"):
         files = json.loads(path.read_text())["files"]
-        wrong += [f"{path.parent}/{name}" for name in files if (path.parent / name).stat().st_size != files[name]["bytes"]]
+        wrong += [
+            f"{path.parent}/{name}" for name in files if (path.parent / name).stat().st_size != files[name]["bytes"]
+        ]
     return wrong
 
 

@@ -64,7 +64,7 @@ ELSEWHERE = (
 )
 OTHERS = "Of datasets that the active plan does not have:"
 HIDDEN = {
-    "reported_student", "improvement_low", "improvement_high", "clear", "trained", "device", "threads", "precision",
+    "reported_student", "reported_source", "improvement_low", "improvement_high", "clear", "trained", "device", "threads", "precision",
     "source", "regime",
 }  # fmt: skip
 
@@ -156,7 +156,9 @@ def _not_run(rows: pd.DataFrame, footnotes: Footnotes) -> list[str]:
                 f"**{name}**{references(shared)} " + ", ".join(figures["student"] + " " + figures["figure"] + own)
             )
         items.append(f"- {DATASETS[dataset]}, IPC {images(ipc)}: {'; '.join(methods)}")
-    return ["## Not run here", "The paper's figures.", "\n".join(items)]
+    sources = "reported_source" in rows and rows["reported_source"].any()
+    whose = "Published figures: the paper's, where no footnote has another source." if sources else "The paper's figures."
+    return ["## Not run here", whose, "\n".join(items)]
 
 
 def grid(columns: Any) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from edc.errors import EdcError
 from edc.reporting.evaluations import CELL, FULL, RANDOM, finished, two_alike, with_baseline
-from edc.reporting.paper import CROSSED, KEY, METHODS, named
+from edc.reporting.paper import CROSSED, KEY, METHODS, TRAINED, named
 from edc.reporting.record import PATH
 from edc.reporting.scores import label_robust_score
 
@@ -15,8 +15,8 @@ STANDARD = {"static": "static_soft", "hard": "hard_label"}
 """The protocol that a label regime's column of Table 1 shows where several of that regime ran."""
 TABLE1 = (
     "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
-    "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "difference", "image_bytes",
-    "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
+    "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "reported_source", "difference",
+    "image_bytes", "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
     "improvement_high", "clear",
 )  # fmt: skip
 VARIANTS = (
@@ -46,7 +46,9 @@ def tables(cells: pd.DataFrame, reported: pd.DataFrame) -> dict[str, pd.DataFram
     """
     names = [named(*key) for key in cells[["recipe", "variant", "protocol"]].to_numpy()]
     in_ladder = cells.join(pd.DataFrame(names, cells.index, columns=["paper_recipe", "paper_variant"]))
-    as_reported = cells.assign(paper_recipe=cells["recipe"].replace(METHODS), paper_variant="")
+    crossed = _keys(cells, ["recipe", "protocol"]).map(TRAINED)
+    as_reported = cells.assign(paper_recipe=crossed.fillna(cells["recipe"].replace(METHODS)), paper_variant="")
+    as_reported["own"] |= crossed.notna() & ~cells["changed"].astype(bool)
     plain = as_reported[cells["variant"] == ""]
     figures = {table: reported[reported["table"] == table] for table in (1, 2, 3, 4, 5, 22)}
     made = {"table1": table1(plain, figures[1]), "table2": table2(plain, figures[2])}
@@ -162,21 +164,22 @@ def by_regime(plain: pd.DataFrame, regime: str) -> pd.DataFrame:
 def compare(rows: pd.DataFrame, figures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Lines with the paper's figure beside those of the recipe's own protocol, and a line for every other figure."""
     figure = look_up(rows[rows["own"]], figures)
-    rows = rows.assign(reported=figure["accuracy"], reported_std=figure["std"])
+    rows = rows.assign(reported=figure["accuracy"], reported_std=figure["std"], reported_source=figure["source"])
     rows["difference"] = (rows["final_mean"] - rows["reported"]).round(4)
     ran = _keys(rows[rows["reported"].notna()], OURS)
     absent = figures[~_keys(figures, KEY).isin(ran)]
-    absent = absent.rename(columns={"accuracy": "reported", "std": "reported_std"})
+    absent = absent.rename(columns={"accuracy": "reported", "std": "reported_std", "source": "reported_source"})
     imagenet = absent["dataset"] == IMAGENET
     beside = {"reported_imagenet1k": absent["reported"], "reported_student": absent["student"]}
     return rows, absent.assign(**{name: values.where(imagenet) for name, values in beside.items()})
 
 
 def look_up(rows: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and deviation that the paper reports for each line, empty where it has no such figure."""
-    known = dict(zip(_keys(figures, KEY), figures[["accuracy", "std"]].to_numpy(), strict=True))
-    pairs = [known.get(key, (np.nan, np.nan)) for key in _keys(rows, OURS)]
-    return pd.DataFrame(pairs, rows.index, columns=["accuracy", "std"], dtype=float)
+    """Accuracy, deviation and source of the figure that is published for each line, empty where there is none."""
+    columns = ["accuracy", "std", "source"]
+    known = dict(zip(_keys(figures, KEY), figures[columns].itertuples(index=False, name=None), strict=True))
+    found = [known.get(key, (np.nan, np.nan, "")) for key in _keys(rows, OURS)]
+    return pd.DataFrame(found, rows.index, columns=columns).astype({"accuracy": float, "std": float, "source": object})
 
 
 def _keys(rows: pd.DataFrame, columns: list[str]) -> pd.Series:

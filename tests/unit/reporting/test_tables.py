@@ -48,8 +48,8 @@ def test_every_column_of_table1() -> None:
     assert not {"static_mean", "hard_mean", "reported", "clear"} & set(random)
     assert tuple(every_table(*runs)["table1"]) == (
         "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
-        "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "difference", "image_bytes",
-        "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
+        "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "reported_source",
+        "difference", "image_bytes", "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
         "improvement_high", "clear",
     )  # fmt: skip
 
@@ -324,3 +324,14 @@ def test_every_remark_has_its_figure(name: str) -> None:
     remarks = Footnotes(name).remarks
     assert remarks or REMARKS.exists()
     assert [remark.text for remark in remarks if remark.text not in written] == []
+
+
+def test_figures_of_other_sources_stand_beside_their_method_with_a_footnote() -> None:
+    runs = [evaluation("rded", 40, 41, dataset="tiny_imagenet", ipc=10, protocol="gift")]
+    runs += [evaluation("fadrm_plus", 50, 51, dataset="tiny_imagenet", ipc=10, protocol="f", own_protocol="f")]
+    figures = {line["recipe"]: (line["reported"], line["difference"]) for line in ran("table1", *runs)}
+    assert figures == {"fadrm_plus": (52.8, -2.3), "rded": (49.2, -8.7)}
+    page = text("table1", *runs)
+    assert "| 52.8[^1] |" in page
+    assert "\n[^1]: Source: Jiacheng8/FADRM, img/exp.png.\n" in page
+    assert "**rded_gift**[^" in page, "its other cells did not run"

@@ -42,7 +42,7 @@ NAMES = {
     "label_bytes": "label kB", "seconds": "s", "seconds_total": "s in all", "peak_memory_mb": "MB",
     "peak_gpu_memory_mb": "GPU MB",
 }  # fmt: skip
-HIDDEN = {"clear", "trained", "improvement_low", "improvement_high", "reported_student", "reported_std"}
+HIDDEN = {"clear", "trained", "improvement_low", "improvement_high", "reported_student", "reported_std", "reported_source"}
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": pages.images, "difference": pages.signed, "image_bytes": pages.kilobytes, "label_bytes": pages.kilobytes,
     "seconds": "{:,.1f}".format, "seconds_total": "{:,.1f}".format,

@@ -1,8 +1,8 @@
-"""How large the analyses of EDC's Figure 2 are: the values of stage analysis."""
+"""What stage analysis measures, EDC's Figure 2 or the quality of a condensed set, and how large the parts are."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -49,9 +49,22 @@ class GradientSizes(Model):
     images: int = Field(default=1000, ge=1, description="real images, at most")
 
 
-class AnalysisChoices(Model):
-    """How large each analysis is."""
+class QualitySizes(Model):
+    """Quality of a set: its images among the real ones of their class, in features of the labels' first teacher."""
 
+    neighbours: int = Field(default=5, ge=1, description="k of density and coverage")
+    images: int = Field(default=500, ge=2, description="real training images of a class, at most: a seeded sample")
+    seed: int = Field(default=0, ge=0)
+
+
+class AnalysisChoices(Model):
+    """What is measured, and how large each analysis is."""
+
+    kind: Literal["figure2", "quality"] = Field(
+        default="figure2",
+        description="Figure 2 of EDC, or cosines within classes, density, coverage, nearest real image",
+    )
+    quality: QualitySizes = QualitySizes()
     mixture: MixtureSizes = MixtureSizes()
     landscape: LandscapeSizes = LandscapeSizes()
     hessian: HessianSizes = HessianSizes()

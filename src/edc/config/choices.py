@@ -259,6 +259,7 @@ class LabelChoices(Model):
     pad: int = Field(default=0, ge=0, description="zero-pad by so many pixels and cut out at random, before the crop")
     crop_scale: Area = (0.5, 1.0)
     crop_ratio: Range = (0.75, 4 / 3)
+    flip: bool = Field(default=True, description="mirror half of the views, where a mirrored image keeps its class")
     mix: Literal["none", "cutmix", "mixup"] = "cutmix"
     mixup_alpha: Positive = Field(default=0.8, description="mixup: of the Beta distribution the share is drawn from")
     shuffle: int = Field(default=1, ge=1, le=8, description="RDED: permute the strips of an n by n tiling")

@@ -31,7 +31,7 @@ SECTIONS = {
 
 SHARED = {
     "recipes": (*SynthesisChoices.model_fields, "statistics", "observers", "scorers", "precision"),
-    "labels": (*LabelChoices.model_fields, "observers", "flip", "precision"),
+    "labels": (*LabelChoices.model_fields, "observers", "precision"),
     # Epochs and batch stand in each row: they change with the images per class.
     "training": (
         "regime",

@@ -275,9 +275,10 @@ class Builder:
         dataset = self.datasets[cell.dataset]
         choices, own = self.section(cell, "protocols", protocol, "relabel", LabelChoices)
         teachers, chosen = self.observers(cell, "protocols", protocol, "label", "observers")
-        row = {"dataset": cell.dataset, "images": images, "observers": teachers, "flip": dataset.flip}
+        row = {"dataset": cell.dataset, "images": images, "observers": teachers}
         stored = min(student["epochs"], choices.views or student["epochs"])
         row |= {"epochs": stored, "batch": student["batch"], **_dump(choices)}
+        row["flip"] = choices.flip and dataset.flip
         if choices.min_accuracy is None:
             row["min_accuracy"] = twice_chance(dataset.classes)
         return self.add("relabel", f"{images}-{protocol}", row, [own, chosen, origin])

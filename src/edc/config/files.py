@@ -190,7 +190,7 @@ class Slimming(Application):
 
 
 class Analysis(Application, AnalysisChoices):
-    """EDC's Figure 2 on our own runs."""
+    """EDC's Figure 2 on our own runs, or the quality of condensed sets."""
 
 
 class StudyMachine(Machine):

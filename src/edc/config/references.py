@@ -111,7 +111,7 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
         raise unknown_name("prunable network", row.student, PRUNABLE, f"{here}.student")
     if isinstance(row, ContinualRow) and row.steps > dataset.classes:
         raise EdcError(f"{here}.steps = {row.steps}: expected at most {dataset.classes}, the number of classes")
-    if isinstance(row, AnalysisRow) and row.images is not None:
+    if isinstance(row, AnalysisRow) and row.images is not None and row.kind == "figure2":
         images, whole = plan.synthesize[row.images], dataset.classes * row.ipc
         if not images.optimise.iterations or images.regularise.method == "none":
             raise EdcError(

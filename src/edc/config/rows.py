@@ -145,7 +145,6 @@ class RelabelRow(LabelChoices, Row):
 
     images: str
     observers: list[str] = Field(min_length=1)
-    flip: bool
     epochs: int = Field(ge=1)
     batch: int = Field(ge=1)
 
@@ -218,13 +217,13 @@ class SlimmingRow(StudentRow):
 
 
 class AnalysisRow(StudentRow, AnalysisChoices):
-    """EDC's Figure 2 on one condensed set and one student: flatness, smoothing, matching and small batches."""
+    """One condensed set: its quality, or with one student EDC's Figure 2 (flatness, smoothing, small batches)."""
 
     @model_validator(mode="after")
     def _comparable(self) -> AnalysisRow:
         if self.images is None:
             raise ValueError(f"recipe {self.recipe!r} has no condensed images to analyse")
-        if self.schedule.name == "smoothing" and self.schedule.zeta == 1:
+        if self.kind == "figure2" and self.schedule.name == "smoothing" and self.schedule.zeta == 1:
             raise ValueError("schedule: expected another than the cosine to 0 it is compared with (zeta 1)")
         if self.loss.temperatures is not None or self.loss.student_temperature == "calibrated":
             raise ValueError("loss: expected the same temperatures in all epochs; they are compared with one another")
@@ -277,6 +276,8 @@ class Plan(Model):
         if row.images is None or row.labels is None:
             return []
         images = ("synthesize", row.images)
+        if isinstance(row, AnalysisRow) and row.kind == "quality":
+            return [images, *_observers(self.relabel[row.labels].observers[:1])]
         if isinstance(row, ContinualRow):  # which labels the images of each step itself
             return [images, *_observers(self.relabel[row.labels].observers)]
         # The analysis makes the images once more, iteration by iteration.

@@ -13,7 +13,7 @@ from edc.config.files import names, read
 from edc.config.layers import own_protocol
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.reporting.record import COLUMNS, ENVIRONMENT, STAGES, typed
+from edc.reporting.record import COLUMNS, ENVIRONMENT, QUALITY, STAGES, typed
 from edc.storage import digest, fingerprint, read_json, run_folder
 
 NOT_TRAINING = {"recipe", "ipc", "student", "protocol", "images", "labels", "seeds", "variant", "changed"}
@@ -81,6 +81,8 @@ def _results(stage: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
             for j, ratio in enumerate(scores["ratios"]):
                 before_after = {"accuracy_before": scores["before"][i][j], "accuracy": scores["after"][i][j]}
                 yield {"seed": seed, "ratio": ratio} | before_after | {name: scores[name][i][j] for name in SIZES}
+    elif row.get("kind") == "quality":
+        yield {"seed": row["quality"]["seed"], "student": manifest["observer"]} | {n: scores[n] for n in QUALITY}
     else:
         yield {"seed": row.get("seed")}
 
@@ -96,7 +98,7 @@ def training(stage: str, manifest: dict[str, Any]) -> str | None:
     if labels is None and (key := parts["row"]["labels"]):
         path = run_folder("relabel", key) / "manifest.json"
         relabel = read_json(path) if path.exists() else {}
-        if inputs[f"relabel/{key}"] != fingerprint(relabel.get("files")):
+        if inputs.get(f"relabel/{key}") != fingerprint(relabel.get("files")):
             return None
         labels, inputs = relabel["params"]["relabel"], relabel["inputs"]
     if labels is not None:

@@ -26,10 +26,12 @@ DECIMALS = 4
 SIDES = ("seeds", "students", "test_images", "test_digest", "right", "trained")
 """What an interval is made from besides mean and deviation; students: of all orders and seeds."""
 CELL = ["dataset", "recipe", "ipc", "student"]
+STANDARD = {"static": "static_soft", "hard": "hard_label"}
+"""The protocol that stands for a label regime where several of that regime ran."""
 ONCE = [
     "dataset", "recipe", "variant", "changed", "protocol", "own_protocol", "regime", "ipc", "student", "image_bytes",
     "label_bytes", "steps", "training", "subset", "classes", "test_images", "test_digest", "seconds", "device",
-    "threads", "precision", "commit", "source",
+    "threads", "precision", "commit", "source", "inputs",
 ]  # fmt: skip
 
 
@@ -41,11 +43,12 @@ def evaluations(
 ) -> pd.DataFrame:
     """Finished evaluations on one split, in the order of the runs' names.
 
-    Besides the record's columns: seeds; final_mean, final_std, best_mean and best_std; paper_dataset and paper_student
-    ("" where the paper has no such one, or for a part of a dataset, whose accuracy is not the paper's quantity); own:
-    whether the protocol is the recipe's own and unchanged, so that the paper's figure may stand beside it; right: which
-    images each student gets right, bool (seeds, images), or None; trained: "no" where a student is not trained to the
-    end (:func:`not_trained`), else "".
+    Besides the record's columns: seeds; final_mean, final_std, best_mean and best_std; paper_dataset and
+    paper_student ("" where the paper has no such one, or for a part of a dataset, whose accuracy is not the paper's
+    quantity); own: whether the protocol is the recipe's own and unchanged, so that the paper's figure may stand
+    beside it; teacher_bytes: of the labelling teachers' weights in half precision; right: which images each student
+    gets right, bool (seeds, images), or None; trained: "no" where a student is not trained to the end
+    (:func:`not_trained`), else "".
 
     Args:
         record: its rows.
@@ -68,6 +71,7 @@ def evaluations(
     cells["paper_dataset"] = whole.where(whole.isin(DATASETS), "")
     cells["paper_student"] = [paper_name(name) or "" for name in cells["student"]]
     cells["own"] = (cells["protocol"] == cells["own_protocol"]) & ~cells["changed"].astype(bool)
+    cells["teacher_bytes"] = teacher_bytes(record, cells["inputs"])
     cells["right"] = pd.Series([(right or {}).get(run) for run in cells["run"]], cells.index, dtype=object)
     cells["trained"] = np.where(not_trained(cells, courses), "no", "")
     return cells
@@ -88,6 +92,24 @@ def not_trained(cells: pd.DataFrame, courses: pd.DataFrame | None) -> pd.Series:
     return near | (cells["run"].map(last) > IMPROVING)
 
 
+def teacher_bytes(record: pd.DataFrame, inputs: pd.Series) -> pd.Series:
+    """Bytes of the weights, two a parameter, of the teachers behind the labels among each evaluation's inputs."""
+    runs = record[record["stage"].isin(["relabel", "pretrain"])].set_index(["stage", "run"])
+    read, parameters = runs["inputs"].to_dict(), runs["parameters"].to_dict()
+
+    def size(text: str) -> float:
+        labels = [key for stage, key in _runs(text) if stage == "relabel"]
+        teachers = [run for key in labels for run in _runs(read.get(("relabel", key), "")) if run[0] == "pretrain"]
+        return 2 * sum(float(parameters.get(run, np.nan)) for run in teachers) if teachers else np.nan
+
+    return inputs.map(size).astype("Float64").astype("Int64")
+
+
+def _runs(inputs: str) -> list[tuple[str, str]]:
+    """Stage and key of every run in a cell of the record's column ``inputs``."""
+    return [(stage, key) for stage, _, key in (text.partition("=")[0].partition("/") for text in inputs.split())]
+
+
 def unique(cells: pd.DataFrame, keys: list[str]) -> None:
     """Refuse two runs of the same cell with an :class:`EdcError` that names both."""
     if alike := two_alike(cells, keys):
@@ -100,6 +122,19 @@ def two_alike(cells: pd.DataFrame, keys: list[str]) -> list[str]:
     runs = cells.drop_duplicates(["run", *keys])
     second = runs[runs.duplicated(keys)].head(1)
     return [] if second.empty else runs.merge(second[keys], on=keys)["run"].head(2).tolist()
+
+
+def by_regime(plain: pd.DataFrame, regime: str) -> pd.DataFrame:
+    """The evaluation of every cell under static or hard labels, by the standard protocol where several ran."""
+    rows = plain[plain["regime"] == regime]
+    standard = rows["protocol"] == STANDARD[regime]
+    rows = rows[standard | ~standard.groupby([rows[name] for name in CELL]).transform("any")]
+    if alike := two_alike(rows, CELL):
+        raise EdcError(
+            f"{PATH}: run {alike[1]!r} is a second evaluation of the same images with {regime} labels beside "
+            f"{alike[0]!r}; expected one of them under protocol {STANDARD[regime]!r}"
+        )
+    return rows
 
 
 def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], score: str = "final") -> pd.DataFrame:
@@ -154,8 +189,8 @@ def finished(rows: pd.DataFrame, columns: tuple[str, ...], order: list[str]) -> 
     """A table: these columns, empty where missing, rounded, sorted by those of ``order`` with empty cells first."""
     table = rows.reindex(columns=list(columns))
     for name in table.select_dtypes("float64"):
-        table[name] = table[name].round(DECIMALS)
-    for name in ("ipc", "seeds", "image_bytes", "label_bytes", "steps"):
+        table[name] = table[name].round(6 if name == "share" else DECIMALS)
+    for name in ("ipc", "seeds", "image_bytes", "label_bytes", "teacher_bytes", "steps"):
         if name in table:
             table[name] = table[name].astype("Int64")
     order = [name for name in order if name in columns]

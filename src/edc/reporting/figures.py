@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10
 LINES = {"soft": "-", "static": "--", "hard": ":"}
 """Of label regimes."""
+SIGNS = {"soft": "o", "static": "s", "hard": "x"}
+"""Of label regimes, where they are points."""
 Points = Sequence[Sequence[float | None]] | np.ndarray
 """Of one curve: x, mean, and standard deviation or None."""
 
@@ -150,6 +152,31 @@ def accuracy_over_ipc(parts: Mapping[str, pd.DataFrame]) -> Figure:
             axes.axhline(rows["final_mean"].iloc[0], color="black", linewidth=1, label="all images")
         if axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="x-small")
+    return figure
+
+
+def accuracy_over_bytes(table: pd.DataFrame) -> Figure:
+    """Accuracy over bytes of labels of table ``equal_bytes``: recipes by colour, label regimes by sign.
+
+    The line is what the teachers' weights take, from which soft labels can be made again.
+    """
+    panels: dict[str, dict[str, Points]] = {}
+    styles: dict[str, dict[str, Any]] = {}
+    weights: list[pd.Series] = []
+    recipes = sorted(set(table["recipe"]) - {RANDOM})
+    for (dataset, ipc, student), rows in table.groupby(["dataset", "ipc", "student"]):
+        curves = panels.setdefault(f"{title(str(dataset))}\n{student}, IPC {ipc}", {})
+        weights.append(rows["teacher_bytes"].dropna())
+        for (recipe, regime), run in rows.groupby(["recipe", "regime"]):
+            colour = "0.45" if recipe == RANDOM else f"C{recipes.index(recipe)}"
+            styles[f"{recipe} {regime}"] = {"color": colour, "marker": SIGNS[str(regime)], "linestyle": "none"}
+            curves[f"{recipe} {regime}"] = run[["label_bytes", "final_mean", "final_std"]].to_numpy(float)
+    figure = draw(panels, ("bytes of labels", "accuracy, %"), bars=True, styles=styles)
+    for axes, sizes in zip(figure.axes, weights, strict=True):
+        axes.set_xscale("log")
+        for size in sizes.unique():
+            axes.axvline(float(size), color="black", linewidth=1, label="teachers' weights")
+        axes.legend(fontsize="x-small")
     return figure
 
 

@@ -22,7 +22,10 @@ HEADINGS = {
     "table22": "ImageNet-21k (the paper's Table 22)",
     "variants": "Variants that the paper does not have",
     "cross": "Recipes crossed with protocols",
-    "scores": "Label-robust scores",
+    "scores": "Label-robust and augmentation-robust scores",
+    "equal_bytes": "Accuracy at equal bytes of labels",
+    "equal_steps": "Accuracy at equal steps of training",
+    "quality": "Quality of condensed sets in an observer's features",
     "continual": "Continual learning from condensed images (the paper's Figure 4, right)",
     "slimming": "Data-free network slimming (the paper's Figure 4, left)",
 }
@@ -30,6 +33,8 @@ HEADINGS = {
 SECTIONS = {
     "table1": ["dataset"],
     "cross": ["dataset", "ipc", "student"],
+    "equal_bytes": ["dataset", "ipc", "student"],
+    "equal_steps": ["dataset", "student"],
     "continual": ["dataset", "student", "steps"],
     "slimming": ["dataset", "student"],
 }
@@ -48,7 +53,24 @@ LEGENDS = {
     "scores": "As DD-Ranking defines them, on fractions (its code feeds percentages). hlr: real_hard - condensed_hard; "
     "ior: condensed_own - baseline_own; lrs: (e^a - e^-1) / (e - e^-1) with a = (ior - hlr) / 2. Empty where a part "
     "did not run: real_hard is recipe `full` with hard labels, baseline_own random images trained and labelled alike. "
+    "ars: as lrs, with a = (ior + ior_plain) / 2, where ior_plain is condensed_plain - baseline_plain under the "
+    "protocol `no_augmentation`, whose students see the images as they are. "
     "DD-Ranking trains 75 students for one such score; these are made of evaluations that ran anyway.",
+    "equal_bytes": f"{PERCENT} Of the same images, training and steps: all soft labels, fewer of them (variant), one "
+    "static soft label for each image, hard labels. share: of the bytes of all soft labels. change: of the accuracy, "
+    "to that with all soft labels. teacher kB: the weights of the teachers (two bytes a parameter), from which the "
+    "labels can be made again instead of being stored. "
+    f"{IMPROVEMENT} The same brackets are around a change.",
+    "equal_steps": f"{PERCENT} Only sets of several sizes that trained for as many optimiser steps under one protocol; "
+    f"a variant changes the epochs. {IMPROVEMENT}",
+    "quality": "Features are the inputs of the observer's classifier; every measure is taken class by class, with the "
+    "condensed images as they are stored, and averaged. within_cosine: mean cosine of two condensed images of a "
+    "class; the higher, the more alike. density and coverage (Naeem et al. 2020): in how many balls of real "
+    "images a condensed image lies, divided by k, and the share of the real images whose ball holds one; a ball "
+    "reaches to the k-th nearest real image of the class (k = 5 by default). nearest: distance from a condensed "
+    "image to the nearest real one, in units of that between a real image and its nearest; 0: copies. Of large "
+    "classes a seeded sample of real images counts (500 by default), so that copies are not all at 0 there. "
+    "Coverage grows with the images per class: compare sets of one size and observer.",
     "continual": "Top-1 accuracy in percent on the test images of all classes seen so far, mean ± standard deviation "
     "over orders and seeds. In each step a fresh student is trained on the images of those classes alone. forgetting: "
     "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
@@ -63,8 +85,11 @@ ELSEWHERE = (
     "is another; away from ImageNet-1k only the order of the variants can be compared."
 )
 OTHERS = "Of datasets that the active plan does not have:"
+CLEAR = {"improvement": "clear", "change": "change_clear"}
+"""Differences -> the column that tells whether one is shown."""
 HIDDEN = {
-    "reported_student", "reported_source", "improvement_low", "improvement_high", "clear", "trained", "device", "threads", "precision",
+    "reported_student", "reported_source", "improvement_low", "improvement_high", "clear", "change_low",
+    "change_high", "change_clear", "trained", "device", "threads", "precision",
     "source", "regime",
 }  # fmt: skip
 
@@ -117,9 +142,9 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
             student = " (" + rows["reported_student"] + ")"
             same = np.array([a.endswith(b) for a, b in rows[["student", "reported_student"]].to_numpy()])
             text["IN-1k"] = rows[name].map("{:.1f}".format, na_action="ignore") + student.mask(same, "")
-        elif name == "improvement":
-            signs = rows[name].map(signed)
-            text[name] = signs.mask(rows["clear"] == "no", "(" + signs + ")").mask(rows["clear"] == "", "")
+        elif name in CLEAR:
+            signs, clear = rows[name].map(signed), rows[CLEAR[name]]
+            text[name] = signs.mask(clear == "no", "(" + signs + ")").mask(clear == "", "")
         elif not name.endswith("_std") and name not in HIDDEN:
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -156,8 +181,9 @@ def _not_run(rows: pd.DataFrame, footnotes: Footnotes) -> list[str]:
                 f"**{name}**{references(shared)} " + ", ".join(figures["student"] + " " + figures["figure"] + own)
             )
         items.append(f"- {DATASETS[dataset]}, IPC {images(ipc)}: {'; '.join(methods)}")
-    sources = "reported_source" in rows and rows["reported_source"].any()
-    whose = "Published figures: the paper's, where no footnote has another source." if sources else "The paper's figures."
+    whose = "The paper's figures."
+    if "reported_source" in rows and rows["reported_source"].any():
+        whose = "Published figures: the paper's, where no footnote has another source."
     return ["## Not run here", whose, "\n".join(items)]
 
 
@@ -195,8 +221,9 @@ def bold(rows: pd.DataFrame, name: str) -> pd.Series:
         return text.mask(rows["recipe"] == RANDOM, "")
     if name in ("forgetting", "before"):
         return text
-    crossed = ["protocol"] if "regime" in rows else []
-    groups = ["dataset", "ipc", "student", *crossed, *(column for column in ("step", "ratio") if column in rows)]
+    crossed = ["protocol", "steps"] if "regime" in rows else []
+    crossed += ["share", "variant"] if "share" in rows else []
+    groups = ["dataset", "ipc", "student", *(name for name in (*crossed, "step", "ratio") if name in rows)]
     by_group = means.groupby([rows[column] for column in groups])
     best = (means == by_group.transform("max")) & (by_group.transform("min") < by_group.transform("max"))
     return text.mask(best, "**" + text + "**")
@@ -217,15 +244,24 @@ def kilobytes(value: float) -> str:
     return f"{value / 1000:.1f}"
 
 
+def fraction(share: float) -> str:
+    """A share, small ones as one part of a whole number."""
+    return f"1/{1 / share:.0f}" if share < 0.4 else f"{share:.2g}"
+
+
 def device(rows: pd.DataFrame) -> pd.Series:
     """Where runs computed, with how many threads of a CPU and in which precision."""
     threads = ["" if pd.isna(n) else f", {n} thread" + ("" if n == 1 else "s") for n in rows["threads"]]
     return rows["device"] + threads + (", " + rows["precision"]).mask(rows["precision"] == "float32", "")
 
 
-NAMES = {"image_bytes": "image kB", "label_bytes": "label kB", "seconds": "s", "macs": "MMAC", "sparsity": "L1"}
+NAMES = {
+    "image_bytes": "image kB", "label_bytes": "label kB", "teacher_bytes": "teacher kB", "seconds": "s", "macs": "MMAC",
+    "sparsity": "L1",
+}  # fmt: skip
 FORMATS: dict[str, Callable[[Any], str]] = {
-    "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "seconds": "{:.0f}".format,
+    "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "teacher_bytes": kilobytes,
+    "share": fraction, "seconds": "{:.0f}".format,
     "ratio": "{:g}".format, "sparsity": "{:g}".format, "commit": lambda commit: commit[:7],
     "macs": lambda macs: f"{macs / 1e6:.2f}",
 }  # fmt: skip

@@ -63,9 +63,10 @@ COLUMNS: Columns = {
 
 
 def read_reported() -> pd.DataFrame:
-    """Published figures, the paper's first: table, dataset, ipc, student, recipe, variant, accuracy and std, in percent.
+    """Published figures, the paper's first, accuracy and std in percent.
 
-    ``source`` is empty for the paper's own; the others stand in our Table 1, whatever table they are from.
+    Columns: table, ``KEY``, accuracy, std and source, which is empty for the paper's own; the others stand in our
+    Table 1, whatever table they are from.
 
     Raises:
         EdcError: the file is missing, or a line of it holds a value that is not allowed or repeats a cell.

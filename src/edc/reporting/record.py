@@ -41,12 +41,16 @@ COLUMNS: Columns = {
     "agreement": (NUMBER, PERCENT), "test_images": (INTEGER, COUNT), "epochs": (INTEGER, COUNT),
     "batch": (INTEGER, COUNT), "precision": (TEXT, None), "steps": (INTEGER, COUNT), "image_bytes": (INTEGER, COUNT),
     "label_bytes": (INTEGER, COUNT), "channels": (INTEGER, COUNT), "parameters": (INTEGER, COUNT),
-    "macs": (INTEGER, COUNT), "sparsity": (NUMBER, COUNT), "finetune": (INTEGER, COUNT), "training": (TEXT, None),
+    "macs": (INTEGER, COUNT), "within_cosine": (NUMBER, (-1, 1)), "density": (NUMBER, COUNT),
+    "coverage": (NUMBER, (0, 1)), "nearest": (NUMBER, COUNT), "sparsity": (NUMBER, COUNT),
+    "finetune": (INTEGER, COUNT), "training": (TEXT, None),
     "dataset_digest": (TEXT, None), "test_digest": (TEXT, None), "digest": (TEXT, None), "inputs": (TEXT, None),
     "version": (INTEGER, COUNT), "seconds": (NUMBER, COUNT), "device": (TEXT, None), "threads": (INTEGER, COUNT),
     "peak_memory_mb": (INTEGER, COUNT), "peak_gpu_memory_mb": (INTEGER, COUNT), "commit": (TEXT, None),
     "dirty": (FLAG, None), "torch": (TEXT, None), "python": (TEXT, None), "source": (TEXT, SOURCES),
 }  # fmt: skip
+QUALITY = ("within_cosine", "density", "coverage", "nearest")
+"""Columns of condensed sets' quality, which records of earlier versions do not have."""
 KEYS = ["stage", "run", "seed", "order", "step", "ratio"]
 """What tells rows apart, in the order they are sorted by."""
 ENVIRONMENT = [
@@ -61,7 +65,7 @@ def read() -> pd.DataFrame:
     Raises:
         EdcError: a column is missing, or a value is not what its column holds.
     """
-    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`"))
+    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`", QUALITY))
 
 
 def seconds() -> dict[tuple[str, str], float]:
@@ -140,8 +144,8 @@ def sort(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="_order")
 
 
-def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
-    """A CSV file with checked columns, empty where there is none.
+def read_csv(path: Any, columns: Columns, remedy: str, newer: Sequence[str] = ()) -> pd.DataFrame:
+    """A CSV file with checked columns, empty where there is none; ``newer`` ones may be missing.
 
     Raises:
         EdcError: a column is missing, or a value is not what its column holds; ``remedy`` says what to do about it.
@@ -150,7 +154,7 @@ def read_csv(path: Any, columns: Columns, remedy: str) -> pd.DataFrame:
     if text is None:
         return typed(pd.DataFrame(columns=list(columns), dtype=object), columns, str(path))
     header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
-    if missing := [name for name in columns if name not in header]:
+    if missing := [name for name in columns if name not in (*header, *newer)]:
         raise EdcError(f"{path}: damaged, no column {missing[0]!r}; {remedy}")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from edc.errors import EdcError
-from edc.reporting.evaluations import CELL, FULL, RANDOM, finished, two_alike, with_baseline
+from edc.reporting.equal import SAME, equal_bytes, equal_steps
+from edc.reporting.evaluations import CELL, FULL, RANDOM, STANDARD, by_regime, finished, with_baseline
 from edc.reporting.paper import CROSSED, KEY, METHODS, TRAINED, named
-from edc.reporting.record import PATH
-from edc.reporting.scores import label_robust_score
+from edc.reporting.scores import augmentation_robust_score, label_robust_score
 
-STANDARD = {"static": "static_soft", "hard": "hard_label"}
-"""The protocol that a label regime's column of Table 1 shows where several of that regime ran."""
 TABLE1 = (
     "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
     "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "reported_source", "difference",
@@ -28,11 +25,11 @@ ABLATION = (*PAPER, "reported_imagenet1k", "reported_student")
 CROSS = ("dataset", "ipc", "student", "recipe", "protocol", "regime", "seeds", "final_mean", "final_std")
 SCORES = (
     "dataset", "recipe", "ipc", "student", "protocol", "real_hard", "condensed_hard", "condensed_own", "baseline_own",
-    "hlr", "ior", "lrs",
+    "hlr", "ior", "lrs", "condensed_plain", "baseline_plain", "ior_plain", "ars",
 )  # fmt: skip
+UNAUGMENTED = "no_augmentation"
+"""The protocol whose students see the images as they are."""
 ORDER = ["dataset", "ipc", "student", "recipe", "variant", "protocol"]
-SAME = ["dataset", "ipc", "student", "training"]
-"""Equal where only the images differ."""
 OURS = ["paper_dataset", "ipc", "paper_student", "paper_recipe", "paper_variant"]
 """Columns of evaluations that say which figure of the paper is theirs, in the order of its ``KEY``."""
 IMAGENET = "imagenet1k"
@@ -54,7 +51,8 @@ def tables(cells: pd.DataFrame, reported: pd.DataFrame) -> dict[str, pd.DataFram
     made = {"table1": table1(plain, figures[1]), "table2": table2(plain, figures[2])}
     made |= {f"table{number}": ablation(in_ladder, figures[number]) for number in (3, 4, 5)}
     made |= {"table22": table22(plain, figures[22]), "variants": variants(in_ladder, reported)}
-    return made | {"cross": cross(plain), "scores": scores(plain)}
+    made |= {"cross": cross(plain), "scores": scores(plain)}
+    return made | {"equal_bytes": equal_bytes(cells), "equal_steps": equal_steps(cells)}
 
 
 def table1(plain: pd.DataFrame, figures: pd.DataFrame) -> pd.DataFrame:
@@ -127,38 +125,37 @@ def cross(plain: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(plain: pd.DataFrame) -> pd.DataFrame:
-    """DD-Ranking's label-robust score of every condensed set. Accuracies here are fractions, four decimals."""
+    """DD-Ranking's label-robust and augmentation-robust scores of every condensed set.
+
+    Accuracies here are fractions, four decimals. Students without augmentation are those of protocol
+    ``no_augmentation``, on condensed and on random images.
+    """
     hard = by_regime(plain, "hard").assign(condensed_hard=lambda rows: rows["final_mean"] / 100)
     real = hard[hard["recipe"] == FULL].rename(columns={"condensed_hard": "real_hard"})
     own = with_baseline(plain[plain["protocol"] == plain["own_protocol"]], _random(plain), SAME)
     rows = plain[plain["ipc"] > 0].drop_duplicates(CELL)[[*CELL, "own_protocol"]]
     rows = rows.merge(own[[*CELL, "final_mean", "baseline_mean"]], how="left", on=CELL)
+    bare = with_baseline(plain[plain["protocol"] == UNAUGMENTED], _random(plain), SAME)
+    bare = bare.assign(condensed_plain=bare["final_mean"] / 100, baseline_plain=bare["baseline_mean"] / 100).round(4)
+    rows = rows.merge(bare[[*CELL, "condensed_plain", "baseline_plain"]], how="left", on=CELL)
     rows = rows.merge(hard[[*CELL, "condensed_hard"]], how="left", on=CELL)
     rows = rows.merge(real[["dataset", "student", "real_hard"]], how="left", on=["dataset", "student"])
     rows = rows.assign(condensed_own=rows["final_mean"] / 100, baseline_own=rows["baseline_mean"] / 100).round(4)
     rows["hlr"] = (rows["real_hard"] - rows["condensed_hard"]).round(4)
     rows["ior"] = (rows["condensed_own"] - rows["baseline_own"]).round(4)
-    complete = rows["hlr"].notna() & rows["ior"].notna()
-    rows.loc[complete, "lrs"] = [label_robust_score(*pair) for pair in rows.loc[complete, ["ior", "hlr"]].to_numpy()]
+    rows["ior_plain"] = (rows["condensed_plain"] - rows["baseline_plain"]).round(4)
+    for name, score, parts in (
+        ("lrs", label_robust_score, ["ior", "hlr"]),
+        ("ars", augmentation_robust_score, ["ior", "ior_plain"]),
+    ):
+        complete = rows[parts].notna().all(axis=1)
+        rows.loc[complete, name] = [score(*pair) for pair in rows.loc[complete, parts].to_numpy()]
     return finished(rows.rename(columns={"own_protocol": "protocol"}), SCORES, ORDER)
 
 
 def _random(plain: pd.DataFrame) -> pd.DataFrame:
     """Evaluations of random images whose training is known, so that others can be compared with them."""
     return plain[(plain["recipe"] == RANDOM) & (plain["training"] != "")]
-
-
-def by_regime(plain: pd.DataFrame, regime: str) -> pd.DataFrame:
-    """The evaluation of every cell under static or hard labels, by the standard protocol where several ran."""
-    rows = plain[plain["regime"] == regime]
-    standard = rows["protocol"] == STANDARD[regime]
-    rows = rows[standard | ~standard.groupby([rows[name] for name in CELL]).transform("any")]
-    if alike := two_alike(rows, CELL):
-        raise EdcError(
-            f"{PATH}: run {alike[1]!r} is a second evaluation of the same images with {regime} labels beside "
-            f"{alike[0]!r}; expected one of them under protocol {STANDARD[regime]!r}"
-        )
-    return rows
 
 
 def compare(rows: pd.DataFrame, figures: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -1,15 +1,21 @@
-"""Stage analysis: why the choices work, EDC's Figure 2 measured on our own runs."""
+"""Stage analysis: why the choices work, EDC's Figure 2 measured on our own runs, and the quality of condensed sets."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from edc.stages import quality
 from edc.stages.context import Context
 from edc.stages.figure2 import TABLES, Measurements
 from edc.stages.progress import ProgressLog
 
 
 def run(context: Context) -> None:
+    """The kind of analysis that the row names."""
+    {"figure2": figure2, "quality": quality.run}[context.row.kind](context)
+
+
+def figure2(context: Context) -> None:
     """Category-aware matching on a toy, curvature of synthesis, sharpness of students, gradients of small batches.
 
     What is compared differs in one choice alone: the iterates with and without the regulariser have start and draws in

@@ -13,9 +13,10 @@ from edc.reporting.answer import answer_page, answers, compared
 from edc.reporting.applications import applications
 from edc.reporting.collect import collect
 from edc.reporting.evaluations import evaluations
-from edc.reporting.figures import accuracy_over_ipc, draw_applications, save_figure
+from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc, draw_applications, save_figure
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
+from edc.reporting.quality import quality
 from edc.reporting.tables import tables
 from edc.stages.copies import LEARNING, learning, share_condensed_sets
 from edc.stages.versions import VERSIONS
@@ -34,7 +35,7 @@ def run(plan: Plan) -> None:
     courses = learning(plan, frame)
     right = correctness.by_run(correct, rows)
     cells = evaluations(rows, "test", right, courses)
-    made = tables(cells, read_reported()) | applications(rows)
+    made = tables(cells, read_reported()) | applications(rows) | {"quality": quality(rows)}
     texts = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in made.items()}
     texts |= {f"{name}.md": page(name, table, cells, list(plan.datasets)) for name, table in made.items()}
     answered = answers(plan, compared(plan, rows, right, courses))
@@ -46,6 +47,7 @@ def run(plan: Plan) -> None:
     write_json(RESULTS / "metrics.json", metrics(cells))
     write_text(LEARNING, courses.to_csv(index=False, lineterminator="\n"))
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
+    save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])
     share_condensed_sets(plan)
 

@@ -119,3 +119,16 @@ def test_a_score_is_empty_where_a_component_did_not_run(missing: str, left: set[
     lines = [line for line in ran("scores", *runs) if (line["dataset"], line["student"]) == ("digits", "resnet18")]
     line = next(line for line in lines if line["recipe"] == "rded")
     assert set(line) - {"dataset", "recipe", "ipc", "student", "protocol"} == left
+
+
+def test_the_augmentation_robust_score_needs_students_without_augmentation() -> None:
+    bare = {"protocol": "no_augmentation"}
+    runs = [part("condensed_own", 60.0), part("baseline_own", 50.0), evaluation("rded", 45.0, **bare)]
+    lines = {line["recipe"]: line for line in ran("scores", *runs)}
+    assert "ars" not in lines["rded"]
+    runs += [evaluation("random", 41.0, **bare), part("real_hard", 75.0), part("condensed_hard", 45.0)]
+    line = {line["recipe"]: line for line in ran("scores", *runs)}["rded"]
+    assert (line["condensed_plain"], line["baseline_plain"], line["ior_plain"]) == (0.45, 0.41, 0.04)
+    # a = (0.1 + 0.04) / 2
+    assert line["ars"] == pytest.approx((math.exp(0.07) - math.exp(-1)) / (math.e - math.exp(-1)), abs=5e-5)
+    assert line["lrs"] == 0.2285, "as without those students"

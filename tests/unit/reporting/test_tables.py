@@ -49,8 +49,8 @@ def test_every_column_of_table1() -> None:
     assert tuple(every_table(*runs)["table1"]) == (
         "dataset", "recipe", "protocol", "ipc", "student", "seeds", "final_mean", "final_std", "best_mean", "best_std",
         "static_mean", "static_std", "hard_mean", "hard_std", "reported", "reported_std", "reported_source",
-        "difference", "image_bytes", "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement", "improvement_low",
-        "improvement_high", "clear",
+        "difference", "image_bytes", "label_bytes", "steps", "trained", "baseline_mean", "baseline_std", "improvement",
+        "improvement_low", "improvement_high", "clear",
     )  # fmt: skip
 
 

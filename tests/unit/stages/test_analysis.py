@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from support import laboratory as lab
 
+from edc.reporting.collect import rows_of
 from edc.stages import figure2
 from edc.storage import run_folder
 
@@ -50,6 +51,26 @@ def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, cap
         assert lab.run("analysis", UPSTREAM, **SIZES) == first
         assert "resumes from its checkpoint" in capsys.readouterr().err
     assert not list(Path(".edc/checkpoints/analysis").iterdir())
+
+
+def test_the_quality_of_random_images(project):
+    for stage, key in (("synthesize", "images"), ("relabel", "labels")):
+        lab.execute(lab.plan("analysis"), stage, key)
+    first = lab.run("analysis", kind="quality")
+    made = lab.manifest("analysis")
+    assert made["observer"] == "convnet_d1"
+    assert set(made["inputs"]) == {"pretrain/observer", "synthesize/images"}
+    assert len(first["quality.csv"].decode().splitlines()) == 1 + 10
+    scores = made["scores"]
+    assert scores["nearest"] < 1e-6, "they are real images"
+    assert 2 / 15 <= scores["coverage"] <= 1
+    ((row,),) = (rows_of(run_folder("analysis", "row") / "manifest.json"),)
+    assert (row["student"], row["coverage"], row["ipc"]) == ("convnet_d1", scores["coverage"], 2)
+    shutil.rmtree(run_folder("analysis", "row"))
+    fewer = lab.run("analysis", kind="quality", quality={"images": 5})
+    assert fewer != first, "a sample of the real images"
+    shutil.rmtree(run_folder("analysis", "row"))
+    assert lab.run("analysis", kind="quality", quality={"images": 5}) == fewer
 
 
 def interrupt(*_):

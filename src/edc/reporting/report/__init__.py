@@ -21,8 +21,9 @@ from edc.reporting import correctness, pages, record
 from edc.reporting.answer import answer_page, answers, compared, legend, method_of
 from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
-from edc.reporting.figures import accuracy_over_ipc
+from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc
 from edc.reporting.paper import read_reported
+from edc.reporting.quality import quality
 from edc.reporting.report import pictures
 from edc.reporting.tables import tables
 from edc.storage import write_text
@@ -39,12 +40,16 @@ PROVENANCE = [
 
 NAMES = {
     "ipc": "IPC", "reported": "paper", "reported_imagenet1k": "paper, ImageNet-1k", "image_bytes": "image kB",
-    "label_bytes": "label kB", "seconds": "s", "seconds_total": "s in all", "peak_memory_mb": "MB",
-    "peak_gpu_memory_mb": "GPU MB",
+    "label_bytes": "label kB", "teacher_bytes": "teacher kB", "seconds": "s", "seconds_total": "s in all",
+    "peak_memory_mb": "MB", "peak_gpu_memory_mb": "GPU MB",
 }  # fmt: skip
-HIDDEN = {"clear", "trained", "improvement_low", "improvement_high", "reported_student", "reported_std", "reported_source"}
+HIDDEN = {
+    *pages.CLEAR.values(), "trained", "change_low", "change_high", "improvement_low", "improvement_high",
+    "reported_student", "reported_std", "reported_source",
+}  # fmt: skip
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": pages.images, "difference": pages.signed, "image_bytes": pages.kilobytes, "label_bytes": pages.kilobytes,
+    "teacher_bytes": pages.kilobytes, "share": pages.fraction,
     "seconds": "{:,.1f}".format, "seconds_total": "{:,.1f}".format,
 }  # fmt: skip
 Cell = tuple[str, float | None]
@@ -81,6 +86,10 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
     answered = answers(plan, cells)
     usual = {"dataset": len(plan.datasets) == 1, "split": not (cells["split"] == "val").any()}
     applied = applications(runs)
+    made = tables(evaluations(runs, "test", right, courses), read_reported())
+    pictured = [(name, pictures.application(name, applied), table) for name, table in applied.items() if len(table)]
+    if len(stored := made["equal_bytes"]):
+        pictured.append(("equal_bytes", pictures.drawn(accuracy_over_bytes(stored)), stored))
     package = files("itables") / "html"
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = (files("edc.reporting.report") / "page.html").read_text(encoding="utf-8")
@@ -98,13 +107,9 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
         results=grid(cells.reindex(columns=[name for name in RESULT if not usual.get(name)])),
         curves=pictures.learning_curves(cells, method),
         sheets=list(pictures.contact_sheets(plan, cells)),
-        applications=[
-            (pages.HEADINGS[name], pictures.application(name, applied), grid(table))
-            for name, table in applied.items()
-            if len(table)
-        ],
+        pictured=[(pages.HEADINGS[name], picture, grid(table)) for name, picture, table in pictured],
         analyses=pictures.analyses(plan),
-        tables=shown_tables(tables(evaluations(runs, "test", right, courses), read_reported()) | applied),
+        tables=shown_tables(made | applied | {"quality": quality(runs)}),
         provenance=grid(once[PROVENANCE]),
         style=(package / "dt_bundle.css").read_text(encoding="utf-8"),
         bundle=base64.b64encode((package / "dt_bundle.js").read_bytes()).decode(),
@@ -145,8 +150,8 @@ def cell(row: dict[Any, Any], name: str, numeric: bool) -> Cell:
     if name.endswith("_mean") or name == "reported":
         text = pages.spread(value, row.get(f"{name.removesuffix('_mean')}_std", float("nan")))
         text += pages.untrained(row, " ({})") if name == "final_mean" and "trained" in row else ""
-    elif name == "improvement":
-        text = {"yes": pages.signed(value), "no": f"({pages.signed(value)})"}.get(row.get("clear", ""), "")
+    elif name in pages.CLEAR:
+        text = {"yes": pages.signed(value), "no": f"({pages.signed(value)})"}.get(row.get(pages.CLEAR[name], ""), "")
     elif name in FORMATS:
         text = FORMATS[name](value)
     else:

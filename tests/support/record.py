@@ -8,6 +8,7 @@ from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
+from edc.reporting.quality import quality
 from edc.reporting.record import COLUMNS, sort, typed
 from edc.reporting.tables import tables
 
@@ -46,7 +47,7 @@ def frame(*runs: list[Row]) -> pd.DataFrame:
 def every_table(*runs: list[Row]) -> dict[str, pd.DataFrame]:
     """All tables by name."""
     record = frame(*runs)
-    return tables(evaluations(record), read_reported()) | applications(record)
+    return tables(evaluations(record), read_reported()) | applications(record) | {"quality": quality(record)}
 
 
 def table(name: str, record: pd.DataFrame) -> pd.DataFrame:

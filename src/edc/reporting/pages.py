@@ -25,9 +25,9 @@ HEADINGS = {
     "scores": "Label-robust and augmentation-robust scores",
     "equal_bytes": "Accuracy at equal bytes of labels",
     "equal_steps": "Accuracy at equal steps of training",
-    "quality": "Quality of condensed sets in an observer's features",
     "continual": "Continual learning from condensed images (the paper's Figure 4, right)",
     "slimming": "Data-free network slimming (the paper's Figure 4, left)",
+    "quality": "Quality of condensed sets in an observer's features",
 }
 """Every table by name -> what it is called."""
 SECTIONS = {

@@ -14,6 +14,7 @@ from edc.errors import EdcError
 from edc.reporting.evaluations import evaluations
 from edc.reporting.pages import HEADINGS, page
 from edc.reporting.paper import REMARKS, Footnotes
+from edc.reporting.quality import quality
 from edc.reporting.record import ENVIRONMENT
 
 FULL: dict[str, Any] = {"ipc": 0, "regime": "hard", "protocol": "real_data"}
@@ -108,7 +109,7 @@ def test_variants_and_the_val_split_are_not_in_table1() -> None:
 def test_cells_of_the_paper_that_did_not_run_stand_without_accuracies() -> None:
     run = evaluation("edc", 79.0, dataset="cifar10")
     rows = paper_only("table1", run)
-    assert len(rows) == 103 - 1
+    assert len(rows) == 103 + 90 - 1
     row = rows.query("recipe == 'gvbsm' and dataset == 'cifar100' and ipc == 1").iloc[0]
     assert {name: value for name, value in row.items() if not (pd.isna(value) or value == "")} == {
         "dataset": "cifar100", "recipe": "gvbsm", "ipc": 1, "student": "resnet18", "reported": 25.9,
@@ -116,8 +117,8 @@ def test_cells_of_the_paper_that_did_not_run_stand_without_accuracies() -> None:
     }  # fmt: skip
     written = text("table1", run)
     block = written[written.index("## Not run here") :]
-    assert "- CIFAR-10, IPC 1: **edc**[^1][^2] mobilenet_v2 20.2 ± 0.4, resnet101 26.1 ± 0.2, resnet18 32.6" in block
-    assert block.count("\n- ") == 15
+    assert "; **edc**[^1][^2] mobilenet_v2 20.2 ± 0.4, resnet101 26.1 ± 0.2, resnet18 32.6" in block
+    assert block.count("\n- ") == 17
 
 
 @pytest.mark.parametrize("regime", ["static", "hard"])
@@ -295,6 +296,7 @@ def test_every_table_is_a_page_with_straight_grids() -> None:
     for name, written in pages.items():
         assert written.startswith(f"# {HEADINGS[name]}\n")
         empty = ("table4", "table5", "table22", "variants", "continual", "slimming")
+        empty += ("equal_bytes", "equal_steps", "quality")
         assert ("Nothing ran here." in written) == (name in empty)
         for block in written.split("\n\n"):
             if block.startswith("|"):
@@ -335,3 +337,13 @@ def test_figures_of_other_sources_stand_beside_their_method_with_a_footnote() ->
     assert "| 52.8[^1] |" in page
     assert "\n[^1]: Source: Jiacheng8/FADRM, img/exp.png.\n" in page
     assert "**rded_gift**[^" in page, "its other cells did not run"
+
+
+def test_quality_has_a_line_for_every_set_and_observer() -> None:
+    values: Row = {"stage": "analysis", "dataset": "digits", "ipc": 10, "student": "convnet_d1", "source": "run"}
+    values |= {"density": 0.25, "coverage": 0.123456, "nearest": 1.5}
+    runs = [[values | {"run": f"{recipe}{again}", "recipe": recipe}] for recipe in ("rded", "edc") for again in "ab"]
+    lines = quality(frame(*runs, evaluation("edc")))
+    assert lines["recipe"].tolist() == ["edc", "rded"]
+    assert lines.loc[0, ["observer", "coverage"]].tolist() == ["convnet_d1", 0.1235]
+    assert "| digits | 10 | convnet_d1 | rded |  | 0.25 | 0.1235 | 1.5 |" in page("quality", lines, lines)

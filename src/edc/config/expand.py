@@ -275,7 +275,7 @@ class Builder:
         dataset = self.datasets[cell.dataset]
         choices, own = self.section(cell, "protocols", protocol, "relabel", LabelChoices)
         teachers, chosen = self.observers(cell, "protocols", protocol, "label", "observers")
-        row = {"dataset": cell.dataset, "images": images, "observers": teachers}
+        row: Values = {"dataset": cell.dataset, "images": images, "observers": teachers}
         stored = min(student["epochs"], choices.views or student["epochs"])
         row |= {"epochs": stored, "batch": student["batch"], **_dump(choices)}
         row["flip"] = choices.flip and dataset.flip

@@ -22,14 +22,13 @@ SIZES = ("channels", "parameters", "macs")
 
 
 def collect(plan: Plan) -> pd.DataFrame:
-    """Rows of the plan's finished runs, the run that finished first first.
+    """Rows of the plan's finished runs, in the order of the pipeline and of the plan.
 
     Raises:
         EdcError: a manifest is damaged or holds a value that is not allowed.
     """
     paths = [run_folder(stage, key) / "manifest.json" for stage in STAGES for key in getattr(plan, stage)]
-    finished = sorted((path for path in paths if path.exists()), key=lambda path: path.stat().st_mtime)
-    frames = [typed(pd.DataFrame(rows_of(path), dtype=object), COLUMNS, str(path)) for path in finished]
+    frames = [typed(pd.DataFrame(rows_of(path), dtype=object), COLUMNS, str(path)) for path in paths if path.exists()]
     return pd.concat(frames, ignore_index=True) if frames else typed(pd.DataFrame(), COLUMNS, "")
 
 

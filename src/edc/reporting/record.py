@@ -84,11 +84,11 @@ def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | No
 
     A run's new rows replace all its old ones; where ``run.json`` is missing and the files are the same as the record's,
     the record's device, commit and versions stay. Old rows of an earlier version of their stage become ``earlier``.
-    Where the new runs read other images of a dataset than old ones did, the old ones become ``other data``.
+    Rows of other images of a dataset than its current ones (:func:`_current_data`) become ``other data``.
 
     Args:
         old: the record.
-        new: of :func:`edc.reporting.collect.collect`, the newest run last.
+        new: of :func:`edc.reporting.collect.collect`, in the order of the pipeline.
         versions: of the stages' numerics now, by stage.
     """
     runs = pd.MultiIndex.from_frame(new[["stage", "run"]])
@@ -100,20 +100,34 @@ def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | No
     for name in columns:
         rows[name] = rows[name].where(rows[name].notna() & (rows[name] != ""), rows[f"{name}_old"])
     frame = pd.concat([part for part in (others, rows[list(COLUMNS)]) if len(part)] or [new], ignore_index=True)
-    return sort(typed(_other_data(frame, new), COLUMNS, str(PATH)))
+    return sort(typed(_other_data(frame, old, new), COLUMNS, str(PATH)))
 
 
-def _other_data(frame: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Mark the rows of other images than the newest run's; unmark those whose images came back."""
+def _other_data(frame: pd.DataFrame, old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Mark the rows of other images than the current ones; unmark those whose images came back."""
     known = other = pd.Series(False, frame.index)
     for column, groups in (("dataset_digest", ["dataset"]), ("test_digest", ["dataset", "split"])):
-        newest = new[new[column] != ""].groupby(groups, as_index=False)[column].last()
-        current = frame[groups].merge(newest, how="left", on=groups)[column].set_axis(frame.index)
+        digests = _current_data(old[old[column] != ""], new[new[column] != ""], [*groups, column])
+        current = frame[groups].merge(digests, how="left", on=groups)[column].set_axis(frame.index)
         compared = current.notna() & (frame[column] != "")
         known, other = known | compared, other | (compared & (frame[column] != current))
     frame.loc[known & ~other & (frame["source"] == "other data"), "source"] = "earlier"
     frame.loc[other, "source"] = "other data"
     return frame
+
+
+def _current_data(old: pd.DataFrame, new: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Which images of a dataset are the current ones: one row of ``columns`` for each, the last of which has digests.
+
+    Those of a run made since the record was written, if they are not the record's; else the record's; in an empty
+    record those of the run that is first in the pipeline, for changed images are read there first. Times of files play
+    no part, for Git and DVC do not keep them.
+    """
+    recorded = old.loc[old["source"] != "other data", columns].drop_duplicates()
+    run = ["stage", "run", columns[-1]]
+    made = new.loc[~pd.MultiIndex.from_frame(new[run]).isin(pd.MultiIndex.from_frame(old[run])), columns]
+    changed = made[~pd.MultiIndex.from_frame(made).isin(pd.MultiIndex.from_frame(recorded))]
+    return pd.concat([changed, recorded, new[columns]]).drop_duplicates(columns[:-1])
 
 
 def comparable(frame: pd.DataFrame) -> pd.DataFrame:
@@ -122,7 +136,7 @@ def comparable(frame: pd.DataFrame) -> pd.DataFrame:
     for dataset, rows in frame[other].groupby("dataset"):
         names = rows["run"].drop_duplicates()
         print(
-            f"edc: {PATH}: {len(names)} run(s) of other images of dataset {dataset!r} than the newest run's are left "
+            f"edc: {PATH}: {len(names)} run(s) of other images of dataset {dataset!r} than the current ones are left "
             f"out of the tables, {names.iloc[0]} first; run them again",
             file=sys.stderr,
         )

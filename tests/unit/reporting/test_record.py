@@ -259,10 +259,27 @@ def test_bad_input_overwrites_nothing() -> None:
     assert contents() == before
 
 
-def test_the_newest_run_decides_which_images_a_dataset_has() -> None:
-    for time, key in enumerate(("new", "old")):
-        path = finish("evaluate", key, {"final": [1.0], "best": [1.0]}, seeds=[0], protocol=key)
-        change(path, dataset_digest=key)
-        os.utime(path, (9 - time, 9 - time))
-    rows = record.merge(frame(), collect(plan(evaluate=["new", "old"])))
-    assert rows.set_index("run")["source"].to_dict() == {"new": "run", "old": "other data"}
+@pytest.mark.parametrize("times", [(1, 2), (2, 1)])
+@pytest.mark.parametrize("newest", ["a", "b"])
+def test_a_run_made_since_the_record_was_written_decides_which_images_a_dataset_has(
+    newest: str, times: tuple[int, int]
+) -> None:
+    """Times of files don't: a checkout may give them in any order."""
+
+    def merged(old: pd.DataFrame) -> pd.DataFrame:
+        for key, time in zip("ab", times, strict=True):
+            os.utime(f"runs/evaluate/{key}/manifest.json", (time, time))
+        return record.merge(old, collect(plan(evaluate=["a", "b"])))
+
+    def sources(merged: pd.DataFrame) -> dict[str, str]:
+        return dict(zip(merged["run"], merged["source"], strict=True))
+
+    paths = {key: finish("evaluate", key, {"final": [1.0], "best": [1.0]}, seeds=[0], protocol=key) for key in "ab"}
+    before = merged(frame())
+    assert sources(before) == {"a": "run", "b": "run"}
+    change(paths[newest], dataset_digest="changed")
+    after = merged(before)
+    assert sources(after) == {"a": "other data", "b": "other data"} | {newest: "run"}
+    assert same(merged(after), after), "nothing new: the record stays"
+    assert same(record.merge(after, frame()), after), "without any run, too"
+    assert sources(merged(frame())) == {"a": "run", "b": "other data"}, "no record: the first in the pipeline"

@@ -32,9 +32,8 @@ HEADER = """\
 """
 LEAST = 3
 """Images a class needs: one to train on, one held out, one to test."""
-SHARED = 0.5
-"""Share of the test images that may also be training images; beyond it, test accuracy would be training accuracy."""
-
+SHARED = 0.05
+"""Share of the test images that may also be training images: accuracy is too high by as much, at most."""
 SHOWN = 3
 """Examples in a line of what was found."""
 
@@ -205,10 +204,19 @@ def _copies(surveys: list[Survey], copies: Copies) -> list[str]:
     if crossing:
         count = f"{len(crossing)} {'occurs' if len(crossing) == 1 else 'occur'}"
         lines.append(f"of these, {count} in several classes, such as {_examples(surveys, crossing)}")
-    shared = [group for group in copies if len({number for number, _ in group}) > 1]
-    if shared:
-        lines.append(f"in training and test images alike: {len(shared)}, such as {_examples(surveys, shared)}")
+    shared, tested = _shared(copies)
+    if tested:
+        lines.append(
+            f"in training and test images alike: {tested} of {len(surveys[1].rows):,} test images, such as "
+            f"{_examples(surveys, shared)}"
+        )
     return lines
+
+
+def _shared(copies: Copies) -> tuple[Copies, int]:
+    """The groups with images of both parts, and how many of their images are test images (of part 1)."""
+    groups = [group for group in copies if len({number for number, _ in group}) > 1]
+    return groups, sum(number for group in groups for number, _ in group)
 
 
 def _images(count: int) -> str:
@@ -234,14 +242,13 @@ def _divided(result: Survey, copies: Copies, fraction: float) -> Entries:
 
 
 def _refuse_shared(surveys: list[Survey], copies: Copies) -> None:
-    """Refuse a test part that holds the training images."""
-    shared = [
-        row for group in copies if len({number for number, _ in group}) > 1 for number, row in group if number == 1
-    ]
-    if len(shared) > SHARED * len(surveys[1].rows):
+    """Refuse a test part that holds more than a few of the training images."""
+    shared, tested = _shared(copies)
+    if tested > SHARED * len(surveys[1].rows):
         raise EdcError(
-            f"{surveys[1].source.where}: {len(shared)} of {len(surveys[1].rows)} test images are training images too, "
-            "so test accuracy would be training accuracy; give other test images, or class folders without a split"
+            f"{surveys[1].source.where}: {tested} of {len(surveys[1].rows)} test images are training images too, such "
+            f"as {_examples(surveys, shared[:1])}; expected at most {SHARED:.0%}; delete them on one side, or give the "
+            "images without a split: a test set is drawn then (--test-fraction), identical images on the same side"
         )
 
 

@@ -184,6 +184,22 @@ def test_equal_images_are_reported_and_stay_on_one_side(pets: Path) -> None:
     assert split["bee/100.png"] == split["cat/bee.png"]
 
 
+@pytest.mark.parametrize("shared", [1, 2])
+def test_test_images_that_are_training_images_are_stated_and_refused_above_one_in_twenty(shared: int) -> None:
+    for number, name in enumerate(("ant", "bee")):
+        fill(Path("pets/train") / name, 100 * number, 4)
+        fill(Path("pets/test") / name, 100 * number + 50, 10)
+    for i in range(shared):
+        Image.fromarray(pixels(i)).save(Path("pets/test/ant") / f"{50 + i}.png")
+    if shared == 1:
+        line = found(new_dataset("pets", Path("pets"), 16), "in training and test images alike")
+        root = Path.cwd() / "pets"
+        assert f": 1 of 20 test images, such as {root}/train/ant/0.png = {root}/test/ant/50.png" in line
+    else:
+        with pytest.raises(EdcError, match=r"pets/test: 2 of 20 test images are training images too.*--test-fraction"):
+            new_dataset("pets", Path("pets"), 16)
+
+
 def _only_one_class(root: Path) -> None:
     fill(root / "ant", 0)
 

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from edc.bench.cost import Estimate
-from edc.bench.rate import processes, training_rate
+from edc.bench.rate import training_rate
 from edc.config.files import WORKFLOW
 from edc.config.plan import make_plan
 from edc.config.rows import Plan
 from edc.data.new import NewDataset, new_dataset
+from edc.pipeline.devices import slots
 from edc.stages.progress import ProgressLog
 from edc.storage import write_text
 
@@ -174,13 +175,14 @@ def _minutes(plan: Plan, student: str, rates: dict[str, float], decoding: float)
     observers = list(dict.fromkeys(row.network for row in plan.pretrain.values()))
     for names, key in ((observers, ""), ([student], student)):
         if key not in rates:
-            rates[key] = training_rate(names, dataset)
+            rates[key] = training_rate(names, dataset, plan.machine)
     estimate, seconds = Estimate(plan), 0.0
+    processes = slots(plan.machine.device, plan.machine.threads)
     for stage in ("pretrain", "statistics", "synthesize", "relabel", "evaluate"):
         rate = rates[student if stage == "evaluate" else ""]
-        seconds += SLOWER * 2 * estimate.stage(stage).macs / rate / processes() + START
+        seconds += SLOWER * 2 * estimate.stage(stage).macs / rate / processes + START
     reads = len(plan.pretrain) + len(plan.statistics) + len(plan.synthesize) + len(plan.relabel) + len(plan.evaluate)
-    return (seconds + reads * decoding / processes()) / 60
+    return (seconds + reads * decoding / processes) / 60
 
 
 def _line(taken: float, size: Size, student: str, minutes: float) -> str:

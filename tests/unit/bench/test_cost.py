@@ -11,6 +11,7 @@ from support import golden
 from edc import STAGES
 from edc.bench.cost import REGULARISERS, Cost, Estimate, report, statistics_size
 from edc.bench.dataset_sizes import KNOWN, Images, count_images
+from edc.bench.rate import machine_rate
 from edc.config import choices
 from edc.config.rows import Dataset, Plan
 from edc.data.sets import load_split
@@ -251,3 +252,13 @@ def test_report() -> None:
     assert Cost(macs=18 * 10**15).hours(rate=10.0) == 1.0
     with pytest.raises(EdcError, match="--rate 0: expected TFLOP/s above 0"):
         report(plan(), 0, "")
+
+
+@pytest.mark.parametrize("threads", [1, os.cpu_count() or 1])
+def test_a_cpu_is_measured_as_the_runs_that_it_executes_side_by_side(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    rate, name = machine_rate(plan(machine={"device": "cpu", "threads": threads}))
+    assert rate > 0
+    assert name.startswith(f"this machine ({(os.cpu_count() or 1) // threads} processes, CPU)")

@@ -55,8 +55,13 @@ SIZES = (
     Size((10,), 150, 25, 15),
 )
 """Tried in this order; the first that fits is taken, else the last."""
-FULL_STEPS, FULL_BATCH, FULL_EPOCHS = 2000, 64, (5, 60)
-"""Optimiser steps on all images, their batch, and least and most epochs: what all images reach must not be too low."""
+OBSERVER_STEPS, STUDENT_STEPS, FULL_STEPS = 300, 300, 1500
+"""Optimiser steps, at least, of observers, of students of the largest sets, and of students of all images: a small
+dataset has few steps in an epoch, and what is not trained to the end answers nothing."""
+BATCH, CONDENSED_BATCH = 64, 50
+"""Images in a step, of the dataset and of a condensed set."""
+FULL_EPOCHS = 5
+"""Epochs on all images, at least."""
 STUDENTS = ("convnet_w128", "convnet_w32")
 """The better and slower one first."""
 SLOWER = 1.3
@@ -107,16 +112,15 @@ def write_first_study(name: str, dataset: NewDataset, minutes: float) -> tuple[P
         The file, and a line with the estimate.
     """
     path = WORKFLOW / "studies" / f"{name}.yaml"
-    most = min(int(dataset.train.min() * 0.9), int(dataset.train.min()) - 1)  # a tenth is held out
     rates: dict[str, float] = {}
     for student in STUDENTS:
         for size in SIZES:
-            write_text(path, HEADER.format(name=name) + _text(name, student, size, most, int(dataset.train.sum())))
+            write_text(path, HEADER.format(name=name) + _text(name, student, size, dataset))
             plan = make_plan(name)
             taken = _minutes(plan, student, rates, dataset.seconds)
             if taken <= minutes:
-                return path, _line(taken, size, student, minutes)
-    return path, _line(taken, size, student, minutes)
+                return path, _line(taken, plan, student, minutes)
+    return path, _line(taken, plan, student, minutes)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -126,19 +130,27 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def _text(name: str, student: str, size: Size, most: int, images: int) -> str:
+def _epochs(steps: int, images: int, batch: int) -> int:
+    """Epochs that take so many steps."""
+    return math.ceil(steps / math.ceil(images / batch))
+
+
+def _text(name: str, student: str, size: Size, dataset: NewDataset) -> str:
     """The study's YAML.
 
     Args:
         name: of dataset and study.
         student: the network.
         size: of the study.
-        most: images per class at most, those of the smallest class.
-        images: to train on.
+        dataset: what was found in it.
     """
+    classes, images = len(dataset.classes), int(dataset.train.sum())
+    most = min(int(dataset.train.min() * 0.9), int(dataset.train.min()) - 1)  # a tenth is held out
     ipc = sorted({min(images, most) for images in size.ipc})
-    trained = {"student": {"epochs": size.epochs}}
-    full = min(FULL_EPOCHS[1], max(FULL_EPOCHS[0], math.ceil(FULL_STEPS * FULL_BATCH / images)))
+    condensed = classes * ipc[-1]
+    trained = {"student": {"epochs": max(size.epochs, _epochs(STUDENT_STEPS, condensed, CONDENSED_BATCH))}}
+    observers = max(size.observers, _epochs(OBSERVER_STEPS, images, BATCH))
+    full = max(FULL_EPOCHS, _epochs(FULL_STEPS, images, BATCH))
     values: dict[str, Any] = {
         "description": f"EDC, RDED and selected real images beside random and all images of {name}",
         "datasets": [name],
@@ -149,7 +161,7 @@ def _text(name: str, student: str, size: Size, most: int, images: int) -> str:
         "seeds": [0, 1, 2],
         "machine": {"device": "auto", "threads": 1},
         "overrides": {
-            "datasets": {name: {"pretrain": {"epochs": size.observers}}},
+            "datasets": {name: {"pretrain": {"epochs": observers}}},
             "recipes": {
                 "edc": {"synthesize": {"optimise": {"iterations": size.iterations}}},
                 # Four crops tiled to an image, as on ImageNet, need four images for each and more pixels.
@@ -185,9 +197,11 @@ def _minutes(plan: Plan, student: str, rates: dict[str, float], decoding: float)
     return (seconds + reads * decoding / processes) / 60
 
 
-def _line(taken: float, size: Size, student: str, minutes: float) -> str:
+def _line(taken: float, plan: Plan, student: str, minutes: float) -> str:
+    epochs = max(row.epochs for row in plan.evaluate.values() if row.images is not None)
+    iterations = max(row.optimise.iterations for row in plan.synthesize.values())
     over = "" if taken <= minutes else f"; the smallest study here, so --minutes {minutes:g} is exceeded"
     return (
-        f"about {max(1, round(taken))} minutes on this machine: {student}, {size.epochs} epochs, "
-        f"{size.iterations} iterations of synthesis{over}"
+        f"about {max(1, round(taken))} minutes on this machine: {student}, {epochs} epochs, "
+        f"{iterations} iterations of synthesis{over}"
     )

@@ -19,7 +19,9 @@ from edc.config.files import read
 from edc.config.plan import make_plan
 from edc.config.rows import Dataset
 from edc.data.listing import read_list
+from edc.data import survey
 from edc.data.new import NewDataset, new_dataset
+from edc.data.pictures import HEIF
 from edc.data.sets import load_split
 from edc.errors import EdcError
 
@@ -198,6 +200,25 @@ def test_test_images_that_are_training_images_are_stated_and_refused_above_one_i
     else:
         with pytest.raises(EdcError, match=r"pets/test: 2 of 20 test images are training images too.*--test-fraction"):
             new_dataset("pets", Path("pets"), 16)
+
+
+@pytest.mark.skipif(HEIF, reason="pillow-heif is installed")
+def test_pictures_of_iphones_are_named_with_the_package_that_reads_them(pets: Path) -> None:
+    (pets / "ant" / "photo.HEIC").touch()
+    line = found(new_dataset("pets", pets, 16), "left out, no pictures")
+    assert line.endswith(": 1 .heic; pip install pillow-heif to read .heic")
+
+
+def test_of_a_large_dataset_a_sample_is_decoded_and_its_size_is_stated(
+    pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "SAMPLE", 15)
+    (pets / "ant" / "0.png").write_bytes(b"no picture")  # the first of 30 is in every evenly spaced sample
+    made = new_dataset("pets", pets, 16)
+    assert found(made, "decoded 15 of them, evenly spaced; duplicates among the others are not detected")
+    # One in 15 is unreadable, so twice as many of the other 15 may be.
+    assert found(made, "unreadable_limit: 2")
+    assert read("datasets", "pets").data["unreadable_limit"] == 2
 
 
 def _only_one_class(root: Path) -> None:

@@ -12,7 +12,7 @@ from support.record import Row, evaluation, every_table, frame, only, ran, text
 
 from edc.errors import EdcError
 from edc.reporting.evaluations import evaluations
-from edc.reporting.pages import HEADINGS, page
+from edc.reporting.pages import HEADINGS, OTHERS, page
 from edc.reporting.paper import REMARKS, Footnotes
 from edc.reporting.quality import quality
 from edc.reporting.record import ENVIRONMENT
@@ -285,6 +285,12 @@ def test_cross_has_what_at_least_two_recipes_and_protocols_share() -> None:
 
 
 # Pages
+
+
+def test_sets_of_the_plan_come_first_and_those_of_other_datasets_are_named_so() -> None:
+    runs = [evaluation("edc", dataset=name) for name in ("a", "b")]
+    text = page("table1", every_table(*runs)["table1"], evaluations(frame(*runs)), ["b"])
+    assert re.findall(rf"^(?:## [ab]|{OTHERS})", text, re.MULTILINE) == ["## b", OTHERS, "## a"]
 
 
 def test_every_table_is_a_page_with_straight_grids() -> None:

@@ -18,8 +18,8 @@ from edc.bench.first_study import new_study, write_first_study
 from edc.config.files import read
 from edc.config.plan import make_plan
 from edc.config.rows import Dataset
-from edc.data.listing import read_list
 from edc.data import survey
+from edc.data.listing import read_list
 from edc.data.new import NewDataset, new_dataset
 from edc.data.pictures import HEIF
 from edc.data.sets import load_split

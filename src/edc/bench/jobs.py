@@ -41,8 +41,8 @@ def batched(plan: Plan, runs: Iterable[Run], minutes: float, rate: float | None 
         EdcError: a number is not above 0, or the size of a dataset is not known.
     """
     for name, value in (("minutes", minutes), ("tflops", rate)):
-        if value is not None and not value > 0:
-            raise EdcError(f"--config {name}={value:g}: expected a number above 0")
+        if value is not None and not (isinstance(value, int | float) and value > 0):
+            raise EdcError(f"--config {name}={value}: expected a number above 0")
     device = "cpu" if plan.machine.device == "cpu" else "cuda"
     rate = rate or RATE[device] * (plan.machine.threads if device == "cpu" else 1)
     estimate = Estimate(plan)

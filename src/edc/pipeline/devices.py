@@ -45,7 +45,8 @@ def runs_per_gpu() -> int:
 def slots(device: str, threads: int) -> int:
     """How many runs, of so many threads on a CPU, fit on this machine at once; ``device`` as for :func:`claim`."""
     gpus = [] if device == "cpu" else visible_gpus()
-    return len(gpus) * runs_per_gpu() if gpus else max(1, (os.cpu_count() or 1) // threads)
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1))  # of a machine, only some are the job's
+    return len(gpus) * runs_per_gpu() if gpus else max(1, cores // threads)
 
 
 def share_of_memory(planned: float | None, device: torch.device) -> float | None:

@@ -112,3 +112,8 @@ print(faults(40))
 def test_freed_memory_is_used_again_without_page_faults():
     """Forty times eight maps of 4 MiB would be 327,680 faults, were they mapped each time."""
     assert python(HEAP) < 8 * 1024
+
+
+def test_a_slurm_job_makes_as_many_runs_at_once_as_its_cores_allow(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    assert [devices.slots("cpu", threads) for threads in (1, 2, 4, 8)] == [6, 3, 1, 1]

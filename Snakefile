@@ -68,9 +68,9 @@ for stage in STAGES:
             gpu=job(stage, "gpu"),
             mem_mb=job(stage, "memory", doubled=True),
             runtime=job(stage, "minutes", doubled=True),
-        params: runs=job(stage, "runs")
+        params: stage=stage, runs=job(stage, "runs")
         # MLflow is synchronised once, at the end.
-        shell: "EDC_TRACKING=off edc {rule} $(printf ' --run %s' {params.runs}) 2> {log}"
+        shell: "EDC_TRACKING=off edc {params.stage} $(printf ' --run %s' {params.runs}) 2> {log}"
 
 
 rule tables:

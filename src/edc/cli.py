@@ -209,7 +209,7 @@ def report(to: Annotated[Path, typer.Option("--to", help="HTML file to write.")]
 def export(
     run: Annotated[str, typer.Argument(help="Key of a finished synthesize run.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to write. It must not exist.")],
-    layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet, torch or ddranking.")],
+    layout: Annotated[str, typer.Option("--format", help="Format: folder, parquet, torch, ddranking or fkd.")],
     labels: Annotated[str | None, typer.Option("--labels", help="Key of a finished relabel run of the images.")] = None,
     names: Annotated[
         str,
@@ -233,7 +233,8 @@ def import_command(
     ],
     dataset: Annotated[str, typer.Option("--dataset", help="Dataset that the set was condensed from.")],
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="File of soft labels (N, K): logits or probabilities.")
+        Path | None,
+        typer.Option("--labels", help="Soft labels: file of (N, K) logits or probabilities, or FKD folder."),
     ] = None,
     values: Annotated[
         str | None,

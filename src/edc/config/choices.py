@@ -289,6 +289,15 @@ class LabelChoices(Model):
         default=16, description="of a stored logit; 8 and 4: with a scale and an offset for each view"
     )
     seed: int = Field(default=42, ge=0)
+    replay: Literal["seed", "stored"] = Field(
+        default="seed", description="stored: crops, flips and mixes as they came with an imported set (FKD), not drawn"
+    )
+
+    @model_validator(mode="after")
+    def _stored(self) -> LabelChoices:
+        if self.replay == "stored" and self.source != "imported":
+            raise ValueError("replay = 'stored': only imported labels have stored views; expected source: imported")
+        return self
 
 
 class Loss(Model):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from edc.data.crops import draw_crops, tile_regions
 from edc.data.rng import generator
 from edc.nets.passes import images_at_once
 
+VIEWS = "views.safetensors"
+"""File of views that came with an imported set, beside its labels."""
 ON_GPU = 8
 """How many times as many images a GPU augments at once: its operations take as long for 25 as for 4,000."""
 
@@ -74,14 +77,27 @@ def batch_count(images: int, batch: int) -> int:
 
 
 class Replay:
-    """The repeatable augmentation of a condensed set, uint8 (N, C, S, S) on the device that augments."""
+    """The repeatable augmentation of a condensed set, uint8 (N, C, S, S) on the device that augments.
 
-    def __init__(self, images: Tensor, row: RelabelRow, normaliser: Normaliser) -> None:
-        self.images, self.row, self.normaliser = images, row, normaliser
+    ``views`` are those that came with an imported set, by their names in :class:`EpochDraws`, (E, N, ...) each; they
+    take the place of the draws, again and again where there are more epochs.
+    """
+
+    def __init__(
+        self, images: Tensor, row: RelabelRow, normaliser: Normaliser, views: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.images, self.row, self.normaliser, self.views = images, row, normaliser, views
         self._cache: dict[tuple[int, int, bool], list[tuple[Tensor, Tensor]]] = {}
 
     def draws(self, epoch: int) -> EpochDraws:
         """Every parameter of one epoch (0-based)."""
+        if self.views:
+            missing = ("shares", "offsets", "strips", "operations", "dsa")
+            stored: dict[str, Any] = dict.fromkeys(missing)
+            for name, values in self.views.items():
+                of_epoch = values[epoch % len(values)]
+                stored[name] = of_epoch.long() if of_epoch.dtype == torch.int32 else of_epoch
+            return EpochDraws(**stored)
         row, n, size = self.row, len(self.images), self.images.shape[-1]
         rng = generator(row.seed, "replay", epoch)
         order = rng.permutation(n)

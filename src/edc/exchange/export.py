@@ -13,6 +13,7 @@ from edc.config.references import load_plan
 from edc.config.rows import Dataset, RelabelRow
 from edc.config.validation import validate
 from edc.data.images import ImageSet
+from edc.data.replay import VIEWS
 from edc.errors import EdcError, unknown_name
 from edc.exchange.formats import LAYOUTS, NAMES
 from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, write_set
@@ -34,10 +35,12 @@ def export(run: str, to: Path, layout: str, labels: str | None = None, names: st
         raise unknown_name("format", layout, LAYOUTS, "--format")
     if names not in NAMES:
         raise unknown_name("kind of names", names, NAMES, "--names")
-    if names != "class" and layout != "folder":
+    if names != "class" and layout not in ("folder", "fkd"):
         raise EdcError(f"--names {names}: format {layout} has no class folders; expected --format folder")
     refuse_existing(to)
     source = read_run(run, labels)
+    if layout == "fkd":
+        names = "sre2l" if names == "class" else names  # readers count images in the order of the folders' names
     with new_folder(to) as folder:
         write_text(folder / "README.md", card(write_set(folder, layout, source, names)))
     if layout == "folder" and names == "class" and list(source.images.classes) != sorted(source.images.classes):
@@ -71,7 +74,8 @@ def read_run(run: str, labels: str | None = None) -> LabelledSet:
         raise EdcError(f"labels {labels!r}: stored with top_k or bits; expected all logits in half precision")
     arrays = {name: read_array(folder / f"{name}.npy") for name in ("static", "logits")}
     arrays = {name: array for name, array in arrays.items() if len(array)}  # imported ones may have no epoch
-    return LabelledSet(images, dataset, origin | {"labels": labels}, arrays, row)
+    views = read_tensors(folder / VIEWS) if row.replay == "stored" else {}
+    return LabelledSet(images, dataset, origin | {"labels": labels}, arrays, row, views)
 
 
 def finished(stage: str, run: str) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from edc.config.rows import Dataset
 from edc.data.images import ImageSet
 from edc.errors import EdcError, unknown_name
-from edc.exchange.foreign import NAMES, from_folder, from_parquet, parquet_files
+from edc.exchange import fkd
+from edc.exchange.foreign import NAMES, class_folder_names, from_folder, from_parquet, parquet_files
 from edc.exchange.sets import LabelledSet, check_fits, read_set
 from edc.exchange.tensors import CLASSES, IMAGES, SOFT_LABELS, pick, read_tensor_file, to_classes, to_logits, to_uint8
 
@@ -26,7 +28,7 @@ class Options:
     """How a set from elsewhere is read.
 
     Attributes:
-        labels: a file of soft labels (N, K), logits or probabilities.
+        labels: a file of soft labels (N, K), logits or probabilities, or a folder of FKD labels.
         values: what floats mean: unit or normalised.
         classes_file: the images' classes, where the set's file holds images alone.
         names: class: folders or metadata name the classes; index: they are numbers in label order.
@@ -76,11 +78,11 @@ def read_external(
     notes: list[str] = []
     origin: dict[str, Any] = {"file": data.name}
     name, all_classes = of or (dataset.name, classes)
-    soft, numbered = None, True
+    soft, numbered, paths = None, True, [] if tensors else parquet_files(data)
     if tensors:
         images, soft = from_tensors(data, dataset, all_classes, options, notes)
         origin["values"] = options.values or "uint8"
-    elif paths := parquet_files(data):
+    elif paths:
         images, numbered = from_parquet(paths, all_classes, dataset, options.names)
     else:
         images, numbered = from_folder(data, all_classes, dataset, options.names), options.names == "index"
@@ -89,11 +91,34 @@ def read_external(
     source = LabelledSet(images, dataset, origin | {"numbered": numbered, "notes": notes})
     if soft is not None:
         source = replace(source, labels={"static": to_logits(soft, images.labels, len(all_classes), data).numpy()})
-    source = with_labels(source, options.labels, data)
+    per_epoch = options.labels is not None and options.labels.is_dir()
+    if not per_epoch:
+        source = with_labels(source, options.labels, data)
+    elif tensors or paths or of or options.ipc:
+        raise EdcError(
+            f"--labels {options.labels}: FKD labels belong to the views of all images of class folders; expected such "
+            "a folder as --data, without --ipc and --classes-of"
+        )
     if of:
         source = restricted(source, classes, f"--classes-of {name}")
         notes.append(f"{data}: {len(source.images)} of {len(images)} images are of the classes of {dataset.name!r}")
-    return selected(source, class_order(source.images.labels, classes, data, options.ipc))
+    source = selected(source, class_order(source.images.labels, classes, data, options.ipc))
+    return with_fkd(source, options, data) if per_epoch else source
+
+
+def with_fkd(source: LabelledSet, options: Options, data: Path) -> LabelledSet:
+    """A set read from class folders with the FKD labels of a folder; its static labels are the means over the views."""
+    assert options.labels is not None
+    images = source.images
+    folders = class_folder_names(data, images.classes, options.names)
+    # ImageFolder counts the images of one folder after another, in the order of the folders' names.
+    order = torch.cat([images.by_class(c) for c in sorted(range(len(folders)), key=folders.__getitem__)])
+    labels = fkd.read(options.labels, images.labels, order, source.dataset)
+    static = np.stack([labels.logits[:, i].mean(0, dtype=np.float32) for i in range(len(images))]).astype(np.float16)
+    note = f"{options.labels}: labels of {labels.row.epochs} epochs; the static label of an image is the mean over them"
+    origin = source.origin | {"notes": [*source.origin["notes"], note]}
+    arrays = {"static": static, "logits": labels.logits}
+    return replace(source, labels=arrays, relabel=labels.row, views=labels.views, origin=origin)
 
 
 def from_tensors(

@@ -22,13 +22,18 @@ IMAGE_COLUMNS, LABEL_COLUMNS = ("image", "img"), ("label", "labels", "class_id",
 
 def from_folder(folder: Path, classes: tuple[str, ...], dataset: Dataset, names: str) -> ImageSet:
     """CLASS/*, or with ``names`` index NUMBER/*, where text may precede the number: 00000, new000, class_0."""
+    return read_folder(folder, classes, dataset, class_folder_names(folder, classes, names))
+
+
+def class_folder_names(folder: Path, classes: tuple[str, ...], names: str) -> Sequence[str]:
+    """The folders of the classes, in label order."""
     if names == "index":
-        return read_folder(folder, classes, dataset, numbered(folder, len(classes)))
+        return numbered(folder, len(classes))
     for name in class_folders(folder):
         if name not in classes:
             error = unknown_name("class folder", name, classes, str(folder))
             raise EdcError(f"{error}, or --names index" if re.fullmatch(r"\D*\d+", name) else str(error))
-    return read_folder(folder, classes, dataset, classes)
+    return classes
 
 
 def numbered(folder: Path, count: int) -> list[str]:

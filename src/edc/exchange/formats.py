@@ -140,6 +140,7 @@ LAYOUTS: dict[str, Layout] = {
     "parquet": Layout(write_parquet, read_parquet),
     "torch": Layout(write_tensors, read_tensors),
     "ddranking": Layout(ddranking.write, ddranking.read),
+    "fkd": Layout(write_folder, read_written_folder),
 }
 
 

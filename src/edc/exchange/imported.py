@@ -13,9 +13,10 @@ from torch import Tensor
 
 from edc.condense.initialise import InitialisationInputs
 from edc.config.rows import RelabelRow, twice_chance
+from edc.data.replay import VIEWS
 from edc.errors import EdcError
 from edc.exchange.sets import LabelledSet, check_fits, read_set, replay_choices
-from edc.storage import RUNS, digest, read_tensors, run_folder
+from edc.storage import RUNS, digest, read_tensors, run_folder, write_tensors
 
 IMPORTED = RUNS / "imported"
 
@@ -69,8 +70,12 @@ def adopt_labels(context: Any) -> None:
     context.write_array("static.npy", static)
     context.write_array("logits.npy", logits)
     agreement = 100 * float((torch.from_numpy(np.array(static)).argmax(1) == source.images.labels).float().mean())
+    files = ["logits.npy", "static.npy"]
+    if row.replay == "stored":
+        write_tensors(context.path(VIEWS), source.views)
+        files.append(VIEWS)
     context.finish(
-        ["logits.npy", "static.npy"],
+        files,
         dataset_digest=condensed["dataset_digest"],
         shape=list(logits.shape),
         dtype="float16",

@@ -56,7 +56,7 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
         self.targets, self._size = targets, replay.batch
         self.batch = min(replay.batch, len(images))
         self.epochs = replay.epochs if regime == "soft" else None
-        self._replay = Replay(images.images, replay, Normaliser(dataset.mean, dataset.std))
+        self._replay = Replay(images.images, replay, Normaliser(dataset.mean, dataset.std), source.views)
         expected = [*([replay.epochs] if regime == "soft" else []), len(images), len(images.classes)]
         if regime != "hard" and (shape := list(read_array(targets).shape)) != expected:
             raise EdcError(f"{targets}: labels of shape {shape}; expected {expected}")

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from edc import __version__
 from edc.config.rows import Dataset, RelabelRow
 from edc.config.validation import Model, validate
 from edc.data.images import ImageSet
+from edc.data.replay import VIEWS
 from edc.data.source import check_same_classes
 from edc.errors import EdcError
-from edc.exchange import ddranking
+from edc.exchange import ddranking, fkd
 from edc.exchange.formats import LAYOUTS
-from edc.storage import read_array, read_json, sha256, write_json
+from edc.storage import read_array, read_json, read_tensors, sha256, write_json, write_tensors
 
 REMEDY = "export it, or import it, again"
 NOT_REPLAYED = {"dataset", "precision", "images", "observers", "source", "ensemble", "min_accuracy"}
@@ -39,6 +41,7 @@ class LabelledSet:
         origin: what is known of how it was made, as JSON.
         labels: fp16 logits: "static", one per image (N, K), and "logits", one per image and epoch (E, N, K).
         relabel: how labels per epoch were made; None where the set was not labelled here.
+        views: of labels per epoch that came with an imported set; see :class:`~edc.data.replay.Replay`.
     """
 
     images: ImageSet
@@ -46,6 +49,7 @@ class LabelledSet:
     origin: dict[str, Any]
     labels: dict[str, np.ndarray] = field(default_factory=dict)
     relabel: RelabelRow | None = None
+    views: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Manifest(Model):
@@ -53,7 +57,7 @@ class Manifest(Model):
 
     format: Literal["edc condensed set, version 2"] = "edc condensed set, version 2"
     edc: str = __version__
-    layout: Literal["folder", "parquet", "torch", "ddranking"]
+    layout: Literal["folder", "parquet", "torch", "ddranking", "fkd"]
     names: Literal["class", "index", "sre2l"] = "class"
     shape: list[int]
     digest: str
@@ -70,7 +74,13 @@ def write_set(folder: Path, layout: str, source: LabelledSet, names: str = "clas
     """Write a set to an empty folder, class folders by ``names``; returns the manifest."""
     images, dataset = source.images, source.dataset.model_copy(update={"root": None})  # a path of this machine
     files = LAYOUTS[layout].write(folder, images, dataset, names)
-    for name, array in source.labels.items():
+    labels = dict(source.labels)
+    if layout == "fkd":
+        fkd.write(folder, source.images.images, labels.pop("logits", None), source.relabel, source.views)
+    elif source.views:
+        write_tensors(folder / VIEWS, source.views)
+        files.append(VIEWS)
+    for name, array in labels.items():
         np.save(folder / f"{name}.npy", array)
         files.append(f"{name}.npy")
     if layout == "ddranking" and "static" in source.labels:
@@ -84,7 +94,7 @@ def write_set(folder: Path, layout: str, source: LabelledSet, names: str = "clas
         "class_hash": images.class_hash,
         "dataset": dataset,
         "origin": source.origin,
-        "labels": {name: list(array.shape) for name, array in source.labels.items()},
+        "labels": {name: list(array.shape) for name, array in labels.items()},
         "relabel": source.relabel,
         "files": {n: {"bytes": (folder / n).stat().st_size, "sha256": sha256(folder / n)} for n in files},
     }
@@ -113,7 +123,8 @@ def read_set(folder: Path) -> tuple[LabelledSet, dict[str, Any]]:
     if images.digest != manifest.digest:
         raise EdcError(f"{folder}: images, classes or their order changed since they were written; {REMEDY}")
     labels: dict[str, np.ndarray] = {name: read_array(folder / f"{name}.npy") for name in manifest.labels}
-    return LabelledSet(images, manifest.dataset, manifest.origin, labels, manifest.relabel), values
+    views = read_tensors(folder / VIEWS) if VIEWS in manifest.files else {}
+    return LabelledSet(images, manifest.dataset, manifest.origin, labels, manifest.relabel, views), values
 
 
 def check_fits(images: ImageSet, dataset: Dataset, classes: Sequence[str], where: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from edc.config.rows import RelabelRow
+from edc.data.replay import VIEWS
 from edc.errors import EdcError
 from edc.stages.context import Context
 from edc.stages.observers import load_observers, measure_teachers
@@ -60,9 +61,10 @@ def training_data(context: Context) -> TrainingData:
         )
     images, classes = (stored[name].to(context.device) for name in ("images", "labels"))
     phases = row.regimes(row.regime) if row.phases else ()
-    batches = (row.batch, context.normaliser, row.reuse, phases, row.loss.hard)
+    views = read_tensors(folder / VIEWS) if choices.replay == "stored" else {}
+    batches = (row.batch, context.normaliser, row.reuse, phases, row.loss.hard, views)
     source = Condensed(images, classes, targets, row.regime, choices, *batches)
-    labels = label_bytes(row.regime, labelled["shape"], choices)
+    labels = label_bytes(row.regime, labelled["shape"], choices) + (soft and sum(v.nbytes for v in views.values()))
     return TrainingData(source, condensed["dataset_digest"], condensed["image_bytes"], labels)
 
 

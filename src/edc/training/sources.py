@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -37,7 +37,7 @@ class Condensed:
     """A condensed set, images (N, C, S, S) uint8 and classes (N,) on the device, augmented as for the teachers.
 
     Targets are the stored logits: (E, N, K) under the regime soft, (N, K) under static. Phases are the regime of every
-    epoch where it changes.
+    epoch where it changes. For ``views`` see :class:`~edc.data.replay.Replay`.
     """
 
     def __init__(
@@ -52,9 +52,10 @@ class Condensed:
         reuse: str = "cycle",
         phases: Sequence[str] = (),
         hard: HardLabels | None = None,
+        views: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.images, self.classes, self.targets, self.regime, self.batch = len(images), classes, targets, regime, batch
-        self.replay, self.reuse = Replay(images, choices, normaliser), reuse
+        self.replay, self.reuse = Replay(images, choices, normaliser, views), reuse
         self.stored, self.phases, self.hard = choices.epochs, list(phases), hard or HardLabels()
         self._draws = functools.lru_cache(maxsize=32)(
             self.replay.draws

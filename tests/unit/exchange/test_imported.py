@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from support import laboratory as lab
 from support.pets import write_yaml
@@ -73,6 +74,19 @@ def test_imported_images_and_labels_give_the_same_students(source, project):
     layer = protocol["families"]["digits"]["ipc"][2]
     assert layer["student"] == {"epochs": lab.LABELS["epochs"], "batch": lab.LABELS["batch"]}
     assert (layer["relabel"]["source"], layer["relabel"]["mix"]) == ("imported", "cutmix")
+
+
+def test_labels_that_went_through_fkd_give_the_same_students(project):
+    expected = lab.manifest("evaluate")
+    out = export("images", Path("out"), "fkd", "labels")
+    import_set("views", out / "train", "tiny", Options(names="index", labels=out / "labels"))
+    manifest = execute(rows("views", replay="stored"))
+    assert manifest["scores"] == expected["scores"]
+    assert manifest["label_bytes"] > expected["label_bytes"], "the views' coordinates count"
+    export("images", Path("again"), "fkd", "labels")
+    for path in out.rglob("*.tar"):
+        first, second = (torch.load(Path(name, path.relative_to(out))) for name in (out, "again"))
+        assert all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in zip(first, second, strict=True))
 
 
 def test_under_another_augmentation_only_static_labels_are_used(project):

@@ -46,7 +46,7 @@ def source_config(kind: str, root: Path | None = None, **changes: Any) -> Simple
         "name": "pets", "family": "pets", "kind": kind, "root": root and str(root), "image_size": 8, "channels": 3,
         "classes": 3, "val_fraction": 0.25, "split_seed": 0, "train_per_class": None, "test_per_class": None,
         "unreadable_limit": 0, "class_names": None, "streamed": False, "resize": None, "image_column": "img",
-        "label_column": "label", "test_split": None,
+        "label_column": "label", "test_split": None, "files": None,
     }  # fmt: skip
     return SimpleNamespace(**values | changes)
 

@@ -69,7 +69,7 @@ class Dataset(Model):
     test_split: Literal["test", "validation"] | None = Field(
         default=None, description="parquet: which files students are tested on; null: test, else validation"
     )
-    files: str | None = Field(default=None, description="list: CSV file with the columns path, label, split")
+    files: str | None = Field(default=None, description="list, parquet: CSV file with the columns path, label, split")
     unreadable_limit: int = Field(default=0, ge=0, description="unreadable images tolerated before the run stops")
 
     @model_validator(mode="after")

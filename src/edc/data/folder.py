@@ -109,6 +109,11 @@ def left_out(folder: Path) -> Counter[str]:
     return Counter(found)
 
 
+def hint(ignored: Counter[str]) -> str:
+    """What to install, where pictures are left out for want of a decoder."""
+    return "; pip install pillow-heif to read .heic" if {".heic", ".heif"} & set(ignored) else ""
+
+
 def is_junk(name: str) -> bool:
     """Whether a file or folder is hidden or left behind by another system."""
     return name.startswith(".") or name.lower() in JUNK
@@ -120,9 +125,17 @@ def _check_utf8(folder: Path, name: str) -> None:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    start = len(os.path.join(folder, ""))
-    for below, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not is_junk(name)]
+    """Paths of the files below a folder, relative to it; linked folders are followed, each folder is listed once."""
+    start, seen = len(os.path.join(folder, "")), set()
+    for below, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(below)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        # Sorted, links last, so that which of two names of a folder is listed depends on the names alone.
+        folders[:] = sorted(
+            (name for name in folders if not is_junk(name)), key=lambda name: (os.path.islink(f"{below}/{name}"), name)
+        )
         for name in (*folders, *names):
             _check_utf8(Path(below), name)
         yield from (os.path.join(below[start:], name) for name in names if not is_junk(name))

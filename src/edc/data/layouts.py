@@ -53,9 +53,9 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
     """
     root = Path(os.path.expanduser(root))
     if root.is_file():
-        if root.suffix.lower() != ".csv":
-            raise EdcError(f"--data {root}: is a file, but not a CSV file; expected a folder or a .csv file")
-        return _list(root)
+        if root.suffix.lower() not in (".csv", ".jsonl"):
+            raise EdcError(f"--data {root}: is a file, but not a CSV file; expected a folder or a .csv or .jsonl file")
+        return _lists(root.parent, {root: None})
     if not root.exists():
         raise EdcError(f"--data {root}: no such folder")
     base = _inner(root)
@@ -65,16 +65,18 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
             return _parquet(name, place, image_size, notes)
     train, tests = folder.part_folders(base)
     if train is not None and tests:
-        return _folder(name, base, image_size, notes)
+        part_lists = _part_lists(train, tests)
+        return _lists(base, part_lists) if part_lists else _folder(name, base, image_size, notes)
     if train is not None and not any(_holds_files(base / other) for other in folder.class_folders(base)):
         notes = [f"images are read from {train}; there is no folder 'test' or 'val' beside it"]
         base = train
     classes = [name for name in folder.class_folders(base) if folder.pictures(base / name)]
-    lists = sorted(path for path in base.glob("*.csv") if path.is_file())
+    lists = _tables(base)
     if len(lists) == 1 and (not classes or listing.is_list(lists[0])):
-        return _list(lists[0])
+        return _lists(base, {lists[0]: None})
     if not classes:
-        raise EdcError(f"--data {base}: no class folder with pictures; expected {EXPECTED}")
+        remedy = folder.hint(folder.left_out(base))
+        raise EdcError(f"--data {base}: no class folder with pictures; expected {EXPECTED}{remedy}")
     for empty in sorted(set(folder.class_folders(base)) - set(classes)):
         notes.append(f"folder {empty!r} holds no picture and is no class")
     if loose := sum(suffix(entry.name) in SUFFIXES for entry in base.iterdir() if entry.is_file()):
@@ -87,7 +89,11 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
 def _folder(name: str, root: Path, image_size: int, notes: list[str]) -> Layout:
     parts: dict[str, Source] = {}
     ignored: Counter[str] = Counter()
-    for part, source in _read(name, "folder", root, image_size, {}).items():
+    try:
+        read = _read(name, "folder", root, image_size, {})
+    except EdcError as error:
+        raise EdcError(f"{error}{folder.hint(folder.left_out(root))}") from None
+    for part, source in read.items():
         parts[part] = source
         ignored += folder.left_out(Path(source.where))
         notes.append(f"{part} images are read from {source.where}")
@@ -106,13 +112,36 @@ def _parquet(name: str, root: Path, image_size: int, notes: list[str]) -> Layout
         notes.append(f"the labels of 'test' are hidden, so {split!r} is tested on")
     elif parquet.has_both(root):
         notes.append("left out: 'validation' files; students are tested on 'test'")
-    return Layout("parquet", root, values, _read(name, "parquet", root, image_size, values), Counter(), notes)
+    if not parquet.has_test(root):
+        notes.append("there are no test-*.parquet or validation-*.parquet")
+        parts = {"all": parquet.read_all(_probe(name, "parquet", root, image_size, values))}
+    else:
+        parts = _read(name, "parquet", root, image_size, values)
+    return Layout("parquet", root, values, parts, Counter(), notes)
 
 
-def _list(path: Path) -> Layout:
-    rows, root = listing.read_list(path), path.parent
+def _tables(root: Path) -> list[Path]:
+    """Files in a folder that may list images."""
+    return sorted(path for path in (*root.glob("*.csv"), *root.glob("*.jsonl")) if path.is_file())
+
+
+def _part_lists(train: Path, tests: list[Path]) -> dict[Path, Part | None]:
+    """The lists that Hugging Face's image folders have in their parts; empty where one part has none."""
+    of_train = next(filter(listing.is_list, _tables(train)), None)
+    of_test = next((path for folder in tests for path in _tables(folder) if listing.is_list(path)), None)
+    return {of_train: "train", of_test: "test"} if of_train and of_test else {}
+
+
+def _lists(root: Path, files: dict[Path, Part | None]) -> Layout:
+    """Lists of images beside them, and the part that each has where it does not say so."""
+    rows: list[tuple[str, str, Part | None]] = []
+    for path, part in files.items():
+        below = os.path.relpath(path.parent, root)
+        for file, label, split in listing.read_list(path):
+            rows.append((os.path.normpath(os.path.join(below, file)), label, part or split))
     classes = tuple(sorted({label for _, label, _ in rows}))
-    where, notes = str(path), [f"images and classes are listed in {path}"]
+    where = " and ".join(map(str, files))
+    notes = [f"images and classes are listed in {where}"]
     splits = {split for *_, split in rows}
     if splits == {None} or splits == {"train"}:
         parts = {"all": listing.listed(root, [row[:2] for row in rows], classes, where)}
@@ -128,12 +157,7 @@ def _list(path: Path) -> Layout:
 
 def _read(name: str, kind: str, root: Path, image_size: int, values: dict[str, Any]) -> dict[str, Source]:
     """Both parts, by the reader of their kind, which checks that they fit each other."""
-    # A name for which no other folder can be remembered.
-    probe = Dataset(
-        name=f"new {name}", family=f"new {name}", kind=kind, root=str(root.absolute()), image_size=image_size,
-        classes=parquet.count_classes(root, values["label_column"]) if kind == "parquet" else 2,
-        mean=[0.5] * 3, std=[0.5] * 3, **values,
-    )  # fmt: skip
+    probe = _probe(name, kind, root, image_size, values)
     parts: dict[str, Source] = {}
     names: tuple[Part, Part] = ("train", "test")
     for part in names:
@@ -141,6 +165,15 @@ def _read(name: str, kind: str, root: Path, image_size: int, values: dict[str, A
         check(source, len(source.classes))
         parts[part] = source
     return parts
+
+
+def _probe(name: str, kind: str, root: Path, image_size: int, values: dict[str, Any]) -> Dataset:
+    """What a reader needs to list images; under a name for which no other folder can be remembered."""
+    return Dataset(
+        name=f"new {name}", family=f"new {name}", kind=kind, root=str(root.absolute()), image_size=image_size,
+        classes=parquet.count_classes(root, values["label_column"]) if kind == "parquet" else 2,
+        mean=[0.5] * 3, std=[0.5] * 3, **values,
+    )  # fmt: skip
 
 
 def _inner(root: Path) -> Path:

@@ -1,9 +1,13 @@
-"""Image lists: a CSV file with a path, a label and a split (train or test) per image; pictures stay where they are."""
+"""Image lists: a CSV file with a path, a label and a split (train or test) per image; pictures stay where they are.
+
+Lists made elsewhere may be JSON lines, such as the metadata.jsonl of Hugging Face's image folders.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -68,18 +72,21 @@ def listed(root: Path, entries: list[tuple[str, str]], classes: tuple[str, ...],
 
 
 def read_list(path: Path) -> list[tuple[str, str, Part | None]]:
-    """Path, label and part of each line of a CSV file; the part is None where it has no column for it, and for
-    validation images beside test images.
+    """Path, label and part of each image of a CSV file or of JSON lines.
+
+    The part is None where there is no column for it, and for validation images beside test images.
 
     Columns are recognised by :data:`PATH_COLUMNS`, :data:`LABEL_COLUMNS` and :data:`SPLIT_COLUMNS`, in any capitals.
 
     Raises:
         EdcError: the file cannot be read, lacks a column, or has a line without a value.
     """
+    kind = "JSON lines" if path.suffix == ".jsonl" else "CSV"
     try:
-        lines = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EdcError(f"{path}: not readable as CSV in UTF-8 ({error})") from None
+        text = path.read_text(encoding="utf-8-sig")
+        lines = list(csv.reader(io.StringIO(text, newline=""))) if kind == "CSV" else _json_lines(text)
+    except (OSError, ValueError, AttributeError, csv.Error) as error:
+        raise EdcError(f"{path}: not readable as {kind} in UTF-8 ({error})") from None
     if len(lines) < 2:
         raise EdcError(f"{path}: has no rows; expected a header and a line per image")
     header = [name.strip().lower() for name in lines[0]]
@@ -118,6 +125,13 @@ def write_list(path: Path, rows: Iterable[tuple[str, str, Part]]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([COLUMNS, *rows])
     write_text(path, text.getvalue())
+
+
+def _json_lines(text: str) -> list[list[str]]:
+    """The names of the first object, and every object's values of these."""
+    rows = [json.loads(line) for line in text.splitlines() if line.strip()]
+    names = list(rows[0]) if rows else []
+    return [names, *([str(row.get(name, "")) for name in names] for row in rows)]
 
 
 def _column(header: list[str], names: tuple[str, ...]) -> int | None:

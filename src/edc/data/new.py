@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 
 from edc.config.files import WORKFLOW
+from edc.data import folder
 from edc.data.layouts import Layout, detect
 from edc.data.listing import write_list
 from edc.data.roots import remember_root
@@ -119,13 +120,14 @@ def new_dataset(
     _refuse_small(names, train, test, str(root))
     values: dict[str, Any] = {"family": name, "kind": layout.kind, "image_size": image_size, "channels": 3}
     values |= {"classes": len(names), **layout.values}
-    if layout.kind == "list":
+    listed = layout.kind == "list" or "all" in layout.parts
+    if listed:
         values["files"] = table.as_posix()
         rows = [(_relative(surveys[number], row, layout.root), number, row, part) for number, row, part in entries]
         write_list(table, [(file, names[surveys[n].source.labels[row]], part) for file, n, row, part in sorted(rows)])
         if any(result.unreadable for result in surveys):
             lines.append(f"unreadable images are not in {table}")
-    limit = max(_unreadable(result, listed=layout.kind == "list") for result in surveys)
+    limit = max(_unreadable(result, listed) for result in surveys)
     if limit:
         values["unreadable_limit"] = limit
         lines.append(f"unreadable_limit: {limit} in {path}, so that stages leave them out")
@@ -149,7 +151,7 @@ def new_dataset(
         path, HEADER.format(name=name) + yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110)
     )
     remember_root(name, layout.root)
-    written = [path, table] if layout.kind == "list" else [path]
+    written = [path, table] if listed else [path]
     return NewDataset(written, lines, names, train, test, seconds)
 
 
@@ -185,8 +187,7 @@ def _found(layout: Layout, surveys: list[Survey], copies: Copies) -> list[str]:
         lines.append(f"transparency: {_images(transparent)} laid on white")
     if layout.ignored:
         files = ", ".join(f"{count} {suffix}" for suffix, count in layout.ignored.most_common())
-        hint = "; pip install pillow-heif to read .heic" if ".heic" in layout.ignored else ""
-        lines.append(f"left out, no pictures: {files}{hint}")
+        lines.append(f"left out, no pictures: {files}{folder.hint(layout.ignored)}")
     for result in surveys:
         if result.unreadable:
             lines.append(result.source.unreadable(result.unreadable, len(result.rows)))

@@ -1,6 +1,7 @@
 """Parquet files in the layout of Hugging Face datasets: a struct {bytes, path} and an integer per image.
 
-Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*). Files are read by whole row groups: with
+Expected are ROOT/train-*.parquet and ROOT/test-*.parquet (or validation-*), or a list of the rows of the training files
+that each part has. Files are read by whole row groups: with
 shuffled streaming most of what is read is not used, so an image folder is faster then.
 """
 
@@ -16,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from edc.config.rows import Dataset
+from edc.data.listing import read_list
 from edc.data.pictures import Pixels, Rows, View, decode_pictures
 from edc.data.roots import resolve_root
-from edc.data.source import Part, Source, check_same_classes
+from edc.data.source import Part, Source, check_same_classes, subset
 from edc.errors import EdcError
 
 TRAIN_PATTERNS = ("train-*.parquet", "train*.parquet")
@@ -34,16 +36,34 @@ def read(config: Dataset, part: Part) -> Source:
     """Reads labels and class names of one part: those of the Hugging Face metadata, otherwise "0" to "K-1".
 
     Raises:
-        EdcError: a part is missing, a file is not readable or lacks a column, class lists of files differ, or
-            `class_names` choose among classes without names.
+        EdcError: a part is missing, a file is not readable or lacks a column, class lists of files differ,
+            `class_names` choose among classes without names, or the list names a row that is not there.
     """
     root = resolve_root(config)
-    train, test = _files(root, TRAIN_PATTERNS), _files(root, _test_patterns(config.test_split))
-    classes = _classes(train[0], config)
-    for path in train[1:] + test:
-        check_same_classes(classes, _classes(path, config), str(train[0]), str(path))
+    train = _files(root, TRAIN_PATTERNS)
+    if config.files is not None:
+        source = source_of(train, train, config)
+        place = {Path(source.name(row)).name: row for row in range(len(source.labels))}
+        names = [path for path, _, of in read_list(Path(config.files)) if of == part]
+        for name in names:
+            if name not in place:
+                raise EdcError(f"{config.files}: {name!r}: no such row in {root}; expected FILE: row NUMBER")
+        return subset(source, np.sort(np.array([place[name] for name in names], np.int64)))
+    test = _files(root, _test_patterns(config.test_split))
+    return source_of(test if part == "test" else train, train + test, config)
 
-    files = test if part == "test" else train
+
+def read_all(config: Dataset) -> Source:
+    """All rows of the training files."""
+    train = _files(resolve_root(config), TRAIN_PATTERNS)
+    return source_of(train, train, config)
+
+
+def source_of(files: list[Path], of_all: list[Path], config: Dataset) -> Source:
+    """The rows of files, whose classes and those of all files are the same."""
+    classes = _classes(of_all[0], config)
+    for path in of_all[1:]:
+        check_same_classes(classes, _classes(path, config), str(of_all[0]), str(path))
     labels = [_labels(path, config.label_column) for path in files]
     starts = np.cumsum([0] + [len(part) for part in labels])
 
@@ -102,6 +122,11 @@ def labelled_split(root: Path, label: str) -> str | None:
     test, validation = (_files(root, TEST_PATTERNS[name], required=False) for name in ("test", "validation"))
     hidden = bool(test) and all((_labels(path, label) == -1).all() for path in test)
     return "validation" if hidden and validation else None
+
+
+def has_test(root: Path) -> bool:
+    """Whether there are test or validation files."""
+    return bool(_files(root, _test_patterns(None), required=False))
 
 
 def has_both(root: Path) -> bool:

@@ -72,6 +72,17 @@ def check_chosen(names: Sequence[str], known: Iterable[str], where: str, kind: s
             raise EdcError(f"{where}: no {kind} {name!r}, listed in class_names{hint}")
 
 
+def subset(source: Source, rows: Rows) -> Source:
+    """Some rows of a source, in that order."""
+    return replace(
+        source,
+        labels=source.labels[rows],
+        name=lambda row: source.name(int(rows[row])),
+        decode=lambda chosen, out, view: source.decode(rows[chosen], out, view),
+        stamp=lambda row: source.stamp(int(rows[row])),
+    )
+
+
 def restrict(source: Source, class_names: Sequence[str] | None) -> Source:
     """The rows of the named classes alone, relabelled by the position of their class's name in `class_names`.
 
@@ -84,15 +95,7 @@ def restrict(source: Source, class_names: Sequence[str] | None) -> Source:
     check_labels(source)
     place = {name: position for position, name in enumerate(class_names)}
     new = np.array([place.get(name, -1) for name in source.classes], np.int64)[source.labels]
-    rows_of_source = np.flatnonzero(new >= 0)
-    return replace(
-        source,
-        classes=tuple(class_names),
-        labels=new[rows_of_source],
-        name=lambda row: source.name(int(rows_of_source[row])),
-        decode=lambda rows, out, view: source.decode(rows_of_source[rows], out, view),
-        stamp=lambda row: source.stamp(int(rows_of_source[row])),
-    )
+    return subset(replace(source, classes=tuple(class_names), labels=new), np.flatnonzero(new >= 0))
 
 
 def check_labels(source: Source) -> None:

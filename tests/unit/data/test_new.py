@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
-from support import REPOSITORY
+from support import REPOSITORY, one_line
 
 from edc.bench.dataset_sizes import check_ipc
 from edc.bench.first_study import new_study, write_first_study
@@ -21,7 +23,7 @@ from edc.config.rows import Dataset
 from edc.data import survey
 from edc.data.listing import read_list
 from edc.data.new import NewDataset, new_dataset
-from edc.data.pictures import HEIF
+from edc.data.pictures import HEIF, fit
 from edc.data.sets import load_split
 from edc.errors import EdcError
 
@@ -85,7 +87,7 @@ def test_the_split_is_the_same_twice_and_of_the_size_asked_for(pets: Path) -> No
     assert read_list(Path("workflow/datasets/pets.csv")) == read_list(Path("workflow/datasets/pets2.csv"))
 
 
-@pytest.mark.parametrize("layout", ["split", "capitals", "nested", "parquet", "hub", "list", "file"])
+@pytest.mark.parametrize("layout", ["split", "capitals", "nested", "parquet", "hub", "list", "file", "csv", "jsonl"])
 def test_layouts_are_recognised(layout: str) -> None:
     root = Path("pets")
     if layout in ("split", "capitals"):
@@ -95,6 +97,16 @@ def test_layouts_are_recognised(layout: str) -> None:
             fill(root / names[1] / name, 100 * number + 50, 2)
     elif layout in ("parquet", "hub"):
         write_parquet(root / ("data" if layout == "hub" else ""), hub=layout == "hub")
+    elif layout in ("csv", "jsonl"):  # Hugging Face's image folders
+        for part, first, count in (("train", 0, 8), ("test", 50, 2)):
+            names = []
+            for c, label in enumerate(("ant", "bee")):
+                fill(root / part, 100 * c + first, count)
+                names += [(f"{100 * c + i}.png", label) for i in range(first, first + count)]
+            rows = ["file_name,label", *map(",".join, names)]
+            if layout == "jsonl":
+                rows = [json.dumps({"file_name": file, "label": label}) for file, label in names]
+            (root / part / f"metadata.{layout}").write_text("\n".join(rows))
     else:
         for number, name in enumerate(("ant", "bee")):
             fill(root / name if layout == "nested" else root / "all", 100 * number)
@@ -109,6 +121,69 @@ def test_layouts_are_recognised(layout: str) -> None:
     assert made.classes == ("ant", "bee")
     assert (made.train.tolist(), made.test.tolist()) == ([8, 8], [2, 2])
     assert [len(load_split(config(), part)) for part in ("train", "val", "test")] == [14, 2, 4]
+
+
+def test_parquet_files_without_a_test_part_are_split_by_row() -> None:
+    write_parquet(Path("pets"), hub=False)
+    Path("pets/test-00000-of-00001.parquet").unlink()
+    made = new_dataset("pets", Path("pets"), 16, 0.25)
+    assert (made.train.tolist(), made.test.tolist()) == ([6, 6], [2, 2])
+    assert found(made, "there are no test-*.parquet")
+    rows = read_list(Path("workflow/datasets/pets.csv"))
+    everything = {f"train-00000-of-00001.parquet: row {row}": "ant" if row < 8 else "bee" for row in range(16)}
+    assert {path: label for path, label, _ in rows} == everything
+    test = load_split(config(), "test")
+    chosen = sorted(int(path.split()[-1]) for path, _, part in rows if part == "test")
+    assert test.labels.tolist() == [row // 8 for row in chosen]
+    Image.fromarray(pixels(100 * (chosen[2] // 8) + chosen[2] % 8)).save("one.png")
+    with Image.open("one.png") as picture:
+        assert np.array_equal(test.read([2])[0].numpy(), fit(picture, 3, 16))
+    table = Path("workflow/datasets/pets.csv")
+    table.write_text(table.read_text().replace("row 3,", "row 99,"))
+    with one_line("workflow/datasets/pets.csv: 'train-00000-of-00001.parquet: row 99': no such row"):
+        load_split(config(), next(part for path, _, part in rows if path.endswith("row 3")) or "train")
+
+
+def test_linked_folders_below_a_class_are_followed_once(pets: Path) -> None:
+    fill(Path("more"), 500, 4)
+    (pets / "ant" / "linked").symlink_to(Path("more").absolute())
+    (pets / "ant" / "itself").symlink_to(Path("pets/ant").absolute())
+    made = new_dataset("pets", pets, 16)
+    assert (made.train + made.test).tolist() == [14, 10, 10]
+    assert sum(path.startswith("ant/linked/") for path, *_ in read_list(Path("workflow/datasets/pets.csv"))) == 4
+
+
+def test_photos_of_iphones(pets: Path) -> None:
+    """Turned upright as their rotation states; the decoder does it, which resets the EXIF orientation."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    colours = np.repeat(np.repeat(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255]] * 2], np.uint8), 16, 0), 16, 1)
+    turned = Image.Exif()
+    turned[274] = 6
+    Image.fromarray(colours).save(pets / "bee" / "photo.heic", exif=turned.tobytes(), quality=95)
+    made = new_dataset("pets", pets, 16)
+    assert (made.train + made.test).tolist() == [10, 11, 10]
+    rows = read_list(Path("workflow/datasets/pets.csv"))
+    (split,) = (part for path, _, part in rows if path == "bee/photo.heic")
+    images = load_split(config().model_copy(update={"val_fraction": 0.0}), split or "train")
+    listed = [path for path, _, part in rows if part == split]
+    photo = images.read([listed.index("bee/photo.heic")])[0].float()
+    expected = torch.from_numpy(np.rot90(colours, -1).copy()).permute(2, 0, 1).float()
+    assert (photo[:, ::15, ::15] - expected[:, ::31, ::31]).abs().max() < 30
+
+
+@pytest.mark.skipif(HEIF, reason="pillow-heif is installed")
+@pytest.mark.parametrize("place", ["", "train/", "beside"])
+def test_photos_of_iphones_that_cannot_be_read(place: str, pets: Path) -> None:
+    for name in ("ant", "bee"):
+        for part in (place, "test/" if place == "train/" else place):
+            path = Path("pets" if place == "beside" else "phone", "" if place == "beside" else part, name, "photo.HEIC")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"photo")
+    if place == "beside":
+        assert found(new_dataset("pets", pets, 16), "left out, no pictures: 2 .heic; pip install pillow-heif")
+    else:
+        with one_line("; pip install pillow-heif to read .heic"):
+            new_dataset("phone", Path("phone"), 16)
 
 
 def write_parquet(root: Path, hub: bool) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from edc import STAGES, __version__
+from edc.cli_finished import track, verify
 from edc.errors import EdcError
 
 app = typer.Typer(
@@ -178,23 +179,8 @@ def tables() -> None:
     run_tables()
 
 
-@app.command()
-def track() -> None:
-    """Record finished runs that MLflow lacks.
-
-    MLFLOW_TRACKING_URI says where, by default in mlflow.db. EDC_TRACKING=off switches it off.
-    """
-    from edc import tracking
-    from edc.config.references import load_plan
-
-    if not tracking.enabled():
-        typer.echo("tracking is off (EDC_TRACKING)")
-        return
-    try:
-        typer.echo(tracking.sync(load_plan(), strict=True) or "tracking: no run of params.yaml is finished")
-    except tracking.TrackingError as error:
-        print(f"edc: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+app.command()(track)
+app.command()(verify)
 
 
 @app.command()

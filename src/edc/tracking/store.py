@@ -51,9 +51,16 @@ class Store:
             token = page.token or None
 
     def _open(self, name: str) -> str:
+        from mlflow.exceptions import MlflowException
+
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            experiment = self._client.get_experiment(self._client.create_experiment(name))
+            try:
+                self._client.create_experiment(name)
+            except MlflowException:  # unless another checkout has created it meanwhile
+                if self._client.get_experiment_by_name(name) is None:
+                    raise
+            experiment = self._client.get_experiment_by_name(name)
         elif experiment.lifecycle_stage == "deleted":
             self._client.restore_experiment(experiment.experiment_id)
         number = str(experiment.experiment_id)

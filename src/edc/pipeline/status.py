@@ -13,7 +13,7 @@ from typing import Any
 from edc import STAGES
 from edc.config.rows import Plan
 from edc.stages.versions import VERSIONS
-from edc.storage import STATE, digest, fingerprint, read_text, run_folder, write_text
+from edc.storage import RESULTS, digest, fingerprint, read_text, run_folder, write_text
 
 Run = tuple[str, str]
 """Stage and key."""
@@ -61,18 +61,19 @@ def stale(plan: Plan, among: Sequence[Run] | None = None) -> list[Run]:
     return list(found)
 
 
-TABLES = STATE / "tables"
-"""What the tables were last made from."""
+TABLES = RESULTS / "tables" / "made_from.txt"
+"""Fingerprint of what the tables were last made from; beside them in Git, for clones that pull the runs."""
 
 
 def tables_up_to_date(plan: Plan) -> bool:
     """Whether the tables were made from the runs that are here, by this version of the code."""
-    return read_text(TABLES) == _tables(plan)
+    return (read_text(TABLES) or "").strip() == _tables(plan)
 
 
 def tables_made(plan: Plan) -> None:
-    """Note what the tables were made from."""
-    write_text(TABLES, _tables(plan))
+    """Note what the tables were made from, if runs are here: without any they are those of the record as before."""
+    if any(read(run) for run in runs(plan)):
+        write_text(TABLES, _tables(plan) + "\n")
 
 
 def _tables(plan: Plan) -> str:

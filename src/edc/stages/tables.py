@@ -44,7 +44,7 @@ def run(plan: Plan) -> None:
     correctness.write(correct)
     for name, text in texts.items():
         write_text(RESULTS / "tables" / name, text)
-    write_json(RESULTS / "metrics.json", metrics(cells))
+    write_json(RESULTS / "metrics.json", metrics(cells, plan))
     write_text(LEARNING, courses.to_csv(index=False, lineterminator="\n"))
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
@@ -52,11 +52,15 @@ def run(plan: Plan) -> None:
     share_condensed_sets(plan)
 
 
-def metrics(cells: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Accuracy on the test set by dataset and cell, for ``dvc metrics``."""
-    values: dict[str, dict[str, dict[str, float | None]]] = {}
-    for cell in cells[cells["variant"] == ""].to_dict("records"):
-        name = f"{cell['recipe']} ipc{cell['ipc'] or '_all'} {cell['student']} {cell['protocol']}"
-        std = None if pd.isna(cell["final_std"]) else round(cell["final_std"], 4)
-        values.setdefault(cell["dataset"], {})[name] = {"final": round(cell["final_mean"], 4), "std": std}
+def metrics(cells: pd.DataFrame, plan: Plan) -> dict[str, dict[str, float]]:
+    """Test accuracy in percent by dataset and cell, for ``dvc metrics`` and ``dvc exp show``: a table a screen holds.
+
+    Of the plan's evaluations those of each recipe with its own protocol, means over the seeds; all stand in ``tables``.
+    """
+    values: dict[str, dict[str, float]] = {}
+    for cell in cells[cells["own"] & (cells["variant"] == "") & cells["run"].isin(list(plan.evaluate))].to_dict(
+        "records"
+    ):
+        name = f"{cell['recipe']} ipc{cell['ipc'] or '_all'} {cell['student']}"
+        values.setdefault(cell["dataset"], {})[name] = round(cell["final_mean"], 4)
     return values

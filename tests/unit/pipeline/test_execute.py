@@ -14,7 +14,7 @@ from edc.storage import read_json, run_folder
 
 RUN = ("pretrain", "row")
 PLAN = lab.plan("pretrain", epochs=1)
-FACTS = "seconds device threads peak_memory_mb peak_gpu_memory_mb commit dirty edc python torch"
+FACTS = "seconds device threads peak_memory_mb peak_gpu_memory_mb processes commit dirty edc python torch"
 
 
 def test_a_run_is_executed_once_and_again_where_forced(tmp_path, monkeypatch):

@@ -17,9 +17,10 @@ import pandas as pd
 from pydantic import BaseModel
 
 from edc.bench.run import summary
-from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
+from edc.config.choices import SynthesisChoices
 from edc.config.expand import Builder
 from edc.config.files import StudyFile, names, read
+from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import EvaluateRow, Plan
 from edc.reporting import correctness, pages, record
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline

@@ -9,7 +9,7 @@ from support.published import LOSS, checks, close
 from torch import nn
 
 from edc.condense.densify import spectrum_divergence
-from edc.config.choices import LabelChoices, Loss
+from edc.config.protocol import LabelChoices, Loss
 from edc.training.ensembles import norm_mean, plain_mean
 from edc.training.label_store import label_bytes
 from edc.training.losses import student_loss

@@ -11,7 +11,8 @@ from edc import nets
 from edc.condense.composites import best_crops, best_images, padded, scores, tile
 from edc.config import files as studies
 from edc.config import layers as layering
-from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
+from edc.config.choices import SynthesisChoices
+from edc.config.protocol import LabelChoices, StudentChoices
 from edc.data.augment import shuffle_strips
 from edc.nets import weight_decay_groups
 

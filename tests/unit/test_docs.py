@@ -101,7 +101,7 @@ def test_recipes_and_protocols_on_the_pages_plan(tmp_path, monkeypatch):
 def test_the_loss_on_the_page_runs():
     import torch
 
-    from edc.config.choices import Loss
+    from edc.config.protocol import Loss
     from edc.training import losses
 
     page = (REPOSITORY / "docs" / "extending.md").read_text("utf-8")

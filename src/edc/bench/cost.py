@@ -17,7 +17,7 @@ from edc.bench.dataset_sizes import count_images
 from edc.condense.initialise import groups_of
 from edc.condense.layer_statistics import StatisticsCollector
 from edc.config import rows
-from edc.config.choices import SCORED
+from edc.config.registry import SCORED
 from edc.config.rows import Plan
 from edc.data.replay import batch_count
 from edc.errors import EdcError

@@ -16,7 +16,8 @@ from edc.condense.matching import skipped_hooks
 from edc.condense.observer import Observer
 from edc.condense.parts import begins_part, first_rounds, next_part, part_of, resized
 from edc.condense.regularise import RegulariserInputs, average_images
-from edc.config.choices import REGULARISE, SynthesisAugment, implementation
+from edc.config.choices import SynthesisAugment
+from edc.config.registry import REGULARISE, implementation
 from edc.config.rows import SynthesizeRow
 from edc.data.augment import Normaliser, crop_boxes, cutout_boxes, paste, shared_crop
 from edc.data.rng import generator

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edc.config.choices import INITIALISE, implementation
+from edc.config.registry import INITIALISE, implementation
 from edc.config.rows import Dataset, SynthesizeRow
 from edc.data.augment import Normaliser
 from edc.data.images import Images

@@ -12,8 +12,9 @@ from typing import Annotated, Any, get_args
 import yaml
 from pydantic import create_model
 
-from edc.config.choices import LabelChoices, StudentChoices, SynthesisChoices
+from edc.config.choices import SynthesisChoices
 from edc.config.partial import Part, Values, merge
+from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import Plan, StudentRow, free_key
 from edc.config.validation import SCIENTIFIC, Model
 from edc.errors import unknown_name

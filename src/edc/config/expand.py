@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from edc import STAGES
-from edc.config.choices import SCORED, LabelChoices, StudentChoices, SynthesisChoices
+from edc.config.choices import SynthesisChoices
 from edc.config.files import Application, DatasetFile, Grid, StudyFile, Variant, read
 from edc.config.layers import Place, own_protocol, places, resolve, strongest
 from edc.config.partial import Values, merge
+from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.references import check_references
+from edc.config.registry import SCORED
 from edc.config.rows import Dataset, Plan, StudyRuns, free_key, twice_chance
 from edc.config.validation import Model, validate
 from edc.errors import EdcError, unknown_name

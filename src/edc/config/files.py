@@ -16,8 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, create_model, model_validator
 
 from edc.config.analysis import AnalysisChoices
-from edc.config.choices import LabelChoices, PretrainChoices, StatisticsChoices, StudentChoices, SynthesisChoices
+from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoices
 from edc.config.partial import Part, Values, merge, partial
+from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import PRECISION, SPLIT, Dataset, Machine, Precision, Split
 from edc.config.validation import Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name

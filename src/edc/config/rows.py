@@ -9,14 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from edc.config.analysis import AnalysisChoices
-from edc.config.choices import (
-    SCORED,
-    LabelChoices,
-    PretrainChoices,
-    StatisticsChoices,
-    StudentChoices,
-    SynthesisChoices,
-)
+from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoices
+from edc.config.protocol import LabelChoices, StudentChoices
+from edc.config.registry import SCORED
 from edc.config.validation import Area, Model, Positive, Seeds
 from edc.errors import unknown_name
 

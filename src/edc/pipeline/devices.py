@@ -44,8 +44,10 @@ def runs_per_gpu() -> int:
 
 def slots(device: str, threads: int) -> int:
     """How many runs, of so many threads on a CPU, fit on this machine at once; ``device`` as for :func:`claim`."""
+    from edc.data.pictures import available_cores  # NumPy and Pillow are not needed before
+
     gpus = [] if device == "cpu" else visible_gpus()
-    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", os.cpu_count() or 1))  # of a machine, only some are the job's
+    cores = int(os.environ.get("SLURM_CPUS_PER_TASK", available_cores()))  # SLURM need not bind a job to its cores
     return len(gpus) * runs_per_gpu() if gpus else max(1, cores // threads)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.pipeline.devices import visible_gpus
+from edc.pipeline.devices import claim, visible_gpus
 from edc.pipeline.execute import execute, prepare
 from edc.pipeline.status import Run
 
@@ -27,22 +27,21 @@ def run_together(plan: Plan, todo: Sequence[Run], force: bool = False) -> int:
         loss = getattr(plan.row(stage, key), "loss", None)
         if loss is not None and loss.student_temperature == "calibrated":
             raise EdcError(f"{stage}.{key}.loss.student_temperature = 'calibrated': expected one process, not torchrun")
-    device = _own_device(plan.machine.device)
-    prepare(plan, device)
-    from edc.nets.distributed import process_group
+    _see_own_gpu(plan.machine.device)
+    with claim(plan.machine.device) as device:
+        prepare(plan, device)
+        from edc.nets.distributed import process_group
 
-    with process_group(device):
-        return sum(execute(plan, run, device, force) for run in todo)
+        with process_group(device):
+            return sum(execute(plan, run, device, force) for run in todo)
 
 
-def _own_device(device: str) -> str:
+def _see_own_gpu(device: str) -> None:
+    """Of the GPUs that are visible, this process sees the one of its number alone."""
     gpus, local = [] if device == "cpu" else visible_gpus(), int(os.environ["LOCAL_RANK"])
-    if not gpus and device != "cuda":
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
-        return "cpu"
-    if local >= len(gpus):
+    if gpus and local >= len(gpus):
         raise EdcError(
             f"--nproc-per-node {os.environ['LOCAL_WORLD_SIZE']}: expected at most {len(gpus)}, the GPUs visible here"
         )
-    os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local]
-    return "cuda"
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[local]

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from edc.config.choices import LABELS, implementation
+from edc.config.registry import LABELS, implementation
 from edc.data.replay import Replay
 from edc.exchange.imported import check_order
 from edc.nets.passes import images_at_once

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edc.config.choices import LabelChoices
+from edc.config.protocol import LabelChoices
 
 FILES = ("logits", "classes", "ranges")
 """Arrays of a store: values, fp16 (E, N, k), or codes, uint8; where k < K the class of each, uint16 or uint32; with

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edc.config.choices import Loss
+from edc.config.protocol import Loss
 from edc.data.rng import generator
 from edc.training.losses import student_loss
 from edc.training.sources import Batch

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edc.config.choices import LOSS, Loss, implementation
+from edc.config.protocol import Loss
+from edc.config.registry import LOSS, implementation
 
 
 def mse_ce(logits: Tensor, targets: Tensor, labels: Tensor, loss: Loss) -> Tensor:

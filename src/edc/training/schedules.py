@@ -7,7 +7,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edc.config.choices import CURRICULUM, SCHEDULE, Curriculum, Schedule, implementation
+from edc.config.choices import Curriculum, Schedule
+from edc.config.registry import CURRICULUM, SCHEDULE, implementation
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,8 @@ class Condensed:
         self.images, self.classes, self.targets, self.regime, self.batch = len(images), classes, targets, regime, batch
         self.replay, self.reuse = Replay(images, choices, normaliser, views), reuse
         self.stored, self.phases, self.hard = choices.epochs, list(phases), hard or HardLabels()
-        self._draws = functools.lru_cache(maxsize=32)(
-            self.replay.draws
-        )  # one batch of a pool after the other needs them
+        # Batches of a pool are read one by one, several of an epoch each.
+        self._draws = functools.lru_cache(maxsize=32)(self.replay.draws)
         self.of_hard = self.replay
         if self.hard.mix != "none":
             self.of_hard = Replay(images, choices.model_copy(update={"mix": self.hard.mix}), normaliser)

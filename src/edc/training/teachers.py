@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edc.config.choices import ENSEMBLE, LabelChoices, implementation
+from edc.config.protocol import LabelChoices
+from edc.config.registry import ENSEMBLE, implementation
 from edc.data.replay import Replay, part_sizes
 from edc.nets.frozen import batch_statistics
 from edc.nets.placing import compute_logits

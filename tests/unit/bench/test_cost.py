@@ -14,6 +14,7 @@ from edc.bench.dataset_sizes import KNOWN, Images, count_images
 from edc.bench.rate import machine_rate
 from edc.config import choices
 from edc.config.rows import Dataset, Plan
+from edc.data.pictures import available_cores
 from edc.data.sets import load_split
 from edc.errors import EdcError
 from edc.nets.flops import arithmetic
@@ -254,11 +255,11 @@ def test_report() -> None:
         report(plan(), 0, "")
 
 
-@pytest.mark.parametrize("threads", [1, os.cpu_count() or 1])
+@pytest.mark.parametrize("threads", [1, available_cores()])
 def test_a_cpu_is_measured_as_the_runs_that_it_executes_side_by_side(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     rate, name = machine_rate(plan(machine={"device": "cpu", "threads": threads}))
     assert rate > 0
-    assert name.startswith(f"this machine ({(os.cpu_count() or 1) // threads} processes, CPU)")
+    assert name.startswith(f"this machine ({available_cores() // threads} processes, CPU)")

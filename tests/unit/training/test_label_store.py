@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.rows import dataset
 
-from edc.config.choices import LabelChoices, Loss
+from edc.config.protocol import LabelChoices, Loss
 from edc.config.rows import RelabelRow
 from edc.data.augment import Normaliser
 from edc.data.replay import batch_count

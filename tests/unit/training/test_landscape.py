@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edc.config.choices import Loss
+from edc.config.protocol import Loss
 from edc.data.rng import generator
 from edc.training.landscape import cosine, direction, directions, gradient, local_cosines, mean_loss, moved, part
 

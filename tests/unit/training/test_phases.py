@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from support.rows import dataset, relabel_row, student_row
 from torch import Tensor
 
-from edc.config.choices import Loss
 from edc.config.phases import HardLabels
+from edc.config.protocol import Loss
 from edc.config.rows import EvaluateRow
 from edc.data.augment import Normaliser
 from edc.data.replay import Replay

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from support.rows import dataset
 from torch import nn
 
-from edc.config.choices import SCHEDULE, Loss, Optimiser, Schedule
+from edc.config.choices import Optimiser, Schedule
+from edc.config.protocol import Loss
+from edc.config.registry import SCHEDULE
 from edc.data.augment import Normaliser
 from edc.data.feed import Feed
 from edc.data.images import ImageSet

@@ -74,11 +74,16 @@ def test_the_page_fits_and_shows_every_picture_without_an_error(
 
 
 def test_a_click_on_a_head_sorts_by_number(browser: Any, report: Path) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
     browser.get(report.as_uri())
     browser.find_element("css selector", "table.dataTable")
     head, values = browser.execute_script(COLUMN)
     assert values != sorted(values)
+    waiting = WebDriverWait(browser, 10)
     for backwards in (False, True):
         head.click()
+        order = "descending" if backwards else "ascending"
+        waiting.until(lambda _, head=head, order=order: head.get_attribute("aria-sort") == order)
         head, values = browser.execute_script(COLUMN)
         assert values == sorted(values, reverse=backwards)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -101,7 +102,8 @@ def _passing_on(handler: Any) -> Callable[[int, FrameType | None], None]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         for child in psutil.Process().children(recursive=True):
-            child.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # ended meanwhile; a terminal signals the whole group
+                child.send_signal(number)
         handler(number, frame)
 
     return handle

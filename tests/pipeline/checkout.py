@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -64,9 +65,14 @@ class Checkout:
         }
 
     def options(self, environment: dict[str, str]) -> dict[str, Any]:
-        """How a command is started: in a process group of its own."""
+        """How a command is started: in a process group of its own, and interruptible, which a background job is not."""
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        return streams | {"cwd": self.root, "env": self.environment(**environment), "start_new_session": True}
+        return streams | {
+            "cwd": self.root,
+            "env": self.environment(**environment),
+            "start_new_session": True,
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        }
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         """Start a command."""

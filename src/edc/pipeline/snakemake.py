@@ -94,10 +94,12 @@ def keep_needed_variables() -> None:
 def pass_signals_on() -> None:
     """A signal to Snakemake alone ends its jobs on this machine, too; their checkpoints are kept."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _passing_on(signal.getsignal(number)))
+        handler = signal.getsignal(number)
+        if callable(handler):  # SIGINT stays ignored where it is, as in a script's background
+            signal.signal(number, _passing_on(handler))
 
 
-def _passing_on(handler: Any) -> Callable[[int, FrameType | None], None]:
+def _passing_on(handler: Callable[[int, FrameType | None], Any]) -> Callable[[int, FrameType | None], None]:
     """A handler that sends the signal to all child processes before Snakemake's own handler is called."""
 
     def handle(number: int, frame: FrameType | None) -> None:

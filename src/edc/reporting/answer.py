@@ -17,7 +17,7 @@ import pandas as pd
 from edc.config.rows import Dataset, Plan
 from edc.reporting.costs import costs, duration
 from edc.reporting.evaluations import DECIMALS, FULL, RANDOM, evaluations, interval, paired, with_baseline
-from edc.reporting.pages import UNTRAINED, device, grid, kilobytes, spread, title, untrained
+from edc.reporting.pages import UNTRAINED, device, grid, kilobytes, signed, spread, title, untrained
 from edc.reporting.tables import SAME
 
 METHOD = "edc"
@@ -32,8 +32,9 @@ LEGEND = {
     "difference shown*. One seed gives no verdict.",
     ESTIMATED: "*estimated from spreads*: which images these students get right is not stored; the interval follows "
     "from the standard deviations and the number of test images, and is wider.",
-    UNTRAINED: "*not trained to the end*: the accuracy rose by more than 2 points at the last evaluation, or is below "
-    "1.5 times that of guessing; do not judge the images by it.",
+    UNTRAINED: "*not trained to the end*: the accuracy rose by more than 2 points, and more than its standard error "
+    "over the test images, at the last evaluation, or is below 1.5 times that of guessing; do not judge the images by "
+    "it.",
     "To reach": "Images per class for 90 %: with the best labels at each number, linear over log(IPC) in between.",
 }
 """Words of the page and what they mean; those that a page does not use are left out."""
@@ -118,14 +119,15 @@ def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
             "labels": row["regime"],
             "accuracy": spread(row["final_mean"], row["final_std"]) + untrained(row, " ({})"),
         }
-        limits = f"{row['improvement_low']:+.1f} to {row['improvement_high']:+.1f}" + ESTIMATED * (not row["paired"])
+        limits = f"{signed(row['improvement_low'])} to {signed(row['improvement_high'])}"
+        limits += ESTIMATED * (not row["paired"])
         if math.isnan(row["improvement_low"]):
             limits, word = "", "one seed: no verdict"
         elif row["clear"] == "yes":
             word = f"{row['recipe'] if row['improvement'] > 0 else RANDOM} is ahead"
         else:
             word = "no difference shown"
-        line |= {"random images": beside, "difference": f"{row['improvement']:+.1f}", "95 % interval": limits}
+        line |= {"random images": beside, "difference": signed(row["improvement"]), "95 % interval": limits}
         lines.append(line | {"verdict": word})
     return pd.DataFrame(lines)
 
@@ -133,11 +135,11 @@ def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
 def verdict(first: str, second: str, difference: float, limits: tuple[float, float], stored: bool) -> str:
     """Which of two is ahead, by how many points, if its 95 % interval shows it."""
     if any(map(math.isnan, limits)):
-        return f"one seed: no verdict between {first} and {second} ({difference:+.1f} points)"
+        return f"one seed: no verdict between {first} and {second} ({signed(difference)} points)"
     estimated = "" if stored else ESTIMATED
     if limits[0] <= 0 <= limits[1]:
-        between = f"95 % interval {limits[0]:+.1f} to {limits[1]:+.1f}{estimated}"
-        return f"no difference shown between {first} and {second} ({difference:+.1f} points, {between})"
+        between = f"95 % interval {signed(limits[0])} to {signed(limits[1])}{estimated}"
+        return f"no difference shown between {first} and {second} ({signed(difference)} points, {between})"
     if difference < 0:
         first, second, limits = second, first, (-limits[1], -limits[0])
     between = f"95 % interval {limits[0]:.1f} to {limits[1]:.1f}{estimated}"

@@ -81,7 +81,8 @@ def not_trained(cells: pd.DataFrame, courses: pd.DataFrame | None) -> pd.Series:
     """Whether students are not trained to the end: still improving, or near chance.
 
     Still improving: at the last evaluated epoch the accuracy, mean over the seeds, is more than 2 points above that of
-    the one before it. Near chance: it is below 1.5 times that of guessing. What is not recorded counts as trained.
+    the one before it, and more than the standard error of an accuracy over so many test images. Near chance: it is
+    below 1.5 times that of guessing. What is not recorded counts as trained.
     """
     chance = CHANCE * 100 / cells["classes"].astype("float64")
     near = cells["final_mean"] < chance
@@ -89,7 +90,9 @@ def not_trained(cells: pd.DataFrame, courses: pd.DataFrame | None) -> pd.Series:
         return near
     ordered = courses.sort_values("epoch", kind="stable").groupby("run")["accuracy"]
     last = ordered.apply(lambda accuracy: accuracy.diff().iloc[-1]).round(DECIMALS)
-    return near | (cells["run"].map(last) > IMPROVING)
+    share = cells["final_mean"] / 100
+    error = 100 * np.sqrt(share * (1 - share) / cells["test_images"].astype("float64"))
+    return near | (cells["run"].map(last) > np.fmax(error, IMPROVING))
 
 
 def teacher_bytes(record: pd.DataFrame, inputs: pd.Series) -> pd.Series:

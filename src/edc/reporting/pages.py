@@ -230,8 +230,8 @@ def bold(rows: pd.DataFrame, name: str) -> pd.Series:
 
 
 def signed(value: float) -> str:
-    """A difference with its sign."""
-    return "" if pd.isna(value) else f"{value:+.1f}"
+    """A difference with its sign, which is never that of a negative zero."""
+    return "" if pd.isna(value) else f"{round(value, 1) + 0.0:+.1f}"
 
 
 def images(ipc: int) -> str:

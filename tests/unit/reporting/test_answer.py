@@ -83,21 +83,23 @@ def test_the_interval_is_paired_where_it_is_stored_which_images_are_right() -> N
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "course", "classes", "marked"),
+    ("accuracies", "course", "classes", "images", "marked"),
     [
-        ((50, 50), [40, 47.9, 50], 10, True),
-        ((50, 50), [40, 48, 50], 10, False),
-        ((14, 15.9), [14, 15], 10, True),
-        ((14, 16), [14, 15], 10, False),
-        ((14, 15), [14, 15], None, False),
-        ((50, 50), [50], 10, False),
-        ((50, 50), [], 10, False),
+        ((50, 50), [40, 47.9, 50], 10, 1000, True),
+        ((50, 50), [40, 48, 50], 10, 1000, False),
+        ((50, 50), [40, 45.1, 50], 10, 100, False),
+        ((50, 50), [40, 44.9, 50], 10, 100, True),
+        ((14, 15.9), [14, 15], 10, 1000, True),
+        ((14, 16), [14, 15], 10, 1000, False),
+        ((14, 15), [14, 15], None, 1000, False),
+        ((50, 50), [50], 10, 1000, False),
+        ((50, 50), [], 10, 1000, False),
     ],
 )
 def test_a_student_that_improves_or_is_near_chance_is_marked(
-    accuracies: Any, course: list[float], classes: int | None, marked: bool
+    accuracies: Any, course: list[float], classes: int | None, images: int, marked: bool
 ) -> None:
-    run = evaluation("edc", *accuracies, classes=classes)
+    run = evaluation("edc", *accuracies, classes=classes, test_images=images)
     courses = pd.DataFrame({"run": run[0]["run"], "epoch": range(len(course)), "accuracy": course})
     made = answer(run, courses=courses)
     assert ("not trained to the end: 480 steps)" in made.sentences["10 images per class"][0]) == marked

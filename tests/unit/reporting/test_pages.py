@@ -6,7 +6,7 @@ import pytest
 from support.record import Row, evaluation, every_table, frame, ran, text
 
 from edc.reporting.evaluations import evaluations
-from edc.reporting.pages import HEADINGS, page
+from edc.reporting.pages import HEADINGS, page, signed
 from edc.reporting.paper import REMARKS, Footnotes
 from edc.reporting.quality import quality
 from edc.reporting.record import ENVIRONMENT
@@ -75,3 +75,8 @@ def test_quality_has_a_line_for_every_set_and_observer() -> None:
     assert lines["recipe"].tolist() == ["edc", "rded"]
     assert lines.loc[0, ["observer", "coverage"]].tolist() == ["convnet_d1", 0.1235]
     assert "| digits | 10 | convnet_d1 | rded |  | 0.25 | 0.1235 | 1.5 |" in page("quality", lines, lines)
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.25, "+1.2"), (-0.04, "+0.0"), (0.0, "+0.0"), (-0.06, "-0.1")])
+def test_a_difference_has_its_sign_and_zero_has_one(value: float, text: str) -> None:
+    assert signed(value) == text

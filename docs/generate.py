@@ -23,6 +23,7 @@ from edc.config.files import StudyFile, names, read
 from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import EvaluateRow, Plan
 from edc.reporting import correctness, pages, record
+from edc.reporting.equal import equal_bytes
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
 from edc.storage import RESULTS, write_text
 
@@ -109,8 +110,8 @@ def observers(*datasets: str) -> pd.DataFrame:
 def val(family: str) -> pd.DataFrame:
     """Evaluations on held-out training images."""
     rows = cells("val")[[read("datasets", name).data["family"] == family for name in cells("val")["dataset"]]]
-    columns = ["dataset", "recipe", "variant", "ipc", "student", "seeds", "score"]
-    return rows[columns].sort_values(columns[:3])
+    columns = ["dataset", "recipe", "protocol", "variant", "ipc", "student", "seeds", "score"]
+    return rows[columns].sort_values(columns[:4])
 
 
 def gpu(split: str, *columns: str) -> pd.DataFrame:
@@ -215,6 +216,7 @@ def differing(model: BaseModel, hidden: Iterable[str] = ()) -> str:
 def bench(name: str) -> pd.DataFrame:
     """Sums over the networks of one file of measurements."""
     table = summary(pd.read_csv(RESULTS / "bench" / f"{name}.csv"))
+    table = table.drop(columns="recipe") if table["recipe"].nunique() == 1 else table
     table = table.assign(**table.select_dtypes("float64").map("{:.2f}".format, na_action="ignore"))
     return table.rename(columns=lambda name: name.replace("_to_", " / ").replace("_mb", " MB").replace("_", " "))
 
@@ -227,20 +229,34 @@ def networks(name: str) -> pd.DataFrame:
     return wide[table["case"].unique()].map("{:.2f}".format, na_action="ignore").reset_index()
 
 
-def labels(dataset: str, student: str, ipc: str) -> pd.DataFrame:
-    """EDC and random images by what is stored of their labels, most bytes first."""
-    rows = evaluations(runs(), "test", correctness.by_run(correctness.read(), runs()))
-    rows = rows.assign(score=pages.plus_minus(rows, "final"))
-    here = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
-    here = here[(here["protocol"] == "edc") & here["variant"].str.fullmatch(r"((views|bits|top_k|reuse)=\w+;?)*")]
-    wide = here.pivot(index=["variant", "label_bytes"], columns="recipe", values="score")[["edc", RANDOM]]
+def labels(dataset: str, student: str, ipc: str, *recipes: str) -> pd.DataFrame:
+    """Condensed sets by what is stored of their labels, most bytes first."""
+    rows = equal_bytes(evaluations(runs(), "test", correctness.by_run(correctness.read(), runs())))
+    rows = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
+    stored = rows["variant"].where(rows["variant"] != "", rows["regime"].replace({"soft": "all"}))
+    rows = rows.assign(stored=stored, score=pages.plus_minus(rows, "final"))
+    wide = rows.pivot(index=["label_bytes", "share", "stored"], columns="recipe", values="score")[list(recipes)]
     wide = wide.dropna().sort_index(level="label_bytes", ascending=False, kind="stable").reset_index()
-    wide = wide.replace({"variant": {"": "all"}}).assign(label_bytes=wide["label_bytes"].map("{:,}".format))
-    return wide.set_axis(["stored", "bytes", "EDC", "random images"], axis="columns")
+    sizes = {"bytes": wide["label_bytes"].map("{:,}".format), "share": wide["share"].map(pages.fraction)}
+    return wide[["stored"]].assign(**sizes).join(wide[list(recipes)])
+
+
+def crossed(dataset: str, student: str, ipc: str, *protocols: str) -> pd.DataFrame:
+    """Final accuracies of every recipe under each of these protocols and its own, best first."""
+    rows = cells()
+    rows = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
+    wide = rows.pivot(index="recipe", columns="protocol", values=["score", "final_mean"])
+    wide = wide.dropna(subset=[("score", name) for name in protocols])
+    wide = wide.sort_values(("final_mean", protocols[0]), ascending=False)["score"]
+    own = rows[rows["protocol"] == rows["own_protocol"]].set_index("recipe")
+    own = own.loc[[name for name in wide.index if name in own.index and name != RANDOM]]
+    own["score"] += " (" + own["protocol"] + ")"
+    return wide[list(protocols)].assign(own=own["score"]).fillna("").reset_index()
 
 
 TABLES: list[Callable[..., pd.DataFrame]] = [
     results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
+    crossed,
 ]  # fmt: skip
 
 

@@ -52,6 +52,7 @@ def new(
     test_fraction: Annotated[
         float, typer.Option("--test-fraction", metavar="X", help="Share to test on, where the folder has no split.")
     ] = 0.2,
+    planned: Annotated[bool, typer.Option("--plan", help="Write params.yaml, too, as `edc plan NAME`.")] = False,
 ) -> None:
     """Write a dataset file and a study for your own images.
 
@@ -63,7 +64,11 @@ def new(
 
     in_checkout()
     new_study(name, data, image_size, test_fraction, minutes, typer.echo)
-    typer.echo(f"next: `edc plan {name}`, then `dvc repro`; the answer is in results/tables/answer.md")
+    if planned:
+        plan([name])
+    else:
+        typer.echo(f"next: `edc plan {name}`, then `dvc repro`")
+    typer.echo("the answer will be in results/tables/answer.md; `edc report` makes a page of it with pictures")
 
 
 @app.command()
@@ -272,7 +277,9 @@ def bench(
     device: Annotated[str, typer.Option("--device", help="Device: cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option("--threads", min=1, max=256, metavar="N", help="CPU threads.")] = 2,
     seconds: Annotated[float, typer.Option("--seconds", min=0, metavar="N", help="Seconds per case.")] = 10.0,
-    recipe: Annotated[str, typer.Option("--recipe", help="Recipe of synthesis.")] = "edc_code",
+    recipe: Annotated[
+        list[str] | None, typer.Option("--recipe", help="Recipe of synthesis; edc_code by default. May be repeated.")
+    ] = None,
     precision: Annotated[str, typer.Option("--precision", help="float32 or bfloat16, of the stages.")] = "float32",
     to: Annotated[Path | None, typer.Option("--to", help="CSV file to write. Default: one in results/bench.")] = None,
 ) -> None:
@@ -285,7 +292,7 @@ def bench(
     suffix = "" if precision == "float32" else f"-{precision}"
     target = to or run.WHERE / f"{device}-{dataset}{suffix}.csv"
     cases = run.cases(dataset, stage or [], network or [], images or [])
-    table = run.run_bench(cases, device, threads, seconds, recipe, target, precision)
+    table = run.run_bench(cases, device, threads, seconds, recipe or ["edc_code"], target, precision)
     typer.echo(run.summary(table).round(2).to_string(index=False))
     typer.echo(f"wrote {target}")
 

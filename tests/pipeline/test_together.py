@@ -2,8 +2,10 @@
 
 import csv
 import json
+import signal
 
 import pytest
+from checkout import until
 from test_faults import RUNS
 
 TORCHRUN = ("torchrun", "--standalone", "--nproc-per-node", "2", "--no-python", "--", "edc")
@@ -29,7 +31,35 @@ def test_two_processes_make_the_run_that_one_makes(finished, tmp_path, stage):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_a_stage_that_cannot_share_is_refused(finished):
-    refused = finished.run(*TORCHRUN, "synthesize", "--run", RUNS["synthesize"], "--force")
+@pytest.mark.slow
+def test_groups_that_processes_share_become_the_images_of_one(finished, tmp_path):
+    """Ten images in groups of four: two groups for the first process, one for the second, which is killed once."""
+    key = RUNS["synthesize"]
+    finished.edit({f"synthesize.{key}.optimise": {"group": 4, "iterations": 60}})
+    alone, shared = (finished.copy(tmp_path / name) for name in ("alone", "shared"))
+    alone.ok("edc", "synthesize", "--run", key)
+    checkpoints = shared.path(".edc/checkpoints/synthesize")
+    process = shared.start(*TORCHRUN, "synthesize", "--run", key, EDC_CHECKPOINT_SECONDS="0")
+    until(lambda: len(list(checkpoints.glob("*.pt"))) == 2 or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert len(list(checkpoints.glob("*.pt"))) == 2
+    assert "resumes from its checkpoint" in shared.run(*TORCHRUN, "synthesize", "--run", key).stderr
+    assert shared.outputs() == alone.outputs()
+    assert not list(checkpoints.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes", "line"),
+    [
+        ("relabel", {}, "relabel: expected one process, torchrun started several"),
+        ("synthesize", {}, "optimise.group = 0: groups: 1, which 2 processes of torchrun can't share"),
+        ("synthesize", {"match": {"carry": True}}, "match.carry = true: one group begins where another ended"),
+    ],
+)
+def test_what_cannot_be_shared_is_refused(finished, tmp_path, stage, changes, line):
+    checkout = finished.copy(tmp_path / "refused")
+    checkout.edit({f"{stage}.{RUNS[stage]}.{section}": values for section, values in changes.items()})
+    refused = checkout.run(*TORCHRUN, stage, "--run", RUNS[stage], "--force")
     assert refused.returncode
-    assert "edc: synthesize: expected one process, torchrun started several" in refused.stderr
+    assert line in refused.stderr

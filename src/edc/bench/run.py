@@ -66,15 +66,27 @@ def cases(dataset: str, stages: Iterable[str], networks: Sequence[str], images: 
 
 
 def run_bench(
-    todo: Sequence[Case], device: str, threads: int, seconds: float, recipe: str, to: Path, precision: str = "float32"
+    todo: Sequence[Case],
+    device: str,
+    threads: int,
+    seconds: float,
+    recipes: Sequence[str],
+    to: Path,
+    precision: str = "float32",
 ) -> pd.DataFrame:
     """Measure cases, write the table after each, and return their rows; those in the table are not measured again.
+
+    Synthesis is measured with each of the recipes in turn, other stages once.
 
     Raises:
         EdcError: there is no such device, recipe or precision, ``to`` can't be written, or a measurement failed.
     """
-    allowed = {"device": (device, ("cpu", "cuda")), "recipe": (recipe, names("recipes"))}
-    for kind, (value, known) in (allowed | {"precision": (precision, get_args(Precision))}).items():
+    chosen = [("recipe", recipe, names("recipes")) for recipe in recipes]
+    for kind, value, known in [
+        ("device", device, ("cpu", "cuda")),
+        *chosen,
+        ("precision", precision, get_args(Precision)),
+    ]:
         if value not in known:
             raise unknown_name(kind, value, known, f"--{kind}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -83,16 +95,17 @@ def run_bench(
         to.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdcError(f"--to {to}: {error.strerror}; expected a file to write to") from None
-    common = {"recipe": recipe, "threads": threads, "precision": precision}
-    keys = [tuple((asdict(case) | common)[name] for name in KEY) for case in todo]
+    common = {"threads": threads, "precision": precision}
+    pairs = [(case, name) for case in todo for name in recipes[: None if case.stage == "synthesize" else 1]]
+    keys = [tuple((asdict(case) | common | {"recipe": recipe})[name] for name in KEY) for case, recipe in pairs]
     rows: list[dict[Any, Any]] = read_table(to).to_dict("records") if to.exists() else []
     measured = {tuple(row[name] for name in KEY) for row in rows}
-    left = [case for case, key in zip(todo, keys, strict=True) if key not in measured]
-    if len(left) < len(todo):
-        done = f"{len(todo) - len(left)} of {len(todo)} cases"
+    left = [pair for pair, key in zip(pairs, keys, strict=True) if key not in measured]
+    if len(left) < len(pairs):
+        done = f"{len(pairs) - len(left)} of {len(pairs)} cases"
         print(f"edc: {done} are in {to} already; move it away to repeat them", file=sys.stderr)
-    progress = ProgressLog(len(todo), "bench", len(todo) - len(left), "case")
-    for case in left:
+    progress = ProgressLog(len(pairs), "bench", len(pairs) - len(left), "case")
+    for case, recipe in left:
         rows.append(measure_apart(case, device, threads, seconds, recipe, precision))
         with replacing(to) as temporary:
             pd.DataFrame(rows, columns=COLUMNS).round(4).to_csv(temporary, index=False)
@@ -131,14 +144,21 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Where all networks were measured together, that is their sum. Memory is that of the network that takes most.
     """
     sums = []
-    for (_, stage, images, seeds, *_, precision), rows in table.groupby(GROUPS, sort=False):
+    for (_, stage, images, seeds, recipe, _, precision), rows in table.groupby(GROUPS, sort=False):
         single, together = rows[rows["network"] != ALL], rows[rows["network"] == ALL]
         part = together if len(together) else single
         milliseconds, bare = part["milliseconds"].sum(), part["bare"].sum()
         reference = part["reference"].sum() / bare if part["reference"].notna().all() else None
         largest = rows.iloc[int(rows["peak_mb"].astype(float).fillna(0).argmax())]
         sums.append(
-            {"stage": stage, "precision": precision, "images": images, "seeds": seeds, "networks": len(single)}
+            {
+                "stage": stage,
+                "recipe": recipe,
+                "precision": precision,
+                "images": images,
+                "seeds": seeds,
+                "networks": len(single),
+            }
             | {"unit": part["unit"].iloc[0], "milliseconds": milliseconds, "bare": bare, "ratio": milliseconds / bare}
             | {"largest_ratio": rows["ratio"].max(), "reference_ratio": reference}
             | {"peak_mb": largest["peak_mb"], "peak_to_floor": largest["peak_mb"] / largest["floor_mb"]}

@@ -1,4 +1,4 @@
-"""One run on several devices: processes that `torchrun` started train the same network, each on its part of a batch.
+"""One run on several devices: processes that `torchrun` started, each with its part of every batch or of all groups.
 
 Outside of `torchrun` there is one process, and every function here leaves things as they are.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor, nn
 from edc.nets.processes import processes, rank
 
 T = TypeVar("T")
+PATIENCE = timedelta(days=7)
+"""How long a process waits for the others: where the work is unequal, for hours. `torchrun` ends all if one fails."""
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
     """The processes can exchange tensors inside the block: over NCCL on GPUs ("cuda"), over gloo on CPUs."""
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
     finally:
@@ -43,6 +46,22 @@ def summed(value: Tensor) -> Tensor:
         value = value.clone()
         dist.all_reduce(value)
     return value
+
+
+def gathered(entries: list[T]) -> list[T]:
+    """The entries of all processes, one process's after the other's."""
+    if processes() == 1:
+        return entries
+    lists: list[Any] = [None] * processes()
+    dist.all_gather_object(lists, entries)
+    return [entry for each in lists for entry in each]
+
+
+def own_range(count: int) -> range:
+    """Which of so many things this process makes; each is made by one process."""
+    each, more = divmod(count, processes())
+    start = each * rank() + min(rank(), more)
+    return range(start, start + each + (rank() < more))
 
 
 def own_part(batch: Tensor) -> Tensor:

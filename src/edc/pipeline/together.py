@@ -11,12 +11,12 @@ from edc.pipeline.devices import claim, visible_gpus
 from edc.pipeline.execute import execute, prepare
 from edc.pipeline.status import Run
 
-SHARED = ("pretrain", "evaluate")
-"""The stages whose runs can be shared: they train networks batch by batch."""
+SHARED = ("pretrain", "synthesize", "evaluate")
+"""The stages whose runs can be shared: they train networks batch by batch, or optimise images group by group."""
 
 
 def run_together(plan: Plan, todo: Sequence[Run], force: bool = False) -> int:
-    """Make runs one after the other, every process its part of each batch; returns how many were made.
+    """Make runs one after the other, every process its part of each batch or of the groups; returns how many were made.
 
     Raises:
         EdcError: runs of another stage or that calibrate a temperature on a whole batch, or fewer GPUs than processes.

@@ -71,6 +71,7 @@ class Context:
         self._environment = environment
         self._started, self._seconds_before = time.monotonic(), 0.0
         self._checkpoint: Checkpoint | None = None
+        self._keeps = self._scratch is None
         self._ancestors: dict[str, str] = {}
         self._splits: dict[str, str] = {}
         self._classes: tuple[str, ...] = ()
@@ -154,10 +155,11 @@ class Context:
         """A file beside the checkpoint, outside the outputs."""
         return STATE / "checkpoints" / self.stage / f"{self.key}{suffix}"
 
-    def resume(self) -> dict[str, Any] | None:
+    def resume(self, own: bool = False) -> dict[str, Any] | None:
         """The state an interrupted attempt left, if it had the same values, inputs, version and device.
 
-        Called once all inputs are read, for the checkpoint belongs to them.
+        Called once all inputs are read, for the checkpoint belongs to them. Of several processes that share a run the
+        first keeps the state of all, or each its own.
         """
         # Steps recorded as a CUDA graph may round differently from those that are not.
         device = [self.device.type, cuda_graphs.enabled()] if self.device.type == "cuda" else self.device.type
@@ -165,7 +167,9 @@ class Context:
         parts = [values, VERSIONS[self.stage], self.inputs, self._splits, device, str(torch.__version__)]
         if processes() > 1:  # sums over them may round differently
             parts.append(processes())
-        self._checkpoint = Checkpoint(self.checkpoint_path(".pt"), fingerprint(parts))
+        suffix = f".{rank()}.pt" if own and processes() > 1 else ".pt"
+        self._keeps = own or self._scratch is None
+        self._checkpoint = Checkpoint(self.checkpoint_path(suffix), fingerprint(parts))
         state = self._checkpoint.load()
         if state is not None:
             self._seconds_before = float(state.get("seconds", 0.0))
@@ -175,11 +179,11 @@ class Context:
     def checkpoint(self, state: Callable[[], Mapping[str, Any]], now: bool = False) -> None:
         """Save the state, of tensors, numbers, strings, lists and dictionaries, if it is time to, or `now`."""
         assert self._checkpoint is not None, "resume() comes first"
-        if self._scratch is None and (now or self._checkpoint.due()):
+        if self._keeps and (now or self._checkpoint.due()):
             self._checkpoint.save({**state(), "seconds": self.seconds})
 
     def clear_checkpoint(self) -> None:
-        if self._checkpoint is not None and self._scratch is None:
+        if self._checkpoint is not None and self._keeps:
             self._checkpoint.clear()
 
     def finite(self, loss: float, when: str) -> float:

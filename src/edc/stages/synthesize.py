@@ -14,7 +14,10 @@ from edc.condense.anchors import anchor_index
 from edc.condense.budget import groups_at_once
 from edc.condense.engine import HISTORY, Progress, synthesize
 from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
+from edc.errors import EdcError
+from edc.nets.distributed import gathered, own_range, summed
 from edc.nets.passes import images_at_once
+from edc.nets.processes import processes
 from edc.reporting.figures import contact_sheet
 from edc.stages.context import Context
 from edc.stages.observers import load_observers, matched_observers
@@ -63,12 +66,24 @@ def optimise(
     """Match the images to the observers, group after group; resumes from a checkpoint.
 
     From initial images (N, C, S, S), uint8 or normalised, and classes (N,) to uint8 (N, C, S, S); the state is changed
-    in place. For the anchors see :func:`edc.condense.engine.synthesize`.
+    in place. For the anchors see :func:`edc.condense.engine.synthesize`. Processes that share the run make a range of
+    the groups each; the images are those of one process.
+
+    Raises:
+        EdcError: processes share the run, and there are fewer groups, or they carry running statistics.
     """
     row, dataset = context.row, context.dataset
     observers = matched_observers(context, row)
     groups = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)
-    if saved := context.resume():
+    own = own_range(len(groups))
+    if processes() > 1 and (row.match.carry or not own):
+        why = "match.carry = true" if row.match.carry else f"optimise.group = {row.optimise.group}"
+        groups_here = "one group begins where another ended" if row.match.carry else f"groups: {len(groups)}"
+        raise EdcError(
+            f"synthesize.{context.key}.{why}: {groups_here}, which {processes()} processes of torchrun can't share"
+        )
+    state.group = own.start
+    if saved := context.resume(own=True):
         for name in vars(state):
             setattr(state, name, saved[name])
     networks = [observer.collector.observer for observer in observers]
@@ -76,8 +91,8 @@ def optimise(
     images *= row.initialise.factor**2 if anchors is not None else 1
     at_once = groups_at_once(networks, pixels.shape[1:], images, context.device, context.memory)
     state.fit(at_once)
-    total = len(groups) * row.optimise.iterations
-    done = state.group * row.optimise.iterations + state.together * state.iteration
+    total = len(own) * row.optimise.iterations
+    done = (state.group - own.start) * row.optimise.iterations + state.together * state.iteration
 
     bar = ProgressLog(total, f"synthesize {context.key}", done)
 
@@ -90,9 +105,12 @@ def optimise(
     def decode(finished: Tensor) -> Tensor:
         return context.normaliser.decode(finished).cpu()
 
-    return synthesize(
+    groups = groups[: own.stop]
+    pixels = synthesize(
         pixels, labels, groups, observers, row, context.normaliser, state, after, at_once, decode, anchors
     )
+    state.history = gathered(state.history)
+    return summed(pixels.to(context.device)).cpu()  # each image is zero but in one process
 
 
 def jpeg_round_trip(pixels: Tensor, quality: int) -> Tensor:

@@ -101,7 +101,7 @@ def test_cases_that_are_refused(arguments, message):
 def test_options_that_are_refused(option, value, tmp_path):
     options = {"device": "cpu", "recipe": "edc", "precision": "float32", option: value}
     with pytest.raises(EdcError, match=f"--{option}: unknown"):
-        run_bench([], threads=1, seconds=0, to=tmp_path / "bench.csv", **options)
+        run_bench([], options["device"], 1, 0, [options["recipe"]], tmp_path / "bench.csv", options["precision"])
 
 
 @pytest.mark.parametrize("text", ["", "stage,network\n", 'nonsense "x\n', None])
@@ -109,7 +109,7 @@ def test_a_file_of_something_else_is_not_overwritten(text, tmp_path):
     to = tmp_path / "bench.csv"
     to.mkdir() if text is None else to.write_text(text)
     with pytest.raises(EdcError, match=r"bench\.csv: "):
-        run_bench([Case("relabel", "digits", "convnet_d1", 100)], "cpu", 1, 0, "edc", to)
+        run_bench([Case("relabel", "digits", "convnet_d1", 100)], "cpu", 1, 0, ["edc"], to)
     assert text is None or to.read_text() == text
 
 
@@ -215,13 +215,14 @@ def test_collecting_statistics_leaves_no_graph():
 def test_measured_cases_are_not_repeated(tmp_path):
     to = tmp_path / "bench.csv"
     todo = [Case("relabel", "digits", network, 100) for network in ("convnet_d1", "convnet_d2")]
-    first = run_bench(todo[:1], "cpu", 1, 0, "edc_code", to)
-    both = run_bench(todo, "cpu", 1, 0, "edc_code", to)
+    first = run_bench(todo[:1], "cpu", 1, 0, ["edc_code"], to)
+    both = run_bench(todo, "cpu", 1, 0, ["edc_code"], to)
     assert both["network"].tolist() == ["convnet_d1", "convnet_d2"]
     assert both["milliseconds"].iloc[0] == pytest.approx(first["milliseconds"].iloc[0], abs=1e-4)
-    assert run_bench(todo[:1], "cpu", 1, 0, "edc", to)["recipe"].tolist() == ["edc"]
+    images = [Case("synthesize", "digits", "convnet_d1", 100), todo[0]]
+    assert run_bench(images, "cpu", 1, 0, ["edc", "gvbsm"], to)["recipe"].tolist() == ["edc", "gvbsm", "edc"]
     stored = pd.read_csv(to)
-    assert stored["recipe"].tolist() == ["edc_code", "edc_code", "edc"]
+    assert stored["recipe"].tolist() == ["edc_code", "edc_code", "edc", "gvbsm", "edc"]
     assert set(stored["threads"]) == {1}
     assert stored[["device", "torch", "commit", "dirty"]].notna().all(axis=None)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edc import STAGES, __version__
-from edc.cli_finished import track, verify
+from edc.cli.finished import track, verify
 from edc.errors import EdcError
 
 app = typer.Typer(
@@ -335,7 +335,3 @@ def main() -> None:
     except EdcError as error:
         print(f"edc: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,5 @@
+"""``python -m edc.cli``."""
+
+from edc.cli import main
+
+main()

@@ -28,6 +28,7 @@ STUDY: dict[str, Any] = EVERY_KIND | {
     "slimming": [
         APPLICATION
         | {"recipes": ["random"], "students": ["vgg11_bn"], "sparsity": 0.001, "ratios": [0.3], "finetune": 2}
+        | {"min_accuracy": 0.0}
     ],
     "analysis": [],
     "overrides": {

@@ -43,7 +43,7 @@ STUDENT: dict[str, Any] = {
 }  # fmt: skip
 FULL = {"recipe": "full", "ipc": 0, "images": None, "labels": None, "regime": "hard", "batch": 50, "epochs": 2}
 SLIM: dict[str, Any] = {
-    "student": "vgg11_bn", "sparsity": 0.01, "ratios": [0.2, 0.4], "finetune": 2, "ema": None,
+    "student": "vgg11_bn", "sparsity": 0.01, "ratios": [0.2, 0.4], "finetune": 2, "min_accuracy": 0.0, "ema": None,
     "optimiser": OPTIMISER | {"lr": 0.005},
 }  # fmt: skip
 ROWS: dict[str, dict[str, Any]] = {

@@ -24,7 +24,7 @@ STUDY: dict[str, Any] = {
         {"recipes": ["edc"], "protocols": ["edc"], "variants": ["ema=no"]},
     ],
     "continual": [APPLICATION | {"steps": 2}],
-    "slimming": [APPLICATION | {"students": ["vgg11_bn"], "ratios": [0.3], "finetune": 2}],
+    "slimming": [APPLICATION | {"students": ["vgg11_bn"], "ratios": [0.3], "finetune": 2, "min_accuracy": 0.0}],
     "analysis": [APPLICATION | {"gradients": {"batches": [5]}}],
 }
 

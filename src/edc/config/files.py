@@ -20,7 +20,7 @@ from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoi
 from edc.config.partial import Part, Values, merge, partial
 from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import PRECISION, SPLIT, Dataset, Machine, Precision, Split
-from edc.config.validation import Model, Seeds, read_yaml, validate
+from edc.config.validation import Fraction, Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
@@ -188,6 +188,7 @@ class Slimming(Application):
     sparsity: float = Field(default=1e-4, ge=0)
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
     finetune: int = Field(ge=0)
+    min_accuracy: Fraction | None = None
 
 
 class Analysis(Application, AnalysisChoices):

@@ -12,7 +12,7 @@ from edc.config.analysis import AnalysisChoices
 from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoices
 from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.registry import SCORED
-from edc.config.validation import Area, Model, Positive, Seeds
+from edc.config.validation import Area, Fraction, Model, Positive, Seeds
 from edc.errors import unknown_name
 
 
@@ -209,6 +209,9 @@ class SlimmingRow(StudentRow):
         min_length=1, description="shares of all channels that are removed"
     )
     finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
+    min_accuracy: Fraction | None = Field(
+        default=None, description="that the unpruned network must reach; null: 1.5 times guessing"
+    )
 
 
 class AnalysisRow(StudentRow, AnalysisChoices):

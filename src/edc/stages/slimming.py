@@ -12,6 +12,7 @@ from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.nets.slim import kept_channels, slimmed
 from edc.nets.vgg import VGG
+from edc.reporting.evaluations import CHANCE
 from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
@@ -29,7 +30,8 @@ def run(context: Context) -> None:
     tested before and after fine-tuning. Ratio 0 is the network as trained, listed or not.
 
     Raises:
-        EdcError: a ratio would remove a whole layer.
+        EdcError: the unpruned network is near chance, so that pruning it shows nothing, or a ratio would remove a whole
+            layer.
     """
     row, dataset = context.row, context.dataset
     data = training_data(context)
@@ -56,6 +58,7 @@ def run(context: Context) -> None:
             context.checkpoint(functools.partial(position, unit, epoch + 1, history, sparse, student))
         history.append([seed, ratio or 0.0, *sizes(student.model, dataset), before, student.test(feed)])
         if ratio is None:
+            above_chance(context, history[-1][-1])
             with student.averaged_weights():
                 sparse = copy.deepcopy(student.model.state_dict())
                 for largest in ratios[-1:]:  # fails before any time goes into the smaller ones
@@ -95,6 +98,18 @@ def prepare(
     settings = row.model_copy(update={"epochs": max(1, row.finetune)})
     student = Student(seed, settings, dataset, device, context.precision, small)
     return student, student.test(feed)
+
+
+def above_chance(context: Context, accuracy: float) -> None:
+    """Refuse an unpruned network whose accuracy, in percent, is below ``min_accuracy``."""
+    row = context.row
+    least = 100 * (CHANCE / context.dataset.classes if row.min_accuracy is None else row.min_accuracy)
+    if accuracy < least:
+        raise EdcError(
+            f"slimming.{context.key}: the unpruned network reaches {accuracy:.1f} %, expected at least {least:.1f} % "
+            f"(min_accuracy); raise epochs = {row.epochs}, or lower optimiser.lr = {row.optimiser.lr:g} or "
+            f"sparsity = {row.sparsity:g}"
+        )
 
 
 def remaining(context: Context, model: nn.Module, ratio: float) -> list[Tensor]:

@@ -96,6 +96,12 @@ def test_an_implausibly_bad_teacher(project, stage):
     assert f"expected at least 99.0 % (relabel.{name}.min_accuracy, of workflow/protocols)" in line
 
 
+def test_a_network_that_is_not_worth_pruning(project):
+    line = refused("slimming", min_accuracy=0.999, epochs=1)
+    assert re.search(r"^slimming\.row: the unpruned network reaches \d+\.\d %, expected at least 99\.9 %", line)
+    assert "raise epochs = 1" in line
+
+
 def test_weights_from_elsewhere_whose_classes_are_in_another_order(project):
     """Nothing in such a file names its classes: only its accuracy on held-out images shows it."""
     shutil.copy("runs/pretrain/observer/weights.safetensors", "elsewhere.safetensors")

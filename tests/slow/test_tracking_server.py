@@ -1,0 +1,151 @@
+"""Many checkouts record into one MLflow server on PostgreSQL, which is killed and comes back; and what refuses them.
+
+4 checkouts with 1,000 metric values each, or as many as ``EDC_TEST_CHECKOUTS``; 16 take about three minutes on two
+cores.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+
+PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
+psycopg2 = pytest.importorskip("psycopg2")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PROGRAMS or os.getuid() != 0, reason="no PostgreSQL (Debian: postgresql), or no root"),
+]
+CHECKOUTS = int(os.environ.get("EDC_TEST_CHECKOUTS", "4"))
+SEEDS, EPOCHS = 5, 100
+WHOLE = CHECKOUTS * SEEDS * EPOCHS * 2
+PASSWORD = "se/c@r?t"
+TRACK = f"""
+import os
+import mlflow, pandas
+import edc.config.references
+from edc.cli import app
+from edc.config.rows import EvaluateRow, StudyRuns
+from support.tracking import STUDENT, finish, make_plan
+
+def track(key):
+    plan, row = make_plan(), STUDENT | {{"seeds": list(range({SEEDS}))}}
+    plan.studies["digits"], plan.evaluate[key] = StudyRuns(evaluate=[key]), EvaluateRow.model_construct(**row)
+    lines = [f"{{seed}},{{epoch}},0.1,{{epoch}},{{epoch}}\\n" for seed in row["seeds"] for epoch in range({EPOCHS})]
+    scores = {{"final": row["seeds"], "best": row["seeds"], "final_mean": 2.0}}
+    folder = finish("evaluate", key, row, "seed,epoch,lr,train_loss,accuracy\\n" + "".join(lines), scores=scores)
+    (folder / "curves.png").write_bytes(b"p")
+    edc.config.references.load_plan = lambda: plan
+    app(["track"])
+
+for number in range({CHECKOUTS}):
+    if os.fork() == 0:
+        os.makedirs(f"checkout{{number}}", exist_ok=True)
+        os.chdir(f"checkout{{number}}")
+        output = os.open("output", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(output, 1), os.dup2(output, 2)
+        track(f"run{{number}}")
+print(sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range({CHECKOUTS})))
+"""
+"""`edc track` in checkouts with one finished evaluation each, at once; modules are imported once."""
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    """URI of a database of its own, whose cluster ends with the tests."""
+    # Not below pytest's folder, which the user postgres may not enter.
+    folder, port = Path(tempfile.mkdtemp(prefix="edc-postgres-")), free_port()
+    (folder / "password").write_text(PASSWORD)
+    shutil.chown(folder, "postgres")
+    shutil.chown(folder / "password", "postgres")
+
+    def as_postgres(program: str, *options: str) -> None:
+        command = ["runuser", "-u", "postgres", "--", f"{PROGRAMS}/{program}", "-D", f"{folder}/data", *options]
+        subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+
+    as_postgres("initdb", "-U", "edc", "-A", "scram-sha-256", f"--pwfile={folder}/password")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    as_postgres("pg_ctl", "-l", f"{folder}/log", "-o", options, "-w", "start")
+    try:
+        yield f"postgresql://edc:{quote(PASSWORD, safe='')}@127.0.0.1:{port}/postgres"
+    finally:
+        as_postgres("pg_ctl", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def server(database: str, port: int, folder: Path) -> Iterator[None]:
+    """The documented command; killed with SIGKILL, as all of its workers, at the end of the block."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    command += [f"--backend-store-uri={database}", f"--artifacts-destination={folder}/artifacts"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 300
+        while True:
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
+                    break
+            assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def start_checkouts(port: int, folder: Path) -> subprocess.Popen[str]:
+    """All checkouts; prints their exit codes."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "EDC_TRACKING": "on"}
+    environment["MLFLOW_TRACKING_URI"] = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
+    command = [sys.executable, "-c", TRACK]
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def counts(database: str) -> tuple[int, int, int]:
+    """Values of the seeds' curves in runs that are not deleted, how many of them are different, and these runs."""
+    with contextlib.closing(psycopg2.connect(database)) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "select count(*), count(distinct (name.value, metrics.key, step)), count(distinct run_uuid) from runs"
+            " join tags name using (run_uuid) join tags seed using (run_uuid) join metrics using (run_uuid)"
+            " where lifecycle_stage = 'active' and name.key = 'edc.run' and seed.key = 'edc.seed'"
+            " and seed.value != 'all' and metrics.key in ('accuracy', 'train_loss')"
+        )
+        return cursor.fetchone()
+
+
+def test_killed_server_loses_and_doubles_nothing(database, tmp_path):
+    port = free_port()
+    with server(database, port, tmp_path):
+        checkouts = start_checkouts(port, tmp_path)
+        while counts(database)[0] < WHOLE / 4 and checkouts.poll() is None:
+            time.sleep(0.01)
+    interrupted, codes = counts(database)[0], json.loads(checkouts.communicate()[0])
+    lines = [path.read_text() for path in tmp_path.glob("checkout*/output")]
+    assert 0 < interrupted < WHOLE
+    assert 1 in codes
+    assert set(codes) <= {0, 1}
+    assert all(line.count("\n") == 1 and PASSWORD not in line for line in lines), lines
+    with server(database, port, tmp_path):
+        again = json.loads(start_checkouts(port, tmp_path).communicate()[0])
+    assert again == [0] * CHECKOUTS, [path.read_text() for path in tmp_path.glob("checkout*/output")]
+    assert counts(database) == (WHOLE, WHOLE, CHECKOUTS * SEEDS)
+    assert len(list((tmp_path / "artifacts").rglob("curves.png"))) >= CHECKOUTS

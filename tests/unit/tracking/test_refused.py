@@ -1,0 +1,95 @@
+"""A store (SQLite) that MLflow cannot use for a while: one line, and `edc track` completes the runs later."""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.tracking import runs
+from typer.testing import CliRunner
+
+import edc.config.references
+from edc import tracking
+from edc.cli import app
+
+ROOT = pytest.mark.skipif(os.getuid() != 0, reason="mounts a disk, as root only")
+DISK = Path("disk")
+
+
+@contextlib.contextmanager
+def version(number: str) -> Iterator[None]:
+    """The database of another MLflow: the revision of its tables is not that of ours."""
+    with contextlib.closing(sqlite3.connect(DISK / "mlflow.db", isolation_level=None)) as database:
+        (own,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = ?", [number])
+        yield
+        database.execute("UPDATE alembic_version SET version_num = ?", [own])
+
+
+@contextlib.contextmanager
+def folder() -> Iterator[None]:
+    """A folder where the file should be."""
+    (DISK / "mlflow.db").rename(DISK / "other.db")
+    (DISK / "mlflow.db").mkdir()
+    yield
+    (DISK / "mlflow.db").rmdir()
+    (DISK / "other.db").rename(DISK / "mlflow.db")
+
+
+@contextlib.contextmanager
+def read_only() -> Iterator[None]:
+    subprocess.run(["mount", "-o", "remount,ro", DISK], check=True)
+    yield
+    subprocess.run(["mount", "-o", "remount,rw", DISK], check=True)
+
+
+@contextlib.contextmanager
+def full() -> Iterator[None]:
+    with pytest.raises(OSError, match="No space left"), (DISK / "other").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    yield
+    (DISK / "other").unlink()
+
+
+@pytest.fixture(autouse=True)
+def disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The store in a folder of its own; for root a disk with half a megabyte left."""
+    DISK.mkdir()
+    if os.getuid() == 0:
+        size = Path("mlflow.db").stat().st_size + 500_000
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", DISK], check=True)
+    shutil.move("mlflow.db", DISK)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/{DISK}/mlflow.db")
+    yield
+    if os.getuid() == 0:
+        subprocess.run(["umount", "--lazy", project / DISK], check=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (lambda: version("451aebb31d03"), "database schema (found version 451aebb31d03"),
+        (lambda: version("f" * 12), "database schema (found version ffffffffffff"),
+        (folder, "unable to open database file"),
+        pytest.param(read_only, "readonly database", marks=ROOT),
+        pytest.param(full, "database or disk is full", marks=ROOT),
+    ],
+    ids=["older", "newer", "folder", "read-only", "full"],
+)
+def test_store_that_refuses_is_one_line_and_gets_the_runs_later(plan, monkeypatch, capfd, fault, words):
+    monkeypatch.setattr(edc.config.references, "load_plan", lambda: plan)
+    with fault():
+        line = tracking.sync(plan)
+        done = CliRunner().invoke(app, ["track"])
+    assert line.startswith("tracking: sqlite:///")
+    assert words in line
+    assert "\n" not in line
+    assert (done.exit_code, done.stderr, done.stdout) == (1, f"edc: {line}\n", "")
+    assert capfd.readouterr() == ("", "")
+    assert tracking.sync(plan).startswith("tracking: 4 runs recorded, 0 unchanged")
+    assert len(runs()) == 3

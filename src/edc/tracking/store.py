@@ -6,6 +6,7 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from edc.tracking.describe import DIGEST, RUN, Finished, Tracked, experiment_tags
@@ -20,10 +21,11 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
 }
-"""No telemetry, no output, and a server that is down costs seconds; a user's own values stay."""
+"""No telemetry, no output; a server that is down costs seconds, one that does not answer a minute, and one that many
+checkouts use at once is waited for. A user's own values stay."""
 
 
 class Store:
@@ -66,7 +68,8 @@ class Store:
         number = str(experiment.experiment_id)
         for key, value in experiment_tags(name, number).items():
             if experiment.tags.get(key) != value:
-                self._client.set_experiment_tag(number, key, value)
+                with suppress(MlflowException):  # another checkout sets it at the same moment; else the next call does
+                    self._client.set_experiment_tag(number, key, value)
         return number
 
     def current(self, run: Finished) -> list[Any]:

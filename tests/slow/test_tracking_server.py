@@ -104,7 +104,8 @@ def server(database: str, port: int, folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
                     break
-            assert process.poll() is None and time.monotonic() < end, (folder / "server.log").read_text()
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < end
             time.sleep(0.2)
         yield
     finally:

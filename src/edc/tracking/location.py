@@ -33,8 +33,8 @@ def shown(uri: str) -> str:
 
 
 def one_line(error: BaseException, uri: str) -> str:
-    """An error's text as one line, without what is secret of the URI."""
-    text = " ".join((str(error) or type(error).__name__).replace(uri, shown(uri)).split())
+    """An error's text as one line, without what is secret of the URI and without the statement a database refused."""
+    text = " ".join((str(error) or type(error).__name__).replace(uri, shown(uri)).split()).partition(" [SQL: ")[0]
     rest = uri.partition("://")[2]
     user, _, password = rest.rpartition("@")[0].partition(":")
     # A password with such a character is taken apart by whoever reads the URI.

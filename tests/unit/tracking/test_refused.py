@@ -16,7 +16,6 @@ import edc.config.references
 from edc import tracking
 from edc.cli import app
 
-ROOT = pytest.mark.skipif(os.getuid() != 0, reason="mounts a disk, as root only")
 DISK = Path("disk")
 
 
@@ -41,15 +40,9 @@ def folder() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def read_only() -> Iterator[None]:
-    subprocess.run(["mount", "-o", "remount,ro", DISK], check=True)
-    yield
-    subprocess.run(["mount", "-o", "remount,rw", DISK], check=True)
-
-
-@contextlib.contextmanager
 def full() -> Iterator[None]:
-    with pytest.raises(OSError, match="No space left"), (DISK / "other").open("wb", buffering=0) as file:
+    """No space left on the disk."""
+    with contextlib.suppress(OSError), (DISK / "other").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1024))
     yield
@@ -76,10 +69,11 @@ def disk(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         (lambda: version("451aebb31d03"), "database schema (found version 451aebb31d03"),
         (lambda: version("f" * 12), "database schema (found version ffffffffffff"),
         (folder, "unable to open database file"),
-        pytest.param(read_only, "readonly database", marks=ROOT),
-        pytest.param(full, "database or disk is full", marks=ROOT),
+        pytest.param(
+            full, "database or disk is full", marks=pytest.mark.skipif(os.getuid() != 0, reason="mounts a disk")
+        ),
     ],
-    ids=["older", "newer", "folder", "read-only", "full"],
+    ids=["older", "newer", "folder", "full"],
 )
 def test_store_that_refuses_is_one_line_and_gets_the_runs_later(plan, monkeypatch, capfd, fault, words):
     monkeypatch.setattr(edc.config.references, "load_plan", lambda: plan)

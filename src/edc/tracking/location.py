@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 LONGEST = 300
@@ -33,8 +32,9 @@ def shown(uri: str) -> str:
 
 
 def one_line(error: BaseException, uri: str) -> str:
-    """An error's text as one line, without what is secret of the URI and without the statement a database refused."""
-    text = " ".join((str(error) or type(error).__name__).replace(uri, shown(uri)).split()).partition(" [SQL: ")[0]
+    """An error's text as one line, without what is secret of the URI, and without SQLAlchemy's statement and link."""
+    text = " ".join((str(error) or type(error).__name__).replace(uri, shown(uri)).split())
+    text = re.sub(r" (\[SQL: |\(Background on this error).*", "", text)
     rest = uri.partition("://")[2]
     user, _, password = rest.rpartition("@")[0].partition(":")
     # A password with such a character is taken apart by whoever reads the URI.
@@ -45,12 +45,24 @@ def one_line(error: BaseException, uri: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
-def check_sqlite(uri: str) -> None:
-    """Open a store that is an SQLite file for writing: one that cannot be written costs MLflow a minute of attempts."""
+def open_database(uri: str) -> None:
+    """Open a store that is a database once, for writing if it is an SQLite file; make this file if it is not there.
+
+    MLflow makes a minute and more of attempts to open one it cannot open, and cannot use a file whose creation was
+    interrupted.
+    """
+    from mlflow import MlflowClient
+    from mlflow.store.db.db_types import DATABASE_ENGINES, SQLITE
+    from sqlalchemy import create_engine
+
     parts = urlsplit(uri)
-    if parts.scheme.startswith("sqlite") and len(parts.path) > 1:
-        path = Path(unquote(parts.path)[1:])
+    kind, path = parts.scheme.partition("+")[0], Path(unquote(parts.path)[1:])
+    if kind == SQLITE and path.name and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+        with TemporaryDirectory(dir=path.parent, prefix=f"{path.name}.") as folder:  # with SQLite's journal
+            MlflowClient(f"sqlite:///{folder}/{path.name}").search_experiments()
+            Path(folder, path.name).replace(path)
+    elif kind in DATABASE_ENGINES:
+        with create_engine(uri).connect() as connection:
+            if kind == SQLITE:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")

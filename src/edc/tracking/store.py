@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from edc.tracking.describe import DIGEST, RUN, Finished, Tracked, experiment_tags
-from edc.tracking.location import check_sqlite
+from edc.tracking.location import open_database
 
 PER_CALL = 1000
 """The most metrics MLflow takes, and the most runs it gives, in one call."""
@@ -35,13 +35,13 @@ class Store:
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
-        check_sqlite(uri)
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         for name in ("alembic", "urllib3"):
             logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow import MlflowClient
 
+        open_database(uri)
         self._client: Any = MlflowClient(tracking_uri=uri)
         self._experiment = self._open(experiment)
         self.runs: dict[str, list[Any]] = defaultdict(list)

@@ -113,12 +113,16 @@ def server(database: str, port: int, folder: Path) -> Iterator[None]:
         process.wait()
 
 
-def start_checkouts(port: int, folder: Path) -> subprocess.Popen[str]:
+def start_checkouts(uri: str, folder: Path) -> subprocess.Popen[str]:
     """All checkouts; prints their exit codes."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "EDC_TRACKING": "on"}
-    environment["MLFLOW_TRACKING_URI"] = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
+    environment["MLFLOW_TRACKING_URI"] = uri
     command = [sys.executable, "-c", TRACK]
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def outputs(folder: Path) -> list[str]:
+    return [path.read_text() for path in folder.glob("checkout*/output")]
 
 
 def counts(database: str) -> tuple[int, int, int]:
@@ -135,18 +139,29 @@ def counts(database: str) -> tuple[int, int, int]:
 
 def test_killed_server_loses_and_doubles_nothing(database, tmp_path):
     port = free_port()
+    uri = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
     with server(database, port, tmp_path):
-        checkouts = start_checkouts(port, tmp_path)
+        checkouts = start_checkouts(uri, tmp_path)
         while counts(database)[0] < WHOLE / 4 and checkouts.poll() is None:
             time.sleep(0.01)
     interrupted, codes = counts(database)[0], json.loads(checkouts.communicate()[0])
-    lines = [path.read_text() for path in tmp_path.glob("checkout*/output")]
+    lines = outputs(tmp_path)
     assert 0 < interrupted < WHOLE
     assert 1 in codes
     assert set(codes) <= {0, 1}
     assert all(line.count("\n") == 1 and PASSWORD not in line and "duplicate" not in line for line in lines), lines
     with server(database, port, tmp_path):
-        again = json.loads(start_checkouts(port, tmp_path).communicate()[0])
-    assert again == [0] * CHECKOUTS, [path.read_text() for path in tmp_path.glob("checkout*/output")]
+        again = json.loads(start_checkouts(uri, tmp_path).communicate()[0])
+    assert again == [0] * CHECKOUTS, outputs(tmp_path)
     assert counts(database) == (WHOLE, WHOLE, CHECKOUTS * SEEDS)
     assert len(list((tmp_path / "artifacts").rglob("curves.png"))) >= CHECKOUTS
+
+
+def test_wrong_password_is_one_line_and_the_runs_are_recorded_later(database, tmp_path):
+    for password in (quote("wrong/secr@et"), "wrong/secr@et?token=hidden"):
+        uri = database.replace(quote(PASSWORD, safe=""), password)
+        assert json.loads(start_checkouts(uri, tmp_path).communicate()[0]) == [1] * CHECKOUTS
+        lines = outputs(tmp_path)
+        assert all(line.count("\n") == 1 for line in lines)
+        assert not [secret for secret in ("wrong", "secr", "et@", "hidden") if secret in "".join(lines)]
+    assert json.loads(start_checkouts(database, tmp_path).communicate()[0]) == [0] * CHECKOUTS

@@ -51,6 +51,19 @@ def test_a_leaf_edited_with_dvc_exp_is_the_only_run_made(finished):
     project.ok("git", "-c", "user.name=t", "-c", "user.email=t@t", "add", ".")
     project.ok("git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "--quiet", "-m", "a plan and its results")
     assert project.made_by("dvc", "exp", "run", "-S", f"evaluate.{EVALUATE}.epochs=3") == {f"evaluate/{EVALUATE}"}
+    shown = project.ok("dvc", "exp", "show", "--only-changed", "--drop", "runs/", "--csv").splitlines()[0].split(",")
+    assert f"evaluate.{EVALUATE}.epochs" in shown
+    assert len(shown) <= 12
+
+
+@pytest.mark.slow
+def test_a_store_that_refuses_runs_is_one_line_and_gets_them_later(finished):
+    command = ("edc", "evaluate", "--force", "--run", EVALUATE)
+    done = finished.run(*command, EDC_TRACKING="on", MLFLOW_TRACKING_URI="sqlite:///runs")
+    assert done.returncode == 0
+    assert done.stderr.count("edc: tracking: sqlite:///runs: ") == 1
+    assert "Traceback" not in done.stderr
+    assert "recorded, 0 unchanged in sqlite:///mlflow.db" in finished.ok("edc", "track", EDC_TRACKING="on")
 
 
 @pytest.mark.slow

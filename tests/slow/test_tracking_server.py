@@ -67,9 +67,9 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def database() -> Iterator[str]:
-    """URI of a database of its own, whose cluster ends with the tests."""
+    """URI of a database of its own, whose cluster ends with the test."""
     # Not below pytest's folder, which the user postgres may not enter.
     folder, port = Path(tempfile.mkdtemp(prefix="edc-postgres-")), free_port()
     (folder / "password").write_text(PASSWORD)

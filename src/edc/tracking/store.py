@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edc.tracking.describe import DIGEST, RUN, Finished, Tracked, experiment_tags
@@ -68,8 +67,7 @@ class Store:
         number = str(experiment.experiment_id)
         for key, value in experiment_tags(name, number).items():
             if experiment.tags.get(key) != value:
-                with suppress(MlflowException):  # another checkout sets it at the same moment; else the next call does
-                    self._client.set_experiment_tag(number, key, value)
+                _twice(self._client.set_experiment_tag, number, key, value)
         return number
 
     def current(self, run: Finished) -> list[Any]:
@@ -94,7 +92,8 @@ class Store:
         for begin in range(0, max(len(metrics), 1), PER_CALL):
             self._client.log_batch(number, metrics[begin : begin + PER_CALL], params if begin == 0 else ())
         if parent is None:
-            self._client.log_inputs(number, [DatasetInput(Dataset(*run.dataset, source_type="edc", source=""), [])])
+            dataset = Dataset(*run.dataset, source_type="edc", source="")
+            _twice(self._client.log_inputs, number, [DatasetInput(dataset, [])])
         for path in run.pictures:
             self._client.log_artifact(number, str(path))
         for child in run.children:
@@ -105,3 +104,13 @@ class Store:
         """Move runs to MLflow's trash (``mlflow gc`` empties it)."""
         for run in runs:
             self._client.delete_run(run.info.run_id)
+
+
+def _twice(call: Callable[..., object], *arguments: object) -> None:
+    """Call once more on failure: of checkouts that add the same row at the same moment MLflow refuses all but one."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        call(*arguments)
+    except MlflowException:
+        call(*arguments)

@@ -1,7 +1,9 @@
 """DVC, Snakemake and `edc run` make the same runs from one plan, and agree on what is up to date."""
 
 import json
+import os
 import re
+import time
 
 import pytest
 from checkout import RUNNERS
@@ -43,6 +45,19 @@ def test_an_edited_row_is_made_again_with_what_builds_on_it_and_nothing_else(by,
     assert "Nothing to be done" in project.ok("snakemake", "-n")
     assert project.made_by("edc", "run") == set()
     assert "up to date" in project.ok("dvc", "status")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_files_of_tomorrow_as_after_a_clock_was_set_back_change_nothing(finished, runner):
+    tomorrow = time.time() + 86_400
+    for path in finished.root.rglob("*"):
+        os.utime(path, (tomorrow, tomorrow), follow_symlinks=False)
+    assert finished.made_by(*RUNNERS[runner]) == set()
+    finished.edit({f"relabel.{RELABEL}.seed": 43})
+    downstream = {run for run in finished.times() if run.startswith(("evaluate/tiny-random", "slimming/tiny-random"))}
+    assert finished.made_by(*RUNNERS[runner]) == {f"relabel/{RELABEL}", *downstream}
+    assert finished.made_by(*RUNNERS[runner]) == set()
 
 
 @pytest.mark.slow

@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import json
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from edc.config.rows import Plan
 from edc.stages.context import Context
-from edc.storage import Checkpoint, run_folder
+from edc.storage import Checkpoint, manifest_in, run_folder
 
 DATA: dict[str, Any] = {
     "name": "tiny", "family": "digits", "kind": "digits", "image_size": 8, "channels": 1, "classes": 10,
@@ -101,8 +100,7 @@ def files(stage: str) -> dict[str, bytes]:
 
 def manifest(stage: str, key: str = "row") -> dict[str, Any]:
     """The manifest of a run."""
-    values: dict[str, Any] = json.loads((run_folder(stage, key) / "manifest.json").read_text())
-    return values
+    return manifest_in(run_folder(stage, key))
 
 
 def history(stage: str) -> list[dict[str, str]]:

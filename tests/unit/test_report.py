@@ -18,7 +18,7 @@ from edc.reporting.answer import compared, method_of
 from edc.reporting.costs import costs
 from edc.reporting.report import grid, page, write_report
 from edc.reporting.report.pictures import accuracies, shrunk
-from edc.storage import run_folder
+from edc.storage import run_folder, sha256, write_manifest, write_text
 
 KEY, SETS = "digits-edc-ipc10-convnet_d2-edc", "digits-edc-ipc10"
 
@@ -115,12 +115,12 @@ def test_curves_come_from_a_runs_history_else_from_the_committed_ones(runs: pd.D
     saved = pd.DataFrame({"run": [KEY], "epoch": [3], "accuracy": [50.0]})
     np.testing.assert_array_equal(accuracies(KEY, saved), [[3, 50, np.nan]])
     assert len(accuracies("another", saved)) == 0
-    folder = run_folder("evaluate", KEY)
-    folder.mkdir(parents=True)
-    (folder / "history.csv").write_text("seed,epoch,accuracy\n0,0,\n0,1,10\n1,1,14\n")
+    path = run_folder("evaluate", KEY) / "history.csv"
+    write_text(path, "seed,epoch,accuracy\n0,0,\n0,1,10\n1,1,14\n")
+    write_manifest(path.parent, {"files": {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}}})
     np.testing.assert_allclose(accuracies(KEY, saved), [[2, 12, 8**0.5]])
-    (folder / "history.csv").write_text("seed,epoch\n0,0\n")
-    with pytest.raises(EdcError, match=r"history\.csv: damaged, no accuracy by epoch; run `edc evaluate --run"):
+    path.write_text(path.read_text().replace("14", "15"))
+    with pytest.raises(EdcError, match=r"history\.csv: changed since it was made; run `edc evaluate --run .* --force`"):
         accuracies(KEY, saved)
 
 

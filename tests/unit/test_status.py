@@ -2,6 +2,7 @@
 
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from support.workers import plan as make_plan
 from edc.config.rows import Plan
 from edc.pipeline import status
 from edc.stages.versions import VERSIONS
-from edc.storage import digest, run_folder, write_json, write_text
+from edc.storage import digest, manifest_in, run_folder, write_json, write_manifest, write_text
 
 
 def finish(plan: Plan, run: status.Run, text: str = "x") -> None:
@@ -22,7 +23,7 @@ def finish(plan: Plan, run: status.Run, text: str = "x") -> None:
     inputs = {"/".join(up): digest(manifest) for up, manifest in manifests.items()}
     files = {"file": {"bytes": len(text), "sha256": text}}
     values = {"version": VERSIONS[run[0]], "params": plan.resolved(*run), "inputs": inputs, "files": files}
-    write_json(folder / "manifest.json", values)
+    write_manifest(folder, values | {"accuracy": 91.25})
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_value_concerns_its_run_and_what_builds_on_it(finished):
 def test_a_choice_that_is_newer_than_a_manifest_has_its_default(finished):
     for run, section, key in ((B, "pretrain", "seed"), (IMAGES, "synthesize", "jpeg"), (IMAGES, "dataset", "streamed")):
         path = run_folder(*run) / "manifest.json"
-        manifest = json.loads(path.read_text())
+        manifest = manifest_in(path.parent)
         del manifest["params"][section][key]
         write_json(path, manifest)
     assert status.stale(finished) == [B, JOINED]  # whose seed is 1, and 0 by default
@@ -66,9 +67,19 @@ def test_an_input_made_again_with_other_bytes_makes_a_run_stale_and_with_the_sam
     assert status.stale(finished) == [JOINED]
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("")])
-@pytest.mark.parametrize("name", ["file", "manifest.json"])
-def test_a_missing_or_truncated_file_makes_a_run_stale(finished, name, damage):
+def other_accuracy(path: Path) -> None:
+    """One bit is another."""
+    path.write_text(path.read_text().replace("91.25", "91.35"))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        *product(["file", "manifest.json"], [Path.unlink, lambda path: path.write_text("")]),
+        ("manifest.json", other_accuracy),
+    ],
+)
+def test_a_missing_or_damaged_file_makes_a_run_stale(finished, name, damage):
     for path in run_folder(*A).iterdir():  # times do not matter
         os.utime(path, (0, 0))
     damage(run_folder(*B) / name)

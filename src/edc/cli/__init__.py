@@ -5,6 +5,7 @@ Nothing heavy is imported before a command needs it, so help answers at once.
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -329,9 +330,14 @@ def _main(
 
 
 def main() -> None:
-    """Entry point: a mistake in the input is one line and exit code 2."""
+    """Entry point: a mistake in the input, or a place that can't be written to, is one line and exit code 2."""
     try:
         app()
     except EdcError as error:
         print(f"edc: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"edc: {error.filename or 'a file'}: cannot be written ({error.strerror})", file=sys.stderr)
         raise SystemExit(2) from None

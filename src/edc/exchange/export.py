@@ -17,7 +17,17 @@ from edc.data.replay import VIEWS
 from edc.errors import EdcError, unknown_name
 from edc.exchange.formats import LAYOUTS, NAMES
 from edc.exchange.sets import LabelledSet, new_folder, refuse_existing, write_set
-from edc.storage import RUNS, digest, read_array, read_json, read_manifest, read_tensors, run_folder, write_text
+from edc.storage import (
+    RUNS,
+    digest,
+    manifest_in,
+    read_array,
+    read_json,
+    read_manifest,
+    read_tensors,
+    run_folder,
+    write_text,
+)
 
 MEANING = {"static": "one per image", "logits": "one per image and epoch"}
 
@@ -123,7 +133,7 @@ def accuracies(run: str, images: str) -> list[list[str]]:
     rows = []
     for path in sorted((RUNS / "evaluate").glob("*/manifest.json")):
         try:
-            manifest = read_json(path)
+            manifest = manifest_in(path.parent)
             row, scores = manifest["params"]["evaluate"], manifest["scores"]
             if manifest["inputs"].get(f"synthesize/{run}") != images or row["split"] != "test":
                 continue

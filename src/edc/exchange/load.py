@@ -19,7 +19,7 @@ from edc.data.replay import EpochDraws, Replay, batches_of
 from edc.errors import EdcError, unknown_name
 from edc.exchange.export import finished, read_run, unknown_run
 from edc.exchange.sets import LabelledSet, read_set
-from edc.storage import RUNS, read_array, read_json, run_folder
+from edc.storage import RUNS, manifest_in, read_array, run_folder
 
 Regime = Literal["soft", "static", "hard"]
 REGIMES = get_args(Regime)
@@ -180,7 +180,7 @@ def unaugmented(dataset: str, images: int) -> RelabelRow:
 def labels_for(run: str, needed: bool = True) -> str | None:
     """The relabel run of a synthesize run: the only one, or that of the recipe's own protocol; None if not needed."""
     params = finished("synthesize", run)["params"]
-    manifests = [read_json(path) for path in sorted((RUNS / "relabel").glob("*/manifest.json"))]
+    manifests = [manifest_in(path.parent) for path in sorted((RUNS / "relabel").glob("*/manifest.json"))]
     keys = [manifest["run"] for manifest in manifests if manifest["params"]["relabel"]["images"] == run]
     if not keys and not needed:
         return None

@@ -5,15 +5,15 @@ Decided from manifests alone, without PyTorch and without reading large files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 from edc import STAGES
 from edc.config.rows import Plan
+from edc.errors import EdcError
 from edc.stages.versions import VERSIONS
-from edc.storage import RESULTS, digest, fingerprint, read_text, run_folder, write_text
+from edc.storage import RESULTS, digest, fingerprint, manifest_in, read_text, run_folder, write_text
 
 Run = tuple[str, str]
 """Stage and key."""
@@ -28,9 +28,9 @@ def read(run: Run) -> dict[str, Any] | None:
     """The manifest of a finished run; None where it is missing or damaged, or one of its files missing or truncated."""
     folder = run_folder(*run)
     try:
-        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text("utf-8"))
+        manifest = manifest_in(folder)
         complete = all((folder / name).stat().st_size == entry["bytes"] for name, entry in manifest["files"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (EdcError, OSError, KeyError, TypeError, AttributeError):
         return None
     return manifest if complete else None
 

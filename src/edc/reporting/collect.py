@@ -14,7 +14,7 @@ from edc.config.layers import own_protocol
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.reporting.record import COLUMNS, ENVIRONMENT, QUALITY, STAGES, typed
-from edc.storage import digest, fingerprint, read_json, run_folder
+from edc.storage import digest, fingerprint, manifest_in, read_json, run_folder
 
 NOT_TRAINING = {"recipe", "ipc", "student", "protocol", "images", "labels", "seeds", "variant", "changed"}
 """Values of a row that name images and students, not how these are trained."""
@@ -35,7 +35,7 @@ def collect(plan: Plan) -> pd.DataFrame:
 def rows_of(path: Path) -> list[dict[str, Any]]:
     """The rows of one run, of its manifest and of ``run.json``, which is missing where DVC brought the run."""
     stage, key = path.parent.parent.name, path.parent.name
-    manifest, beside = read_json(path), path.with_name("run.json")
+    manifest, beside = manifest_in(path.parent), path.with_name("run.json")
     environment = read_json(beside) if beside.exists() else {}
     try:
         shared = _shared(stage, manifest) | {name: environment.get(name) for name in ENVIRONMENT}
@@ -95,8 +95,8 @@ def training(stage: str, manifest: dict[str, Any]) -> str | None:
     parts = {"row": manifest["params"][stage]}
     labels, inputs = manifest["params"].get("relabel"), manifest["inputs"]
     if labels is None and (key := parts["row"]["labels"]):
-        path = run_folder("relabel", key) / "manifest.json"
-        relabel = read_json(path) if path.exists() else {}
+        folder = run_folder("relabel", key)
+        relabel = manifest_in(folder) if (folder / "manifest.json").exists() else {}
         if inputs.get(f"relabel/{key}") != fingerprint(relabel.get("files")):
             return None
         labels, inputs = relabel["params"]["relabel"], relabel["inputs"]

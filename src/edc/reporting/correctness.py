@@ -16,7 +16,7 @@ import pandas as pd
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.reporting import record
-from edc.storage import RESULTS, read_array, read_json, run_folder, write_text
+from edc.storage import RESULTS, checked, manifest_in, read_array, run_folder, write_text
 
 PATH = RESULTS / "correct.csv"
 COLUMNS: record.Columns = {
@@ -44,11 +44,11 @@ def collect(plan: Plan) -> pd.DataFrame:
     """The rows of the plan's finished evaluations; those of earlier versions have none."""
     rows = []
     for key in plan.evaluate:
-        path = run_folder("evaluate", key) / "manifest.json"
-        manifest = read_json(path) if path.exists() else {"files": []}
+        folder = run_folder("evaluate", key)
+        manifest = manifest_in(folder) if (folder / "manifest.json").exists() else {"files": []}
         if NAME not in manifest["files"]:
             continue
-        packed = read_array(path.with_name(NAME))
+        packed = read_array(checked(folder, manifest, NAME))
         for seed, bits in zip(manifest["params"]["evaluate"]["seeds"], packed, strict=True):
             rows.append([key, seed, manifest["test_digest"], base64.b64encode(bits.tobytes()).decode()])
     return record.typed(pd.DataFrame(rows, columns=list(COLUMNS), dtype=object), COLUMNS, "runs")

@@ -33,6 +33,7 @@ from edc.storage import (
     run_folder,
     sha256,
     write_json,
+    write_manifest,
     write_text,
 )
 from edc.training import cuda_graphs
@@ -233,7 +234,7 @@ class Context:
             "files": entries,
         }
         write_json(self.path("run.json"), {"seconds": round(self.seconds, 2), **self._environment()})
-        write_json(self.path("manifest.json"), manifest)
+        write_manifest(self.path(""), manifest)
         self.clear_checkpoint()
 
 

@@ -13,7 +13,17 @@ import pandas as pd
 
 from edc.config.rows import Plan
 from edc.reporting import record
-from edc.storage import RESULTS, read_array, read_manifest, read_tensors, replacing, run_folder
+from edc.storage import (
+    RESULTS,
+    checked,
+    manifest_in,
+    read_array,
+    read_manifest,
+    read_tensors,
+    replacing,
+    run_folder,
+    write_tensors,
+)
 
 LEARNING = RESULTS / "histories" / "learning.csv"
 LEARNING_COLUMNS: record.Columns = {
@@ -29,11 +39,12 @@ SHARED_BYTES = 1_000_000
 def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
     """Accuracy over epochs, mean over the seeds, of the record's runs: the plan's finished ones, others as it was."""
     courses = record.read_csv(LEARNING, LEARNING_COLUMNS, f"restore it with `git checkout {LEARNING}`")
-    paths = {key: run_folder("evaluate", key) / "history.csv" for key in plan.evaluate}
-    paths = {key: path for key, path in paths.items() if path.exists()}
-    parts = [courses[~courses["run"].isin(paths)]]
-    for key, path in paths.items():
-        accuracy = pd.read_csv(path).dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4)
+    folders = {key: run_folder("evaluate", key) for key in plan.evaluate}
+    folders = {key: folder for key, folder in folders.items() if (folder / "manifest.json").exists()}
+    parts = [courses[~courses["run"].isin(folders)]]
+    for key, folder in folders.items():
+        history = pd.read_csv(checked(folder, manifest_in(folder), "history.csv"))
+        accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4)
         course = accuracy.reset_index().assign(run=key, **plan.evaluate[key].model_dump(include=set(LEARNING_COLUMNS)))
         parts.append(course.assign(epoch=course["epoch"] + 1)[list(LEARNING_COLUMNS)])
     runs = frame.loc[frame["stage"] == "evaluate", "run"]
@@ -48,7 +59,6 @@ def share_condensed_sets(plan: Plan) -> None:
     of its teachers (fp16, (N, K)). Its metadata, JSON under ``edc``, name recipe, dataset, classes, mean and std. The
     contact sheet lies beside it.
     """
-    from safetensors.torch import save_file
     from torch import from_numpy
 
     for key, row in plan.synthesize.items():
@@ -66,9 +76,8 @@ def share_condensed_sets(plan: Plan) -> None:
         if labels:
             facts["teachers"] = read_manifest("relabel", labels[0])["params"]["relabel"]["observers"]
             tensors["static"] = from_numpy(np.array(read_array(run_folder("relabel", labels[0]) / "static.npy")))
-        with replacing(RESULTS / "condensed" / f"{key}.safetensors") as temporary:
-            save_file(tensors, temporary, {"edc": json.dumps(facts)})  # one key, for the order of several is not fixed
-            temporary.chmod(0o644)
+        metadata = {"edc": json.dumps(facts)}  # one key, for the order of several is not fixed
+        write_tensors(RESULTS / "condensed" / f"{key}.safetensors", tensors, metadata)
         sheet = run_folder("synthesize", key) / "contact_sheet.png"
         if sheet.exists():
             with replacing(RESULTS / "condensed" / f"{key}.png") as temporary:

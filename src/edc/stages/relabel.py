@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import zlib
 
 import numpy as np
 
@@ -39,20 +40,20 @@ def label(context: Context) -> None:
     static = static_labels(networks, (context.normaliser.encode(x) for x in images.split(row.batch)), row.ensemble)
     agreement = float((static.argmax(1).cpu() == stored["labels"]).float().mean())
     check_order(condensed["params"]["synthesize"]["initialise"], agreement, dataset.classes, context.key)
-    complete = partial.exists() and partial.stat().st_size == state.get("bytes")
-    start = int(state.get("epochs", 0)) if complete else 0
-    if not start:
+    logits = partial_array(partial, shape, np.float16)
+    start, crc = int(state.get("epochs", 0)), state.get("crc", 0)
+    if not start or zlib.crc32(logits[:start]) != crc:
         context.clear_checkpoint()  # another run's checkpoint must not come to speak for the file begun here
-    logits = partial_array(partial, shape, np.float16, resume=start > 0)
-    size = partial.stat().st_size
+        start, crc = 0, 0
     bar = ProgressLog(row.epochs, f"relabel {context.key}", start, "epoch")
     at_once = images_at_once(dataset.image_size)
     block = max(1, at_once // len(images))
     for first in range(start, row.epochs, block):
         epochs = range(first, min(first + block, row.epochs))
         label_epochs(logits, replay, epochs, row.batch, row.ensemble, networks, at_once)
+        crc = zlib.crc32(logits[epochs.start : epochs.stop], crc)
         bar.update(len(epochs))
-        context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, size))
+        context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, crc))
     logits.flush()
     del logits
     arrays = files(row, dataset.classes)
@@ -73,7 +74,7 @@ def label(context: Context) -> None:
     )
 
 
-def position(logits: np.memmap, epochs: int, accuracies: dict[str, float], size: int) -> dict[str, object]:
-    """The state of a checkpoint; the labels it speaks for are on the disk before it is."""
+def position(logits: np.memmap, epochs: int, accuracies: dict[str, float], crc: int) -> dict[str, object]:
+    """The state of a checkpoint; the labels it speaks for, whose CRC-32 it has, are on the disk before it is."""
     logits.flush()
-    return {"epochs": epochs, "accuracy": accuracies, "bytes": size}
+    return {"epochs": epochs, "accuracy": accuracies, "crc": crc}

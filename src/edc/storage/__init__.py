@@ -57,7 +57,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as one safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -66,27 +66,34 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         try:
             temporary.touch()
             mode = temporary.stat().st_mode  # by the umask; safetensors leaves the file to its owner alone
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary)
+            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata)
         except SafetensorError as error:
             raise OSError(str(error)) from None
         temporary.chmod(mode)
 
 
-def partial_array(path: Path, shape: tuple[int, ...], dtype: type, resume: bool) -> np.memmap:
-    """A memory-mapped ``.npy`` file that is filled bit by bit: a new one, or with ``resume`` the one that is there.
+def partial_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
+    """A memory-mapped ``.npy`` file that is filled bit by bit, with the values that an earlier attempt left in it.
+
+    They may be damaged, or missing and then zero. Its header is written anew, and not read.
 
     Raises:
         EdcError: there is no room for it.
     """
     import numpy as np
 
+    layout = {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        array = np.lib.format.open_memmap(path, mode="r+" if resume else "w+", dtype=dtype, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # all of it now: a map that can't be written to later ends the process
-            with path.open("rb+") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        return array
+        path.touch()
+        with path.open("rb+") as file:
+            np.lib.format.write_array_header_1_0(file, layout)
+            offset = file.tell()
+            size = file.truncate(offset + math.prod(shape) * np.dtype(dtype).itemsize)
+            if hasattr(os, "posix_fallocate"):  # all of it now: a map that can't be written to later ends the process
+                os.posix_fallocate(file.fileno(), 0, size)
+        return np.memmap(path, dtype, "r+", offset, shape)
     except OSError as error:
         raise EdcError(f"{path}: cannot be written ({error.strerror or error})") from None
 
@@ -157,26 +164,54 @@ def digest(manifest: dict[str, Any]) -> str:
     return fingerprint(manifest["files"])
 
 
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write ``manifest.json`` with a last key: the fingerprint of all the others."""
+    write_json(folder / "manifest.json", {**manifest, "fingerprint": fingerprint(manifest)})
+
+
+def manifest_in(folder: Path) -> dict[str, Any]:
+    """The manifest in a run's folder, without its fingerprint; one made before there was any is taken as it is.
+
+    Raises:
+        EdcError: it is missing, or other than it was written.
+    """
+    manifest, (stage, key) = read_json(folder / "manifest.json"), folder.parts[-2:]
+    expected = manifest.pop("fingerprint", None) if isinstance(manifest, dict) else ""
+    if expected not in (None, fingerprint(manifest)):
+        raise EdcError(f"{folder / 'manifest.json'}: changed since it was made; run `edc {stage} --run {key}`")
+    return manifest
+
+
+def checked(folder: Path, manifest: Mapping[str, Any], name: str) -> Path:
+    """The path of a file that a run's manifest lists.
+
+    Raises:
+        EdcError: the file is missing, truncated or changed.
+    """
+    path, entry, again = folder / name, manifest["files"][name], "run `edc {} --run {}".format(*folder.parts[-2:])
+    if not path.exists():
+        raise EdcError(f"{path}: no such file; {again}` or `dvc checkout`")
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        raise EdcError(f"{path}: damaged or truncated, {size} of {entry['bytes']} bytes; {again}`")
+    if sha256(path) != entry["sha256"]:  # which a run that is up to date is not examined for
+        raise EdcError(f"{path}: changed since it was made; {again} --force`")
+    return path
+
+
 def read_manifest(stage: str, key: str) -> dict[str, Any]:
-    """The manifest of a finished run, after checking that the files it lists are as they were written.
+    """The manifest of a finished run, after checking that it and the files it lists are as they were written.
 
     Raises:
         EdcError: the run has not finished, or one of its files is missing, truncated or changed.
     """
-    folder, again = run_folder(stage, key), f"run `edc {stage} --run {key}`"
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
-    missing = [name for name in KEYS if not isinstance(manifest, dict) or name not in manifest]
-    if missing:
-        raise EdcError(f"{folder / 'manifest.json'}: damaged, no {missing[0]!r} in it; {again}")
-    for name, entry in manifest["files"].items():
-        path = folder / name
-        if not path.exists():
-            raise EdcError(f"{path}: no such file; {again} or `dvc checkout`")
-        size = path.stat().st_size
-        if size != entry["bytes"]:
-            raise EdcError(f"{path}: damaged or truncated, {size} of {entry['bytes']} bytes; {again}")
-        if sha256(path) != entry["sha256"]:
-            raise EdcError(f"{path}: changed since it was made; {again}")
+    folder = run_folder(stage, key)
+    manifest = manifest_in(folder)
+    if missing := [name for name in KEYS if name not in manifest]:
+        path = folder / "manifest.json"
+        raise EdcError(f"{path}: damaged, no {missing[0]!r} in it; run `edc {stage} --run {key} --force`")
+    for name in manifest["files"]:
+        checked(folder, manifest, name)
     return manifest
 
 
@@ -203,8 +238,11 @@ class Checkpoint:
         import torch
 
         try:
-            kept = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception:  # what is raised for a damaged file is an open list
+            content = memoryview(self.path.read_bytes())
+            if hashlib.sha256(content[32:]).digest() != content[:32]:
+                return None
+            kept = torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+        except Exception:  # what is raised for another file is an open list
             return None
         known = isinstance(kept, dict) and kept.get("identity") == self.identity
         return kept["state"] if known and isinstance(kept.get("state"), dict) else None
@@ -215,14 +253,15 @@ class Checkpoint:
         return time.monotonic() - self._last >= wait
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Keep a state of tensors, numbers, strings, lists and dictionaries."""
+        """Keep a state of tensors, numbers, strings, lists and dictionaries, after the SHA-256 of its bytes."""
         import torch
 
         begun = time.monotonic()
         buffer = io.BytesIO()  # torch has no clear word for a full disk
         torch.save({"identity": self.identity, "state": dict(state)}, buffer)
-        with replacing(self.path) as temporary:
-            temporary.write_bytes(buffer.getbuffer())
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            file.write(hashlib.sha256(buffer.getbuffer()).digest())
+            file.write(buffer.getbuffer())
         self._last = time.monotonic()
         self._cost = self._last - begun
 

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from edc.config.rows import Plan, StudyRuns
 from edc.errors import EdcError
-from edc.storage import STATE, fingerprint, read_json, run_folder
+from edc.storage import STATE, fingerprint, manifest_in, run_folder
 from edc.tracking.describe import Finished, describe, names
 from edc.tracking.location import one_line, shown, store_uri
 
@@ -78,9 +78,9 @@ def _experiments(plan: Plan) -> Iterator[tuple[str, list[tuple[str, str]]]]:
 
 def _finished(plan: Plan, runs: list[tuple[str, str]]) -> Iterator[Finished]:
     for (stage, key), name in names(plan, runs).items():
-        path = run_folder(stage, key) / "manifest.json"
-        if path.exists():
-            manifest = read_json(path)
+        folder = run_folder(stage, key)
+        if (folder / "manifest.json").exists():
+            manifest = manifest_in(folder)
             yield Finished(stage, key, name, manifest, fingerprint(manifest))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edc.config.rows import Plan
-from edc.storage import read_json, run_folder
+from edc.storage import checked, read_json, run_folder
 
 RUN, DIGEST, STAGE, SEED = "edc.run", "edc.digest", "edc.stage", "edc.seed"
 """Tags of MLflow's runs; that of a whole evaluation has the seed ``all``."""
@@ -142,6 +142,8 @@ def describe(run: Finished) -> Tracked:
     )
     path, axis = folder / "history.csv", HISTORIES.get(run.stage, "epoch")
     known = run.stage in HISTORIES and path.exists()
+    if known and path.name in run.manifest["files"]:
+        checked(folder, run.manifest, path.name)
     history = pd.read_csv(path) if known else pd.DataFrame(columns=["seed", axis, "lr", "train_loss"])
     children = [_seed(run, tracked, seed, history[history["seed"] == seed]) for seed in run.seeds]
     own = history.drop(columns="train_loss") if children else history

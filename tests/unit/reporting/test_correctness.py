@@ -1,7 +1,6 @@
 """The record of which images are right: it comes from runs, belongs to rows of the record, is refused if damaged."""
 
 import base64
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from support import one_line
 from support.record import evaluation, frame
 
 from edc.reporting import correctness
-from edc.storage import run_folder
+from edc.storage import run_folder, sha256, write_manifest
 
 RIGHT = np.arange(12) < np.array([[6], [9]])
 BITS = [base64.b64encode(np.packbits(row).tobytes()).decode() for row in RIGHT]
@@ -26,8 +25,9 @@ def stored() -> Any:
     folder = run_folder("evaluate", "a")
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "correct.npy", np.packbits(RIGHT, axis=1))
-    manifest = {"files": {"correct.npy": {}}, "params": {"evaluate": {"seeds": [0, 1]}}, "test_digest": "t"}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    path = folder / "correct.npy"
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}}
+    write_manifest(folder, {"files": files, "params": {"evaluate": {"seeds": [0, 1]}}, "test_digest": "t"})
     return correctness.collect(type("Plan", (), {"evaluate": ["a", "not finished"]})())  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def test_a_damaged_file_of_an_earlier_stage(project, name, damage):
     stage, key, _ = name.split("/")
     line = refused(READERS[name])
     assert line.startswith(f"runs/{name}: ")
-    assert f"`edc {stage} --run {key}`" in line
+    assert f"`edc {stage} --run {key}{' --force' if damage is flip_a_bit else ''}`" in line
 
 
 def test_labels_of_another_number_of_images(project):

@@ -1,6 +1,8 @@
 """Checkpoints: what they hold, which are ignored, and when they are due."""
 
 import contextlib
+import hashlib
+import io
 import pickle
 
 import pytest
@@ -32,24 +34,38 @@ def test_a_checkpoint_is_read_as_it_was_saved_by_a_run_of_the_same_identity(path
     checkpoint.clear()
 
 
+def write(path, content):
+    """A file that is as it was written, whatever it holds."""
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+
+
+def saved(value):
+    """What PyTorch writes of it."""
+    torch.save(value, buffer := io.BytesIO())
+    return buffer.getvalue()
+
+
 def test_damaged_checkpoints_and_other_files_are_ignored(path):
     checkpoint = Checkpoint(path, "id")
     checkpoint.save({"weights": torch.arange(100.0)})
     whole = path.read_bytes()
-    for content in [whole[: int(len(whole) * share)] for share in (0, 0.1, 0.5, 0.99)] + [b"x" * 100, b"PK\x03\x04"]:
+    truncated = [whole[: int(len(whole) * share)] for share in (0, 0.1, 0.5, 0.99)]
+    for content in [*truncated, b"x" * 100, saved({"identity": "id", "state": {}})]:
         path.write_bytes(content)
         assert checkpoint.load() is None
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        assert checkpoint.load() is None
     for value in ([1, 2], torch.zeros(3), {"identity": "id"}, {"state": {}}, None):
-        torch.save(value, path)
+        write(path, saved(value))
         assert checkpoint.load() is None
 
 
 def test_a_checkpoint_never_executes_code(path, tmp_path):
     content = {"identity": "id", "state": {"x": Malicious(tmp_path / "trace")}}
-    torch.save(content, path)
-    assert Checkpoint(path, "id").load() is None
-    path.write_bytes(pickle.dumps(content, protocol=2))
-    assert Checkpoint(path, "id").load() is None
+    for text in (saved(content), pickle.dumps(content, protocol=2)):
+        write(path, text)
+        assert Checkpoint(path, "id").load() is None
     assert not (tmp_path / "trace").exists()
 
 

@@ -10,7 +10,7 @@ from support import one_line
 from support.faults import Malicious, full_disk
 
 from edc import storage
-from edc.storage import KEYS, Checkpoint, replacing, run_folder, write_json, write_tensors, write_text
+from edc.storage import KEYS, Checkpoint, replacing, run_folder, write_json, write_manifest, write_tensors, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyError, KeyboardInterrupt, MemoryError, None])
@@ -57,13 +57,17 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_file(kind, tmp_path):
 
 def test_an_array_filled_bit_by_bit_is_resumed_and_needs_its_room_at_the_beginning(tmp_path):
     path = tmp_path / "deep" / "file.npy"
-    array = storage.partial_array(path, (3, 2), np.float16, resume=False)
+    array = storage.partial_array(path, (3, 2), np.float16)
     array[0] = 1
     array.flush()
-    assert storage.partial_array(path, (3, 2), np.float16, resume=True)[:2].tolist() == [[1, 1], [0, 0]]
-    assert storage.partial_array(path, (3, 2), np.float16, resume=False)[0].tolist() == [0, 0]
+    content = path.read_bytes()
+    for damaged in (content, b"x" + content[1:], content.replace(b"(3, 2)", b"(9, 2)"), content[:-5], content + b"x"):
+        path.write_bytes(damaged)
+        assert storage.partial_array(path, (3, 2), np.float16)[:2].tolist() == [[1, 1], [0, 0]]
+        assert path.read_bytes() == content
+    np.testing.assert_array_equal(np.load(path), array)
     with full_disk(5000), one_line(str(path)):
-        storage.partial_array(path, (100, 100), np.float16, resume=False)
+        storage.partial_array(path, (100, 100), np.float16)
 
 
 def test_json_has_one_layout_and_fingerprints_do_not_depend_on_the_order_of_keys(tmp_path):
@@ -101,7 +105,7 @@ def test_files_have_the_mode_of_the_umask(mask, mode, tmp_path):
     try:
         write_tensors(tmp_path / "a", {"a": torch.zeros(1)})
         write_text(tmp_path / "b", "")
-        storage.partial_array(tmp_path / "c", (1,), np.float32, resume=False)
+        storage.partial_array(tmp_path / "c", (1,), np.float32)
         Checkpoint(tmp_path / "d", "").save({})
     finally:
         os.umask(before)
@@ -151,7 +155,8 @@ def test_arrays_are_read_only_and_never_execute_code(tmp_path):
         ("manifest.json", None, "no such file"),
         ("manifest.json", '{"files": {', "damaged or truncated"),
         ("manifest.json", '{"files": {}}', "damaged, no 'stage' in it"),
-        ("manifest.json", "[1, 2]", "damaged, no 'stage' in it"),
+        ("manifest.json", "[1, 2]", "changed since it was made"),
+        ("manifest.json", '{"files": {}, "fingerprint": "0123456789abcdef"}', "changed since it was made"),
     ],
 )
 def test_a_manifest_is_read_where_its_files_are_as_they_were_written(name, content, message, tmp_path, monkeypatch):
@@ -167,3 +172,18 @@ def test_a_manifest_is_read_where_its_files_are_as_they_were_written(name, conte
         return
     with one_line(message, str(path)):
         storage.read_manifest("relabel", "row")
+
+
+def test_a_manifest_with_one_bit_flipped_is_refused(tmp_path):
+    """All but the key of its fingerprint: without it, it is a manifest of an earlier version."""
+    manifest = {"accuracy": [91.25, None, True], "params": {"ipc": 1, "name": "ä"}, "files": {}}
+    write_manifest(tmp_path, manifest)
+    path = tmp_path / "manifest.json"
+    assert storage.manifest_in(tmp_path) == manifest
+    whole = path.read_bytes()
+    for place in range(8 * whole.index(b'"fingerprint"')):
+        content = bytearray(whole)
+        content[place // 8] ^= 1 << place % 8
+        path.write_bytes(content)
+        with one_line(start=str(path)):
+            storage.manifest_in(tmp_path)

@@ -17,7 +17,7 @@ from edc.errors import EdcError
 from edc.reporting.evaluations import RANDOM
 from edc.reporting.figures import draw, draw_applications
 from edc.reporting.pages import images, spread, title
-from edc.storage import RESULTS, run_folder
+from edc.storage import RESULTS, checked, manifest_in, run_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,15 +67,12 @@ def accuracies(run: str, saved: pd.DataFrame) -> np.ndarray:
 
     The committed histories ``saved`` are used where the run's folder is not here; a damaged ``history.csv`` is refused.
     """
-    path = run_folder("evaluate", run) / "history.csv"
-    if not path.exists():
+    folder = run_folder("evaluate", run)
+    if not (folder / "manifest.json").exists():
         return saved[saved["run"] == run].reindex(columns=["epoch", "accuracy", "std"]).to_numpy(float)
-    try:
-        by_epoch = pd.read_csv(path).dropna(subset="accuracy").groupby("epoch")["accuracy"]
-        points = by_epoch.agg(["mean", "std"]).reset_index()
-        return points.assign(epoch=points["epoch"] + 1).to_numpy(float)
-    except (KeyError, ValueError, TypeError):
-        raise EdcError(f"{path}: damaged, no accuracy by epoch; run `edc evaluate --run {run} --force`") from None
+    history = pd.read_csv(checked(folder, manifest_in(folder), "history.csv"))
+    points = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].agg(["mean", "std"]).reset_index()
+    return points.assign(epoch=points["epoch"] + 1).to_numpy(float)
 
 
 def contact_sheets(plan: Plan, cells: pd.DataFrame) -> Iterator[tuple[str, str]]:

@@ -88,15 +88,15 @@ def outcome(project: Checkout, path: Path, command: str) -> str:
     assert done.returncode == 2, done.stderr
     assert all(line.startswith("edc: ") for line in lines), done.stderr
     assert name in done.stderr, done.stderr
-    for remedy in dict.fromkeys(re.findall("`(edc [^`]*)`", done.stderr)) if name.startswith("runs/") else ():
-        project.ok(*remedy.split())
     if name.startswith("runs/"):
-        project.ok("edc", "run")
+        for remedy in dict.fromkeys(re.findall("`(edc [^`]*)`", done.stderr)) or ["edc run"]:
+            project.ok(*remedy.split())
     return "refused"
 
 
 @pytest.mark.slow
 def test_damaged_files_never_give_other_numbers_in_silence(finished):
+    shutil.rmtree(finished.path(".dvc"))  # its lock file is its own, and its commits take time
     rng, before, counts = random.Random(0), finished.files(), Counter[str]()
     times = {path: path.read_bytes() for path in finished.root.glob("runs/*/*/run.json")}
     cases = sorted(product(KINDS, DAMAGES), key=lambda _: rng.random())

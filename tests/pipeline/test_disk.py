@@ -16,7 +16,7 @@ COMMANDS |= {stage: ("edc", stage, "--run", key, "--force") for stage, key in RU
 READ_ONLY = {
     "runs": [COMMANDS["evaluate"]],
     "results": [COMMANDS["tables"], ("edc", "run"), ("edc", "report")],
-    ".": [("edc", "run"), ("edc", "plan", "tiny"), COMMANDS["relabel"], ("edc", "verify", "--sample", "1")],
+    ".": [("edc", "run"), ("edc", "plan", "digits"), COMMANDS["relabel"], ("edc", "verify", "--sample", "1")],
 }
 
 

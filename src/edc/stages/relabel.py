@@ -42,7 +42,7 @@ def label(context: Context) -> None:
     check_order(condensed["params"]["synthesize"]["initialise"], agreement, dataset.classes, context.key)
     logits = partial_array(partial, shape, np.float16)
     start, crc = int(state.get("epochs", 0)), state.get("crc", 0)
-    if not start or zlib.crc32(logits[:start]) != crc:
+    if not start or zlib.crc32(logits[:start].data) != crc:
         context.clear_checkpoint()  # another run's checkpoint must not come to speak for the file begun here
         start, crc = 0, 0
     bar = ProgressLog(row.epochs, f"relabel {context.key}", start, "epoch")
@@ -51,7 +51,7 @@ def label(context: Context) -> None:
     for first in range(start, row.epochs, block):
         epochs = range(first, min(first + block, row.epochs))
         label_epochs(logits, replay, epochs, row.batch, row.ensemble, networks, at_once)
-        crc = zlib.crc32(logits[epochs.start : epochs.stop], crc)
+        crc = zlib.crc32(logits[epochs.start : epochs.stop].data, crc)
         bar.update(len(epochs))
         context.checkpoint(functools.partial(position, logits, epochs.stop, accuracies, crc))
     logits.flush()

@@ -173,7 +173,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = f" line {mark.line + 1}" if mark else ""
         if isinstance(error, yaml.constructor.ConstructorError):
             raise EdcError(f"{path}:{line}: {problem}") from None
-        raise EdcError(f"{path}:{line} is not valid YAML ({problem})") from None
+        raise EdcError(f"{path}:{line} is not valid YAML ({' '.join(str(problem).split())})") from None
     if not isinstance(values, dict):
         raise EdcError(f"{path}: expected a mapping of keys to values")
     return values

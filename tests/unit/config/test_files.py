@@ -134,6 +134,7 @@ def store(folder: Path, **files: str) -> None:
         ({"a": "inherits: b\n", "b": "jpeg: 75\n"}, "workflow/recipes/b.yaml: unknown key 'jpeg'"),
         ({"a": "source: s\n"}, "workflow/recipes/a.yaml: missing key 'description'"),
         ({"a": "description: [open"}, "workflow/recipes/a.yaml: line 2 is not valid YAML"),
+        ({"a": "description: a\0"}, "workflow/recipes/a.yaml: is not valid YAML (unacceptable character"),
         ({"a": "- b\n"}, "workflow/recipes/a.yaml: expected a mapping"),
         ({"a": ""}, "workflow/recipes/a.yaml: expected a mapping"),
         ({"a": "inherits: 1e5\n"}, "inherits = 100000.0"),

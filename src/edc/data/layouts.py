@@ -79,8 +79,7 @@ def detect(name: str, root: Path, image_size: int) -> Layout:
         raise EdcError(f"--data {base}: no class folder with pictures; expected {EXPECTED}{remedy}")
     for empty in sorted(set(folder.class_folders(base)) - set(classes)):
         notes.append(f"folder {empty!r} holds no picture and is no class")
-    if loose := sum(suffix(entry.name) in SUFFIXES for entry in base.iterdir() if entry.is_file()):
-        notes.append(f"left out, in no class folder: {loose} pictures in {base}")
+    notes += _loose(base)
     files = {name: folder.pictures(base / name) for name in classes}
     source = folder.listed(base, classes, files)
     return Layout("list", base, {}, {"all": source}, folder.left_out(base), notes)
@@ -96,7 +95,8 @@ def _folder(name: str, root: Path, image_size: int, notes: list[str]) -> Layout:
     for part, source in read.items():
         parts[part] = source
         ignored += folder.left_out(Path(source.where))
-        notes.append(f"{part} images are read from {source.where}")
+        notes += [f"{part} images are read from {source.where}", *_loose(Path(source.where))]
+    notes += _loose(root)
     used = {Path(source.where).name for source in parts.values()}
     for other in sorted(set(folder.class_folders(root)) - used):
         notes.append(f"left out: folder {other!r} beside the training and test images")
@@ -110,8 +110,8 @@ def _parquet(name: str, root: Path, image_size: int, notes: list[str]) -> Layout
     if split := parquet.labelled_split(root, label):
         values["test_split"] = split
         notes.append(f"the labels of 'test' are hidden, so {split!r} is tested on")
-    elif parquet.has_both(root):
-        notes.append("left out: 'validation' files; students are tested on 'test'")
+    if unused := parquet.unused(root, split):
+        notes.append(f"left out: {len(unused)} of the parquet files, such as {unused[0].name}")
     if not parquet.has_test(root):
         notes.append("there are no test-*.parquet or validation-*.parquet")
         parts = {"all": parquet.read_all(_probe(name, "parquet", root, image_size, values))}
@@ -142,6 +142,9 @@ def _lists(root: Path, files: dict[Path, Part | None]) -> Layout:
     classes = tuple(sorted({label for _, label, _ in rows}))
     where = " and ".join(map(str, files))
     notes = [f"images and classes are listed in {where}"]
+    known = {os.path.normpath(root / file) for file, *_ in rows}
+    if unlisted := sum(os.path.normpath(root / path) not in known for path in folder.pictures(root)):
+        notes.append(f"left out, not in the list: {unlisted} pictures in {root}")
     splits = {split for *_, split in rows}
     if splits == {None} or splits == {"train"}:
         parts = {"all": listing.listed(root, [row[:2] for row in rows], classes, where)}
@@ -183,6 +186,12 @@ def _inner(root: Path) -> Path:
         if len(entries) != 1 or not entries[0].is_dir() or _holds_files(entries[0]):
             return root
         root = entries[0]
+
+
+def _loose(base: Path) -> list[str]:
+    """A line on the pictures that lie beside the folders in a folder, if there are any."""
+    loose = sum(suffix(entry.name) in SUFFIXES and not folder.is_junk(entry.name) for entry in base.iterdir())
+    return [f"left out, in no class folder: {loose} pictures in {base}"] if loose else []
 
 
 def _holds_files(root: Path) -> bool:

@@ -129,9 +129,10 @@ def has_test(root: Path) -> bool:
     return bool(_files(root, _test_patterns(None), required=False))
 
 
-def has_both(root: Path) -> bool:
-    """Whether there are test and validation files."""
-    return all(_files(root, TEST_PATTERNS[name], required=False) for name in TEST_PATTERNS)
+def unused(root: Path, split: str | None) -> list[Path]:
+    """The parquet files that are read for neither part, sorted by name."""
+    read = {*_files(root, TRAIN_PATTERNS), *_files(root, _test_patterns(split), required=False)}
+    return sorted(set(root.glob("*.parquet")) - read)
 
 
 def count_classes(root: Path, label: str) -> int:

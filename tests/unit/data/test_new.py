@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -129,12 +130,23 @@ def test_nothing_beside_what_is_read_is_passed_over_in_silence(pets: Path) -> No
     for part in ("train", "test", "valid"):
         for number, name in enumerate(("ant", "bee")):
             fill(Path("split") / part / name, 1000 + 100 * number + len(part) * 10, 4)
-    assert found(new_dataset("split", Path("split"), 16), "left out: folder 'valid'")
+    fill(Path("split/train"), 2000, 1)
+    made = new_dataset("split", Path("split"), 16)
+    assert found(made, "left out: folder 'valid'")
+    assert found(made, "left out, in no class folder: 1 pictures in").endswith("split/train")
+    write_parquet(Path("rows"), hub=False)
+    for name in ("validation-0", "unlabelled-0"):
+        shutil.copy("rows/test-00000-of-00001.parquet", f"rows/{name}.parquet")
+    assert found(
+        new_dataset("rows", Path("rows"), 16), "left out: 2 of the parquet files, such as unlabelled-0.parquet"
+    )
     lines = [f"ant/{i}.png,ant,{['train', 'test', 'valid'][i % 3]}" for i in range(10)]
     lines += [f"bee/{i}.png,bee,{['train', 'test', 'valid'][i % 3]}" for i in range(100, 110)]
     (pets / "list.csv").write_text("\n".join(["path,label,split", *lines]))
     made = new_dataset("listed", pets / "list.csv", 16)
     assert found(made, "left out: 6 validation images")
+    # Of 32 pictures 20 are listed, these among them.
+    assert found(made, "left out, not in the list: 12 pictures in")
     assert (made.train.tolist(), made.test.tolist()) == ([4, 3], [3, 4])
 
 

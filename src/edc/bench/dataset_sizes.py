@@ -10,8 +10,9 @@ import numpy as np
 
 from edc.config.registry import READERS
 from edc.config.rows import Dataset, Plan
+from edc.data.roots import resolve_root
 from edc.data.sets import training_rows
-from edc.data.source import restrict
+from edc.data.source import Source, check, restrict
 from edc.errors import EdcError
 
 KNOWN = {
@@ -73,6 +74,24 @@ def count_images(dataset: Dataset) -> Images:
     return Images(train, val, test, smallest, counted)
 
 
+def check_data(plan: Plan) -> None:
+    """Refuse data that are here and in which a part or a class is missing, before anything runs; nothing is decoded.
+
+    Raises:
+        EdcError: the first fault.
+    """
+    for dataset in plan.datasets.values():
+        classes, *known = KNOWN.get(dataset.family, (0,))
+        if dataset.kind == "digits" or (classes == dataset.classes and sum(known) > LISTED):
+            continue
+        try:
+            resolve_root(dataset)
+        except EdcError:  # a plan may be made where the data are not
+            continue
+        for part in ("train", "test"):
+            _source(dataset, part)
+
+
 def check_ipc(plan: Plan) -> None:
     """Refuse more images per class than the smallest class has, where none may be taken twice and the data are here.
 
@@ -108,8 +127,13 @@ def _smallest(dataset: Dataset) -> int | None:
 
 def _listed(dataset: Dataset, part: str) -> Counter[int]:
     """How many classes have how many images, from the labels; nothing is decoded."""
+    return Counter(np.bincount(_source(dataset, part).labels, minlength=dataset.classes).tolist())
+
+
+def _source(dataset: Dataset, part: str) -> Source:
     source = restrict(resolve_name(READERS[dataset.kind])(dataset, part), dataset.class_names)
-    return Counter(np.bincount(source.labels, minlength=dataset.classes).tolist())
+    check(source, dataset.classes)
+    return source
 
 
 def _even(total: int, classes: int) -> Counter[int]:

@@ -117,8 +117,9 @@ def plan(
                 f"--data {data}: expected one dataset from outside in {' '.join(studies)}, found {len(families)}"
             )
         remember_root(families.pop(), data)
-    from edc.bench.dataset_sizes import check_ipc
+    from edc.bench.dataset_sizes import check_data, check_ipc
 
+    check_data(made)
     check_ipc(made)
     if cost:
         from edc.bench.cost import report

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.pictures import fill
 
-from edc.bench.dataset_sizes import check_ipc
+from edc.bench.dataset_sizes import check_data, check_ipc
 from edc.bench.first_study import new_study, write_first_study
 from edc.config.plan import make_plan
 from edc.data.new import new_dataset
@@ -55,3 +58,24 @@ def test_without_a_study_there_is_no_dataset(pets: Path) -> None:
     with pytest.raises(EdcError, match="unknown recipe 'random'"):
         new_study("pets", pets, 16, 0.2, 20, print)
     assert not [*Path("workflow/datasets").iterdir(), *Path("workflow/studies").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda: shutil.rmtree("pets/train/bee"), "pets/test: class 1 is 'bee'; expected 'cat' as in"),
+        (lambda: [path.unlink() for path in Path("pets/test/bee").iterdir()], "pets/test: class 'bee' has no image"),
+        (lambda: (shutil.rmtree("pets/test"), Path("pets/test").symlink_to("train")), "the same folder as"),
+    ],
+)
+def test_data_that_changed_since_are_refused_when_planned(damage: Callable[[], object], words: str) -> None:
+    for number, name in enumerate(("ant", "bee", "cat")):
+        fill(Path("pets/train") / name, 100 * number, 8)
+        fill(Path("pets/test") / name, 100 * number + 50, 2)
+    write_first_study("pets", new_dataset("pets", Path("pets"), 16), 0)
+    check_data(make_plan("pets"))
+    damage()
+    with pytest.raises(EdcError, match=words):
+        check_data(make_plan("pets"))
+    Path("pets").rename("elsewhere")  # a plan may be made where the data are not
+    check_data(make_plan("pets"))

@@ -145,7 +145,8 @@ def test_wrong_labels_are_refused(root):
     assert "3 classes; expected 10" in refusal(config(root, classes=10))
     path = root / "train-00001-of-00002.parquet"
     missing = "no label in column 'label'; expected an integer"
-    for label, complaint in ((5, "label 5; expected 0 to 2"), (None, missing)):
+    hidden = "label -1; expected 0 to 2; hidden, so choose the other part by data.test_split"
+    for label, complaint in ((5, "label 5; expected 0 to 2"), (-1, hidden), (None, missing)):
         rewrite(path, "label", lambda labels, label=label: labels.__setitem__(17, label))
         # Rows count within a file.
         for given in (config(root), config(root, classes=2, class_names=["plane", "bird"])):

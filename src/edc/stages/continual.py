@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def run(context: Context) -> None:
         cohort = TrainerGroup(students)
         for epoch in range(state.pop("epoch", 0), row.epochs):
             train_epoch(students, epoch, memory.epoch(epoch, seen), cohort, context.finite)
-            bar.update()
+            bar.update(values={"loss": f"{fmean(student.history[-1][2] for student in students):.3g}"})
             context.checkpoint(functools.partial(position, unit, epoch + 1, history, students))
         for student in students:
             accuracies = step_accuracies(student, feed, dataset.classes, steps)

@@ -54,7 +54,7 @@ def run(context: Context) -> None:
         cohort = TrainerGroup([student])
         for epoch in range(state.pop("epoch", 0), lengths[unit]):
             train_epoch([student], epoch, data.source.epoch(epoch), cohort, context.finite)
-            bar.update()
+            bar.update(values={"loss": f"{student.history[-1][2]:.3g}"})
             context.checkpoint(functools.partial(position, unit, epoch + 1, history, sparse, student))
         history.append([seed, ratio or 0.0, *sizes(student.model, dataset), before, student.test(feed)])
         if ratio is None:

@@ -97,9 +97,9 @@ def optimise(
     bar = ProgressLog(total, f"synthesize {context.key}", done)
 
     def after(now: Progress) -> None:
-        losses = (value for entry in now.history[-now.together :] for value in entry[-3:])
-        context.finite(sum(losses), f"iteration {now.iteration - 1}")
-        bar.update(now.together)
+        loss = sum(value for entry in now.history[-now.together :] for value in entry[-3:])
+        context.finite(loss, f"iteration {now.iteration - 1}")
+        bar.update(now.together, {"loss": f"{loss / now.together:.3g}"})
         context.checkpoint(lambda: vars(now))
 
     def decode(finished: Tensor) -> Tensor:

@@ -45,6 +45,15 @@ def test_no_stage_before_the_evaluation_reads_the_test_split(project, splits_rea
     assert "test" not in splits_read()
 
 
+@pytest.mark.parametrize("stage", ["pretrain", "synthesize", "evaluate", "continual", "slimming"])
+def test_progress_shows_the_loss(project, stage, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    lab.run(stage)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"edc: {stage} row: ")]
+    assert lines
+    assert all(", loss " in line for line in lines)
+
+
 def test_progress_prints_a_line_with_the_time_left(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -47,6 +47,8 @@ def test_layouts_are_recognised(layout: str) -> None:
         for number, name in enumerate(("ant", "bee")):
             fill(root / names[0] / name, 100 * number, 8)
             fill(root / names[1] / name, 100 * number + 50, 2)
+            for part in names:
+                fill(root / part / "__MACOSX" / name, 900, 1)
     elif layout in ("parquet", "hub"):
         write_parquet(root / ("data" if layout == "hub" else ""), hub=layout == "hub")
     elif layout in ("csv", "jsonl"):  # Hugging Face's image folders

@@ -50,7 +50,10 @@ def read(config: Dataset, part: Part) -> Source:
                 raise EdcError(f"{config.files}: {name!r}: no such row in {root}; expected FILE: row NUMBER")
         return subset(source, np.sort(np.array([place[name] for name in names], np.int64)))
     test = _files(root, _test_patterns(config.test_split))
-    return source_of(test if part == "test" else train, train + test, config)
+    source = source_of(test if part == "test" else train, train + test, config)
+    if part == "test" and len(source.labels) and (source.labels == -1).all():
+        raise EdcError(f"{source.where}: all labels are -1, so hidden; set data.test_split: validation (or test)")
+    return source
 
 
 def read_all(config: Dataset) -> Source:

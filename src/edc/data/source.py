@@ -102,8 +102,7 @@ def check_labels(source: Source) -> None:
     """Refuses a label that is no position in the class names, naming its row."""
     classes = len(source.classes)
     for row in np.flatnonzero((source.labels < 0) | (source.labels >= classes))[:1]:
-        hidden = "; hidden, so choose the other part by data.test_split" if source.labels[row] == -1 else ""
-        raise EdcError(f"{source.name(int(row))}: label {source.labels[row]}; expected 0 to {classes - 1}{hidden}")
+        raise EdcError(f"{source.name(int(row))}: label {source.labels[row]}; expected 0 to {classes - 1}")
 
 
 def check(source: Source, classes: int) -> None:

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -145,12 +146,20 @@ def test_wrong_labels_are_refused(root):
     assert "3 classes; expected 10" in refusal(config(root, classes=10))
     path = root / "train-00001-of-00002.parquet"
     missing = "no label in column 'label'; expected an integer"
-    hidden = "label -1; expected 0 to 2; hidden, so choose the other part by data.test_split"
-    for label, complaint in ((5, "label 5; expected 0 to 2"), (-1, hidden), (None, missing)):
+    for label, complaint in ((5, "label 5; expected 0 to 2"), (None, missing)):
         rewrite(path, "label", lambda labels, label=label: labels.__setitem__(17, label))
         # Rows count within a file.
         for given in (config(root), config(root, classes=2, class_names=["plane", "bird"])):
             assert refusal(given) == f"{path}: row 17: {complaint}"
+
+
+def test_hidden_labels_are_not_tested_on(root):
+    path = root / "test-00000-of-00001.parquet"
+    shutil.copy(path, root / "validation-0.parquet")
+    rewrite(path, "label", lambda labels: labels.__setitem__(slice(None), [-1] * len(labels)))
+    line = f"{path}: all labels are -1, so hidden; set data.test_split: validation (or test)"
+    assert refusal(config(root), "test") == line
+    assert len(load_split(config(root, test_split="validation"), "test")) == 9
 
 
 def test_named_classes_alone_in_their_order(root):

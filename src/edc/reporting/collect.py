@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
+from pydantic import ValidationError
 
 from edc.config.files import names, read
 from edc.config.layers import own_protocol
@@ -92,16 +93,29 @@ def training(stage: str, manifest: dict[str, Any]) -> str | None:
     Two protocols may have the same values for one dataset. What labels are made from (observers, views) is read where
     they were made; None where that manifest is not here, or is of other labels than those the students had.
     """
-    parts = {"row": manifest["params"][stage]}
+    row = manifest["params"][stage]
+    parts = {"row": chosen(stage, row)}
     labels, inputs = manifest["params"].get("relabel"), manifest["inputs"]
-    if labels is None and (key := parts["row"]["labels"]):
+    if labels is None and (key := row["labels"]):
         folder = run_folder("relabel", key)
         relabel = manifest_in(folder) if (folder / "manifest.json").exists() else {}
         if inputs.get(f"relabel/{key}") != fingerprint(relabel.get("files")):
             return None
         labels, inputs = relabel["params"]["relabel"], relabel["inputs"]
     if labels is not None:
-        parts |= {"labels": labels}
+        parts |= {"labels": chosen("relabel", labels)}
         parts["observers"] = {name: mark for name, mark in inputs.items() if name.startswith("pretrain/")}
     named = {name: {k: v for k, v in part.items() if k not in NOT_TRAINING} for name, part in parts.items()}
     return fingerprint(named)
+
+
+def chosen(stage: str, values: dict[str, Any]) -> dict[str, Any]:
+    """The values of a row that are not defaults, so that an option newer than a run makes no difference to it.
+
+    All of them, where the stage no longer allows them.
+    """
+    _, model = get_args(Plan.model_fields[stage].annotation)
+    try:
+        return dict(model.model_validate(values).model_dump(mode="json", exclude_defaults=True))
+    except ValidationError:
+        return values

@@ -15,5 +15,5 @@ VERSIONS = {
     "continual": 1,
     "slimming": 1,
     "analysis": 1,
-    "tables": 2,
+    "tables": 3,
 }

@@ -11,12 +11,13 @@ import pytest
 from support import REPOSITORY, one_line
 from support.record import evaluation, frame
 
+from edc.config.plan import make_plan
 from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.pipeline.status import TABLES as MADE_FROM
 from edc.reporting import record
-from edc.reporting.collect import collect, rows_of
+from edc.reporting.collect import chosen, collect, rows_of
 from edc.stages import tables
 from edc.storage import digest
 
@@ -224,6 +225,14 @@ def test_training_is_equal_where_only_the_images_differ() -> None:
     assert len({first, *others, trained("b", precision="bfloat16")}) == 5
     change(Path("runs/relabel/one/manifest.json"), files={"made": "again"})
     assert rows_of(Path("runs/evaluate/one/manifest.json"))[0]["training"] is None
+
+
+def test_an_option_that_is_newer_than_a_run_is_no_difference_in_training() -> None:
+    row = make_plan("digits").evaluate["digits-edc-ipc10-convnet_d2-edc"].model_dump(mode="json")
+    older = {name: value for name, value in row.items() if name not in ("parts", "phases")}
+    assert len(older) == len(row) - 2
+    assert chosen("evaluate", older) == chosen("evaluate", row) != chosen("evaluate", row | {"parts": 2})
+    assert chosen("evaluate", older | {"regime": "unknown"})["regime"] == "unknown"
 
 
 @pytest.mark.parametrize(

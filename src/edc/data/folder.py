@@ -86,7 +86,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     except OSError as error:
         raise EdcError(f"{folder}: cannot be listed ({error.strerror})") from None
     for name in names:
-        _check_utf8(folder, name)
+        _check_name(folder, name)
     return tuple(names)
 
 
@@ -119,9 +119,11 @@ def is_junk(name: str) -> bool:
     return name.startswith(".") or name.lower() in JUNK
 
 
-def _check_utf8(folder: Path, name: str) -> None:
+def _check_name(folder: Path, name: str) -> None:
     if any("\ud800" <= letter <= "\udfff" for letter in name):  # surrogates stand for other bytes
         raise EdcError(f"{folder}: {name!r}: the name is not UTF-8; rename it")
+    if any(letter < " " for letter in name):
+        raise EdcError(f"{folder}: {name!r}: there is a control character in the name; rename it")
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -137,7 +139,7 @@ def _files(folder: Path) -> Iterator[str]:
             (name for name in folders if not is_junk(name)), key=lambda name: (os.path.islink(f"{below}/{name}"), name)
         )
         for name in (*folders, *names):
-            _check_utf8(Path(below), name)
+            _check_name(Path(below), name)
         yield from (os.path.join(below[start:], name) for name in names if not is_junk(name))
 
 

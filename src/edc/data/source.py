@@ -54,9 +54,11 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], train_where: s
     """Refuses two class lists that differ, naming the first class that does."""
     for position, (expected, name) in enumerate(zip_longest(train, test)):
         if name != expected:
+            if expected is None:
+                remedy = "remove it, or name the classes to use in data.class_names"
+                raise EdcError(f"{test_where}: class {name!r} is not among the {position} of {train_where}; {remedy}")
             actual = "missing" if name is None else repr(name)
-            expected = "no more classes" if expected is None else repr(expected)
-            raise EdcError(f"{test_where}: class {position} is {actual}; expected {expected} as in {train_where}")
+            raise EdcError(f"{test_where}: class {position} is {actual}; expected {expected!r} as in {train_where}")
 
 
 def check_chosen(names: Sequence[str], known: Iterable[str], where: str, kind: str = "class") -> None:

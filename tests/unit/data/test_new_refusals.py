@@ -54,6 +54,11 @@ def _no_utf8(root: Path) -> None:
     os.mkdir(os.fsencode(root) + b"/b\xe9")
 
 
+def _line_break(root: Path) -> None:
+    fill(root / "ant", 0)
+    fill(root / "bee\nwasp", 100)
+
+
 def _two_lists(root: Path) -> None:
     root.mkdir()
     (root / "labels.csv").write_text("name,kind\na.png,ant\n")
@@ -69,6 +74,7 @@ def _two_lists(root: Path) -> None:
         (_test_is_train, "20 of 20 test images are training images too"),
         (_test_links_to_train, "the same folder as pets/train"),
         (_no_utf8, "the name is not UTF-8; rename it"),
+        (_line_break, "'bee\\nwasp': there is a control character in the name; rename it"),
         (_two_lists, "labels.csv: columns name, kind; expected path and label"),
     ],
 )

@@ -39,7 +39,7 @@ def equal_bytes(cells: pd.DataFrame) -> pd.DataFrame:
     stored = stored[stored["label_bytes"] != stored["all_bytes"]]
     sizes = sizes.merge(stored[key].drop_duplicates(), on=key)
     plain = sets[sets["variant"] == ""].drop(columns="all_labels")
-    ends = [by_regime(plain, regime).merge(sizes, on=[*CELL, "steps"]) for regime in ("static", "hard")]
+    ends = [by_regime(plain.merge(sizes, on=[*CELL, "steps"]), regime) for regime in ("static", "hard")]
     rows = pd.concat([whole.merge(sizes, on=[*key, "steps"]), stored, *ends], ignore_index=True)
     rows["share"] = rows["label_bytes"] / rows["all_bytes"]
     rows["teacher_bytes"] = rows["teacher_bytes"].mask(rows["regime"] == "hard")

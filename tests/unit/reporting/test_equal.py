@@ -39,6 +39,13 @@ def test_a_line_for_every_store_of_the_same_labels() -> None:
     assert (hard["change"], "change_clear" in whole) == (-30.0, False)
 
 
+def test_hard_labels_are_those_of_as_many_steps() -> None:
+    brief = evaluation("edc", 40, 41, inputs="relabel/labels=0 synthesize/images=0", **HARD | {"protocol": "brief"})
+    standard = evaluation("edc", 1, steps=960, **HARD)
+    lines = ran("equal_bytes", *of_two_recipes()[:-1], brief, standard, *upstream(a=1000))
+    assert [(line["protocol"], line["final_mean"]) for line in lines if line["regime"] == "hard"] == [("brief", 40.5)]
+
+
 def test_the_page_and_the_plot_of_equal_bytes() -> None:
     runs = [*of_two_recipes(), *upstream(a=1000)]
     cells = "| edc | edc | views=8 | 1/10 | 24.0 | 2.0 | 6.4 | 480 | 2 | **60.5 ± 0.7** | -10.0 | 50.5 ± 0.7 | +10.0 |"

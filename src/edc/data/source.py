@@ -55,8 +55,7 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], train_where: s
     for position, (expected, name) in enumerate(zip_longest(train, test)):
         if name != expected:
             if expected is None:
-                remedy = "remove it, or name the classes to use in data.class_names"
-                raise EdcError(f"{test_where}: class {name!r} is not among the {position} of {train_where}; {remedy}")
+                raise EdcError(f"{test_where}: class {position} is {name!r}; expected the {position} of {train_where}")
             actual = "missing" if name is None else repr(name)
             raise EdcError(f"{test_where}: class {position} is {actual}; expected {expected!r} as in {train_where}")
 

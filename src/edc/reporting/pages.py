@@ -246,7 +246,7 @@ def kilobytes(value: float) -> str:
 
 def fraction(share: float) -> str:
     """A share, small ones as one part of a whole number."""
-    return f"1/{1 / share:.0f}" if share < 0.4 else f"{share:.2g}"
+    return f"1/{float(f'{1 / share:.2g}'):.0f}" if share < 0.4 else f"{share:.2g}"
 
 
 def device(rows: pd.DataFrame) -> pd.Series:

@@ -8,18 +8,17 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from support import free_ports
+from support.tracking import server
 
 PROGRAMS = next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)), None)
 psycopg2 = pytest.importorskip("psycopg2")
@@ -61,17 +60,11 @@ print(sorted(os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(int(sys.argv
 """`edc track` in checkouts with one finished evaluation each, at once; modules are imported once."""
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
 @pytest.fixture
 def database() -> Iterator[str]:
     """URI of a database of its own, whose cluster ends with the test."""
     # Not below pytest's folder, which the user postgres may not enter.
-    folder, port = Path(tempfile.mkdtemp(prefix="edc-postgres-")), free_port()
+    folder, (port,) = Path(tempfile.mkdtemp(prefix="edc-postgres-")), free_ports(1)
     (folder / "password").write_text(PASSWORD)
     shutil.chown(folder, "postgres")
     shutil.chown(folder / "password", "postgres")
@@ -88,29 +81,6 @@ def database() -> Iterator[str]:
     finally:
         as_postgres("pg_ctl", "-m", "immediate", "-w", "stop")
         shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def server(database: str, port: int, folder: Path) -> Iterator[None]:
-    """The documented command; killed with SIGKILL, as all of its workers, at the end of the block."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
-    command += [f"--backend-store-uri={database}", f"--artifacts-destination={folder}/artifacts"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        end = time.monotonic() + 300
-        while True:
-            with contextlib.suppress(OSError):
-                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
-                    break
-            assert process.poll() is None, (folder / "server.log").read_text()
-            assert time.monotonic() < end
-            time.sleep(0.2)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def start_checkouts(uri: str, folder: Path, count: int = CHECKOUTS) -> subprocess.Popen[str]:
@@ -138,7 +108,7 @@ def counts(database: str) -> tuple[int, int, int]:
 
 
 def test_killed_server_loses_and_doubles_nothing(database, tmp_path):
-    port = free_port()
+    (port,) = free_ports(1)
     uri = f"http://me:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
     with server(database, port, tmp_path):
         checkouts = start_checkouts(uri, tmp_path)

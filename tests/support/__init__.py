@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -44,3 +45,15 @@ def one_line(*parts: str, start: str = "", match: str | None = None) -> Iterator
     assert line.startswith(start)
     for part in parts:
         assert part in line
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from support import free_ports
+
 MISSING = [name for name in ("munged", "slurmctld", "slurmd", "sbatch", "squeue") if not shutil.which(name)]
 """Programs of the Debian packages munge, slurmctld, slurmd and slurm-client that are not here."""
 
@@ -94,18 +96,6 @@ class Cluster:
         """Identifiers of the jobs in a state that hold a GPU."""
         lines = self.call("squeue", "--noheader", f"--states={state}", "-O", "jobid:20,tres-per-job:40").splitlines()
         return [line.split()[0] for line in lines if "gpu:1" in line]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 @contextmanager

@@ -1,6 +1,14 @@
 """Finished runs to be tracked, and an MLflow store (SQLite) of their own to look into."""
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +88,26 @@ def identifiers() -> dict[str, str]:
 def history(run: Any, metric: str) -> list[tuple[int, float]]:
     """Steps and values of a metric."""
     return sorted((m.step, m.value) for m in client().get_metric_history(run.info.run_id, metric))
+
+
+@contextlib.contextmanager
+def server(database: str, port: int, folder: Path) -> Iterator[None]:
+    """The documented command; killed with SIGKILL, as all of its workers, at the end of the block."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    command += [f"--backend-store-uri={database}", f"--artifacts-destination={folder}/artifacts"]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        end = time.monotonic() + 300
+        while True:
+            with contextlib.suppress(OSError):
+                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).status == 200:
+                    break
+            assert process.poll() is None, (folder / "server.log").read_text()
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from pkgutil import resolve_name
 
 import numpy as np
 
-from edc.config.registry import READERS
 from edc.config.rows import Dataset, Plan
 from edc.data.roots import resolve_root
-from edc.data.sets import training_rows
-from edc.data.source import Source, check, restrict
+from edc.data.sets import source_of, training_rows
+from edc.data.source import Part
 from edc.errors import EdcError
 
 KNOWN = {
@@ -89,7 +87,7 @@ def check_data(plan: Plan) -> None:
         except EdcError:  # a plan may be made where the data are not
             continue
         for part in ("train", "test"):
-            _source(dataset, part)
+            source_of(dataset, part)
 
 
 def check_ipc(plan: Plan) -> None:
@@ -125,15 +123,9 @@ def _smallest(dataset: Dataset) -> int | None:
     return images.smallest if images.counted else None
 
 
-def _listed(dataset: Dataset, part: str) -> Counter[int]:
+def _listed(dataset: Dataset, part: Part) -> Counter[int]:
     """How many classes have how many images, from the labels; nothing is decoded."""
-    return Counter(np.bincount(_source(dataset, part).labels, minlength=dataset.classes).tolist())
-
-
-def _source(dataset: Dataset, part: str) -> Source:
-    source = restrict(resolve_name(READERS[dataset.kind])(dataset, part), dataset.class_names)
-    check(source, dataset.classes)
-    return source
+    return Counter(np.bincount(source_of(dataset, part).labels, minlength=dataset.classes).tolist())
 
 
 def _even(total: int, classes: int) -> Counter[int]:

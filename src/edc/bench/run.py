@@ -81,12 +81,8 @@ def run_bench(
     Raises:
         EdcError: there is no such device, recipe or precision, ``to`` can't be written, or a measurement failed.
     """
-    chosen = [("recipe", recipe, names("recipes")) for recipe in recipes]
-    for kind, value, known in [
-        ("device", device, ("cpu", "cuda")),
-        *chosen,
-        ("precision", precision, get_args(Precision)),
-    ]:
+    allowed = [("device", device, ("cpu", "cuda")), ("precision", precision, get_args(Precision))]
+    for kind, value, known in [*allowed, *(("recipe", recipe, names("recipes")) for recipe in recipes)]:
         if value not in known:
             raise unknown_name(kind, value, known, f"--{kind}")
     if device == "cuda" and not torch.cuda.is_available():
@@ -151,14 +147,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         reference = part["reference"].sum() / bare if part["reference"].notna().all() else None
         largest = rows.iloc[int(rows["peak_mb"].astype(float).fillna(0).argmax())]
         sums.append(
-            {
-                "stage": stage,
-                "recipe": recipe,
-                "precision": precision,
-                "images": images,
-                "seeds": seeds,
-                "networks": len(single),
-            }
+            {"stage": stage, "recipe": recipe, "precision": precision, "images": images, "seeds": seeds}
+            | {"networks": len(single)}
             | {"unit": part["unit"].iloc[0], "milliseconds": milliseconds, "bare": bare, "ratio": milliseconds / bare}
             | {"largest_ratio": rows["ratio"].max(), "reference_ratio": reference}
             | {"peak_mb": largest["peak_mb"], "peak_to_floor": largest["peak_mb"] / largest["floor_mb"]}

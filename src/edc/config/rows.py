@@ -210,7 +210,7 @@ class SlimmingRow(StudentRow):
     )
     finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
     min_accuracy: Fraction | None = Field(
-        default=None, description="that the unpruned network must reach; null: 1.5 times guessing"
+        default=None, description="that the unpruned network must reach; null: twice guessing"
     )
 
 

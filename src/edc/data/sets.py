@@ -33,13 +33,9 @@ def load_split(config: Dataset, split: Split) -> Images:
     Raises:
         EdcError: the data are missing or differ from `config`; one line: file, value, expectation.
     """
-    if config.kind not in READERS:
-        raise unknown_name("dataset kind", config.kind, READERS, f"dataset {config.name}")
     if split == "val" and not config.val_fraction > 0:
         raise EdcError(f"dataset {config.name}: val_fraction is 0, so no image is held out; expected above 0")
-    read: Callable[[Dataset, Part], Source] = resolve_name(READERS[config.kind])
-    source = restrict(read(config, "test" if split == "test" else "train"), config.class_names)
-    check(source, config.classes)
+    source = source_of(config, "test" if split == "test" else "train")
     if split == "test":
         rows = _at_most(source.labels, config.test_per_class, config.split_seed, TEST_SUBSET)
     else:
@@ -50,6 +46,20 @@ def load_split(config: Dataset, split: Split) -> Images:
         shape = (config.channels, config.image_size, config.image_size)
         return StreamedSet(source, rows, shape, config.resize, Pool(rows, config.unreadable_limit))
     return _decoded(source, rows, config, split)
+
+
+def source_of(config: Dataset, part: Part) -> Source:
+    """Labels and readers of all images of a part, of the dataset's classes; nothing is decoded.
+
+    Raises:
+        EdcError: an unknown kind, or the data are missing, or a class is.
+    """
+    if config.kind not in READERS:
+        raise unknown_name("dataset kind", config.kind, READERS, f"dataset {config.name}")
+    read: Callable[[Dataset, Part], Source] = resolve_name(READERS[config.kind])
+    source = restrict(read(config, part), config.class_names)
+    check(source, config.classes)
+    return source
 
 
 def training_rows(labels: Rows, split: Split, val_fraction: float, seed: int, per_class: int | None = None) -> Rows:

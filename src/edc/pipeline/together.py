@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from edc.config.rows import Plan
 from edc.errors import EdcError
+from edc.nets.processes import processes
 from edc.pipeline.devices import claim, visible_gpus
 from edc.pipeline.execute import execute, prepare
 from edc.pipeline.status import Run
@@ -19,14 +21,12 @@ def run_together(plan: Plan, todo: Sequence[Run], force: bool = False) -> int:
     """Make runs one after the other, every process its part of each batch or of the groups; returns how many were made.
 
     Raises:
-        EdcError: runs of another stage or that calibrate a temperature on a whole batch, or fewer GPUs than processes.
+        EdcError: runs of another stage or that can't be shared, or fewer GPUs than processes.
     """
     if other := next((stage for stage, _ in todo if stage not in SHARED), None):
         raise EdcError(f"{other}: expected one process, torchrun started several; {', '.join(SHARED)} share runs")
     for stage, key in todo:
-        loss = getattr(plan.row(stage, key), "loss", None)
-        if loss is not None and loss.student_temperature == "calibrated":
-            raise EdcError(f"{stage}.{key}.loss.student_temperature = 'calibrated': expected one process, not torchrun")
+        _check(plan, stage, key)
     _see_own_gpu(plan.machine.device)
     with claim(plan.machine.device) as device:
         prepare(plan, device)
@@ -34,6 +34,21 @@ def run_together(plan: Plan, todo: Sequence[Run], force: bool = False) -> int:
 
         with process_group(device):
             return sum(execute(plan, run, device, force) for run in todo)
+
+
+def _check(plan: Plan, stage: str, key: str) -> None:
+    """Refuse runs that calibrate a temperature on a whole batch, that have too few groups, or that carry statistics."""
+    row: Any = plan.row(stage, key)
+    if stage == "synthesize":
+        from edc.condense.initialise import groups_of  # slow to import
+
+        count = len(groups_of(plan.datasets[row.dataset].classes, row.ipc, row.optimise.group, row.optimise.rounds))
+        why = "match.carry = true: one group begins where another ended" if row.match.carry else ""
+        why = why or f"optimise.group = {row.optimise.group}: groups: {count}" * (count < processes())
+        if why and row.optimise.iterations:
+            raise EdcError(f"synthesize.{key}.{why}, which {processes()} processes of torchrun can't share")
+    elif stage == "evaluate" and row.loss.student_temperature == "calibrated":
+        raise EdcError(f"{stage}.{key}.loss.student_temperature = 'calibrated': expected one process, not torchrun")
 
 
 def _see_own_gpu(device: str) -> None:

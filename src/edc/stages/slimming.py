@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from edc.config.rows import twice_chance
 from edc.data.feed import Feed
 from edc.errors import EdcError
 from edc.nets.slim import kept_channels, slimmed
 from edc.nets.vgg import VGG
-from edc.reporting.evaluations import CHANCE
 from edc.reporting.figures import lines
 from edc.stages.context import Context
 from edc.stages.progress import ProgressLog
@@ -103,7 +103,7 @@ def prepare(
 def above_chance(context: Context, accuracy: float) -> None:
     """Refuse an unpruned network whose accuracy, in percent, is below ``min_accuracy``."""
     row = context.row
-    least = 100 * (CHANCE / context.dataset.classes if row.min_accuracy is None else row.min_accuracy)
+    least = 100 * (twice_chance(context.dataset.classes) if row.min_accuracy is None else row.min_accuracy)
     if accuracy < least:
         raise EdcError(
             f"slimming.{context.key}: the unpruned network reaches {accuracy:.1f} %, expected at least {least:.1f} % "

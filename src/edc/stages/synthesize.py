@@ -14,7 +14,6 @@ from edc.condense.anchors import anchor_index
 from edc.condense.budget import groups_at_once
 from edc.condense.engine import HISTORY, Progress, synthesize
 from edc.condense.initialise import InitialisationInputs, groups_of, initial_images
-from edc.errors import EdcError
 from edc.nets.distributed import gathered, own_range, summed
 from edc.nets.passes import images_at_once
 from edc.nets.processes import processes
@@ -68,20 +67,11 @@ def optimise(
     From initial images (N, C, S, S), uint8 or normalised, and classes (N,) to uint8 (N, C, S, S); the state is changed
     in place. For the anchors see :func:`edc.condense.engine.synthesize`. Processes that share the run make a range of
     the groups each; the images are those of one process.
-
-    Raises:
-        EdcError: processes share the run, and there are fewer groups, or they carry running statistics.
     """
     row, dataset = context.row, context.dataset
     observers = matched_observers(context, row)
     groups = groups_of(dataset.classes, row.ipc, row.optimise.group, row.optimise.rounds)
     own = own_range(len(groups))
-    if processes() > 1 and (row.match.carry or not own):
-        why = "match.carry = true" if row.match.carry else f"optimise.group = {row.optimise.group}"
-        groups_here = "one group begins where another ended" if row.match.carry else f"groups: {len(groups)}"
-        raise EdcError(
-            f"synthesize.{context.key}.{why}: {groups_here}, which {processes()} processes of torchrun can't share"
-        )
     state.group = own.start
     if saved := context.resume(own=True):
         for name in vars(state):
@@ -110,7 +100,8 @@ def optimise(
         pixels, labels, groups, observers, row, context.normaliser, state, after, at_once, decode, anchors
     )
     state.history = gathered(state.history)
-    return summed(pixels.to(context.device)).cpu()  # each image is zero but in one process
+    # Each image is zero but in one process. A set is in the machine's memory, not on the device, unless it must be.
+    return pixels if processes() == 1 else summed(pixels.to(context.device)).cpu()
 
 
 def jpeg_round_trip(pixels: Tensor, quality: int) -> Tensor:

@@ -1,18 +1,14 @@
 """Tracking with a real MLflow server: over HTTP, away for a while, and a synchronisation that is killed."""
 
-import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.tracking import EDC, finish, identifiers, runs
+from support import free_ports
+from support.tracking import EDC, finish, identifiers, runs, server
 
 from edc import tracking
 
@@ -32,40 +28,16 @@ tracking.sync(make_plan())
 """
 
 
-@contextlib.contextmanager
-def server(port: int, folder: Path) -> Iterator[None]:
-    """A tracking server; its workers end with it."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [f"--backend-store-uri=sqlite:///{folder}/mlflow.db", f"--artifacts-destination={folder}/artifacts"]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("a") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        end = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(OSError):
-                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2).status == 200:
-                    break
-            assert time.monotonic() < end, (folder / "server.log").read_text()
-            time.sleep(0.2)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
 @pytest.mark.slow
 def test_server_that_goes_away_and_comes_back(plan, project, monkeypatch, capfd):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    (port,) = free_ports(1)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
-    with server(port, project):
+    with server(f"sqlite:///{project}/mlflow.db", port, project):
         assert tracking.sync(plan) == f"tracking: 4 runs recorded, 0 unchanged in http://127.0.0.1:{port}"
         before = identifiers()
     finish("evaluate", EDC, {"dataset": "digits", "seeds": [0]}, scores={"final": [1.0], "best": [1.0]})
     assert tracking.sync(plan).startswith(f"tracking: http://127.0.0.1:{port}: ")
-    with server(port, project):
+    with server(f"sqlite:///{project}/mlflow.db", port, project):
         assert "1 runs recorded, 3 unchanged" in tracking.sync(plan)
         after = identifiers()
         assert "0 runs recorded, 4 unchanged" in tracking.sync(plan)

@@ -48,7 +48,7 @@ FEW = 4
 FIRST = ("dataset", "network", "recipe", "ipc", "student", "protocol", "images", "labels", "seed", "seeds")
 """Values a row begins with."""
 
-UNSAID = {"variant": "", "changed": False, "split": "test"}
+UNSAID = {"variant": "", "changed": False, "split": "test", "pretrained": None}
 """Values that a row need not write."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from edc import STAGES
 from edc.config.choices import SynthesisChoices
-from edc.config.files import Application, DatasetFile, Grid, StudyFile, Variant, read
+from edc.config.files import Application, DatasetFile, Grid, Slimming, StudyFile, Variant, read
 from edc.config.layers import Place, own_protocol, places, resolve, strongest
 from edc.config.partial import Values, merge
 from edc.config.protocol import LabelChoices, StudentChoices
@@ -151,13 +151,17 @@ class Builder:
                     raise EdcError(f"{path}: networks: {error}") from None
         return self.datasets[name]
 
-    def pretrain(self, name: str, network: str) -> str:
+    def pretrain(self, name: str, network: str, seed: int | None = None) -> str:
+        """A network trained on the dataset; with the seed of the dataset's observers, or another."""
         file: DatasetFile = self.file("datasets", name)
         values = merge(_dump(file.pretrain), file.networks.get(network, {}))
         checked = validate(type(file.pretrain), values, f"{self.source('datasets', name)}: networks.{network}")
         origin = Origin("datasets", name, (("pretrain",), ("networks", network)), self.name)
-        row = {"dataset": name, "network": network} | _dump(checked)
-        return self.add("pretrain", f"{name}-{network}", row, [origin])
+        row: Values = {"dataset": name, "network": network} | _dump(checked)
+        key = f"{name}-{network}"
+        if seed not in (None, row["seed"]):
+            row["seed"], key = seed, f"{key}-seed{seed}"
+        return self.add("pretrain", key, row, [origin])
 
     def section(
         self, cell: Cell, kind: str, name: str, section: str, model: type[Model], *stronger: Place
@@ -211,7 +215,11 @@ class Builder:
                 protocol = own_protocol(recipe, dataset.family, ipc)
             row, origins = self.student(cell, images, protocol, network, part.seeds)
             origins = [Origin("studies", self.name, ((stage, i),), self.name), *origins]
-            self.add(stage, f"{cell.key(images)}-{network}-{protocol}", row | own, origins)
+            row, key = row | own, f"{cell.key(images)}-{network}-{protocol}"
+            if isinstance(part, Slimming):
+                row["pretrained"] = [self.pretrain(name, network, s) for s in part.seeds] if part.pretrained else None
+                key += "-pretrained" if part.pretrained else ""
+            self.add(stage, key, row, origins)
 
     def images(self, cell: Cell) -> str:
         choices, origin = self.section(cell, "recipes", cell.recipe, "synthesize", SynthesisChoices)

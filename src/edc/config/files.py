@@ -189,6 +189,9 @@ class Slimming(Application):
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
     finetune: int = Field(ge=0)
     min_accuracy: Fraction | None = None
+    pretrained: bool = Field(
+        default=False, description="start with networks trained on the dataset, one for each seed, as its observers are"
+    )
 
 
 class Analysis(Application, AnalysisChoices):

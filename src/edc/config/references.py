@@ -69,7 +69,7 @@ def _check_names(plan: Plan, row: Any, here: str) -> None:
         if (name := getattr(row, value, None)) is not None:
             _need(plan, section, name, here)
     observers = getattr(row, "observers", [])
-    for observer in [*observers, *getattr(row, "scorers", [])]:
+    for observer in [*observers, *getattr(row, "scorers", []), *(getattr(row, "pretrained", None) or [])]:
         _need(plan, "pretrain", observer, here)
     if (statistics := getattr(row, "statistics", None)) is not None:
         for observer in observers:
@@ -107,8 +107,12 @@ def _check_student(plan: Plan, row: StudentRow, here: str) -> None:
             f"{here}.split = 'val': dataset {row.dataset!r} holds no training image out (val_fraction is 0.0); "
             "expected a val_fraction above 0"
         )
-    if isinstance(row, SlimmingRow) and row.student not in PRUNABLE:
-        raise unknown_name("prunable network", row.student, PRUNABLE, f"{here}.student")
+    if isinstance(row, SlimmingRow):
+        if row.student not in PRUNABLE:
+            raise unknown_name("prunable network", row.student, PRUNABLE, f"{here}.student")
+        for key in row.pretrained or []:
+            if (network := plan.pretrain[key].network) != row.student:
+                raise EdcError(f"{here}.pretrained: {key!r} is a {network}; expected the student, {row.student}")
     if isinstance(row, ContinualRow) and row.steps > dataset.classes:
         raise EdcError(f"{here}.steps = {row.steps}: expected at most {dataset.classes}, the number of classes")
     if isinstance(row, AnalysisRow) and row.images is not None and row.kind == "figure2":

@@ -212,6 +212,15 @@ class SlimmingRow(StudentRow):
     min_accuracy: Fraction | None = Field(
         default=None, description="that the unpruned network must reach; null: twice guessing"
     )
+    pretrained: list[str] | None = Field(
+        default=None, description="a pretrain row for each seed, whose weights it starts with; null: random weights"
+    )
+
+    @model_validator(mode="after")
+    def _starts(self) -> SlimmingRow:
+        if self.pretrained is not None and len(self.pretrained) != len(self.seeds):
+            raise ValueError(f"pretrained: expected a pretrain row for each of the {len(self.seeds)} seeds")
+        return self
 
 
 class AnalysisRow(StudentRow, AnalysisChoices):
@@ -271,8 +280,9 @@ class Plan(Model):
             return [("synthesize", row.images), *_observers(teachers)]
         if not isinstance(row, StudentRow):
             return _observers(getattr(row, "observers", []))
+        start = _observers(row.pretrained or []) if isinstance(row, SlimmingRow) else []
         if row.images is None or row.labels is None:
-            return []
+            return start
         images = ("synthesize", row.images)
         if isinstance(row, AnalysisRow) and row.kind == "quality":
             return [images, *_observers(self.relabel[row.labels].observers[:1])]
@@ -280,7 +290,7 @@ class Plan(Model):
             return [images, *_observers(self.relabel[row.labels].observers)]
         # The analysis makes the images once more, iteration by iteration.
         again = self.upstream(*images) if isinstance(row, AnalysisRow) else []
-        return [images, ("relabel", row.labels), *again]
+        return [images, ("relabel", row.labels), *again, *start]
 
     def same(self, stage: str, key: str, recorded: Any) -> bool:
         """Whether a manifest's values are those of a run: options that are newer than it have their defaults."""

@@ -13,8 +13,8 @@ CONTINUAL = (
     "improvement_high", "clear",
 )  # fmt: skip
 SLIMMING = (
-    "dataset", "recipe", "protocol", "ipc", "student", "regime", "seeds", "sparsity", "epochs", "finetune", "ratio",
-    "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std", "image_bytes",
+    "dataset", "recipe", "protocol", "ipc", "student", "regime", "pretrained", "seeds", "sparsity", "epochs",
+    "finetune", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std", "image_bytes",
     "label_bytes", "baseline_mean", "improvement", "improvement_low",
     "improvement_high", "clear",
 )  # fmt: skip
@@ -46,7 +46,8 @@ def slimming(record: pd.DataFrame) -> pd.DataFrame:
     lines["seeds"] = lines["run"].map(rows.groupby("run")["seed"].nunique())
     for name in ("channels", "parameters", "macs"):
         lines[name] = rows.groupby(["run", "ratio"])[name].mean().round().astype("Int64").to_numpy()
-    return _table(lines, SLIMMING, [*SHARED, "sparsity", "epochs", "finetune", "ratio"], "after")
+    lines["pretrained"] = lines["pretrained"].map({True: "yes"}).fillna("no")
+    return _table(lines, SLIMMING, [*SHARED, "pretrained", "sparsity", "epochs", "finetune", "ratio"], "after")
 
 
 def _lines(rows: pd.DataFrame, step: list[str], scores: dict[str, str]) -> pd.DataFrame:

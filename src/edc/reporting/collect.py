@@ -56,6 +56,8 @@ def _shared(stage: str, manifest: dict[str, Any]) -> dict[str, Any]:
     values["inputs"] = " ".join(f"{name}={mark}" for name, mark in sorted(manifest["inputs"].items()))
     if stage == "pretrain":
         values["student"] = row["network"]
+    if stage == "slimming":
+        values["pretrained"] = row.get("pretrained") is not None
     if "protocol" in row:
         values["split"] = row.get("split", "test" if manifest.get("test_digest") else None)
         values |= {"training": training(stage, manifest), "steps": manifest.get("steps")}

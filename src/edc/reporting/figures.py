@@ -184,7 +184,9 @@ def draw_applications(folder: Path, continual: pd.DataFrame, slimming: pd.DataFr
     """``continual.png`` and ``slimming.png`` of both tables: a panel for every dataset and student, a curve a run."""
     by_steps = continual.assign(student=continual["student"] + ", " + continual["steps"].astype(str) + " steps")
     _draw_application(folder / "continual.png", by_steps, "classes", "accuracy", "classes seen")
-    _draw_application(folder / "slimming.png", slimming, "ratio", "after", "share of channels removed")
+    of_starts = slimming["student"] + slimming["pretrained"].map({"yes": ", pretrained", "no": ""})
+    pruned = slimming.assign(student=of_starts)
+    _draw_application(folder / "slimming.png", pruned, "ratio", "after", "share of channels removed")
 
 
 def _draw_application(path: Path, table: pd.DataFrame, x: str, score: str, horizontal: str) -> None:

@@ -76,6 +76,7 @@ LEGENDS = {
     "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
     f"{IMPROVEMENT}",
     "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. "
+    "pretrained: it was trained on the real images first, and of ratio 0 `before` is its accuracy then. "
     f"{IMPROVEMENT} Parameters and multiply-accumulates of one image are counted on the smaller network itself. The "
     "paper's Figure 4 (ImageNet-1k, VGG-11, bars): SRe2L 12.5 and EDC 25.0 at IPC 10, SRe2L 31.7 and EDC 47.1 at IPC "
     "50; it does not give the share of channels removed, nor how sparsity is trained.",

@@ -43,14 +43,16 @@ COLUMNS: Columns = {
     "label_bytes": (INTEGER, COUNT), "channels": (INTEGER, COUNT), "parameters": (INTEGER, COUNT),
     "macs": (INTEGER, COUNT), "within_cosine": (NUMBER, (-1, 1)), "density": (NUMBER, COUNT),
     "coverage": (NUMBER, (0, 1)), "nearest": (NUMBER, COUNT), "sparsity": (NUMBER, COUNT),
-    "finetune": (INTEGER, COUNT), "training": (TEXT, None),
+    "finetune": (INTEGER, COUNT), "pretrained": (FLAG, None), "training": (TEXT, None),
     "dataset_digest": (TEXT, None), "test_digest": (TEXT, None), "digest": (TEXT, None), "inputs": (TEXT, None),
     "version": (INTEGER, COUNT), "seconds": (NUMBER, COUNT), "device": (TEXT, None), "threads": (INTEGER, COUNT),
     "peak_memory_mb": (INTEGER, COUNT), "peak_gpu_memory_mb": (INTEGER, COUNT), "commit": (TEXT, None),
     "dirty": (FLAG, None), "torch": (TEXT, None), "python": (TEXT, None), "source": (TEXT, SOURCES),
 }  # fmt: skip
 QUALITY = ("within_cosine", "density", "coverage", "nearest")
-"""Columns of condensed sets' quality, which records of earlier versions do not have."""
+"""Columns of condensed sets' quality."""
+NEWER = (*QUALITY, "pretrained")
+"""Columns that records of earlier versions do not have."""
 KEYS = ["stage", "run", "seed", "order", "step", "ratio"]
 """What tells rows apart, in the order they are sorted by."""
 ENVIRONMENT = [
@@ -65,7 +67,7 @@ def read() -> pd.DataFrame:
     Raises:
         EdcError: a column is missing, or a value is not what its column holds.
     """
-    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`", QUALITY))
+    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`", NEWER))
 
 
 def seconds() -> dict[tuple[str, str], float]:

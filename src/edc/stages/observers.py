@@ -22,18 +22,23 @@ SANITY_IMAGES = 2000
 """Images a teacher is measured on, at most."""
 
 
-def load_observer(context: Context, key: str) -> nn.Module:
-    """One pretrained observer in eval mode on the run's device, its parameters frozen; becomes an input of the run.
+def pretrained(context: Context, key: str) -> nn.Module:
+    """One network as it was pretrained, on the CPU; becomes an input of the run.
 
     Raises:
         EdcError: its files are missing or damaged, its classes differ from the run's, or its weights don't fit.
     """
     trained = context.manifest("pretrain", key)["params"]["pretrain"]
-    path = run_folder("pretrain", key) / "weights.safetensors"
     model = build_for(context.dataset, trained["network"], weights=trained["weights"], load=False)
     # Not load_state_dict: some networks of the libraries refuse a dict without their version number.
+    path = run_folder("pretrain", key) / "weights.safetensors"
     copy_weights(model, read_tensors(path), str(path))
-    return placed(frozen(model), context.device, context.precision)
+    return model
+
+
+def load_observer(context: Context, key: str) -> nn.Module:
+    """One observer in eval mode on the run's device, its parameters frozen; see :func:`pretrained`."""
+    return placed(frozen(pretrained(context, key)), context.device, context.precision)
 
 
 def load_observers(context: Context, keys: list[str]) -> dict[str, nn.Module]:

@@ -15,6 +15,7 @@ from edc.nets.slim import kept_channels, slimmed
 from edc.nets.vgg import VGG
 from edc.reporting.figures import lines
 from edc.stages.context import Context
+from edc.stages.observers import pretrained
 from edc.stages.progress import ProgressLog
 from edc.stages.sources import training_data
 from edc.training.slimming import HISTORY, sizes, slimming_scores
@@ -27,7 +28,8 @@ def run(context: Context) -> None:
     """Sparsity training, global pruning of channels, fine-tuning with the same labels (Liu et al. 2017; EDC Figure 4).
 
     Every seed is trained once with an L1 norm on its BN scales, then pruned to every ratio; each smaller network is
-    tested before and after fine-tuning. Ratio 0 is the network as trained, listed or not.
+    tested before and after fine-tuning. Ratio 0 is the network as trained, listed or not. A network that was trained
+    on the real images before (``pretrained``) is tested before this training, too.
 
     Raises:
         EdcError: the unpruned network is near chance, so that pruning it shows nothing, or a ratio would remove a whole
@@ -35,6 +37,7 @@ def run(context: Context) -> None:
     """
     row, dataset = context.row, context.dataset
     data = training_data(context)
+    start = {seed: pretrained(context, key) for seed, key in zip(row.seeds, row.pretrained or [], strict=False)}
     test = context.images("test")
     feed = context.feed(test)
     # One unit is one training: of the unpruned network, then of every pruned one.
@@ -48,7 +51,7 @@ def run(context: Context) -> None:
     bar = ProgressLog(sum(lengths), f"slimming {context.key}", done, "epoch")
     for unit in range(state["unit"], len(units)):
         seed, ratio = units[unit]
-        student, before = prepare(context, seed, ratio, sparse, feed)
+        student, before = prepare(context, seed, ratio, start.get(seed), sparse, feed)
         if saved := state.pop("student", None):
             student.load_state(saved)
         cohort = TrainerGroup([student])
@@ -83,13 +86,17 @@ def run(context: Context) -> None:
 
 
 def prepare(
-    context: Context, seed: int, ratio: float | None, sparse: dict[str, Any] | None, feed: Feed
+    context: Context, seed: int, ratio: float | None, start: nn.Module | None, sparse: dict[str, Any] | None, feed: Feed
 ) -> tuple[Student, float | None]:
-    """The student of one unit, and its accuracy before fine-tuning (None for the unpruned network)."""
+    """The student of one unit, and its accuracy before its training (None where it starts with random weights).
+
+    The unpruned network starts as a copy of ``start``, smaller ones with what pruning leaves of the weights ``sparse``.
+    """
     row, dataset, device = context.row, context.dataset, context.device
-    model = build_for(dataset, row.student, seed)
+    model = build_for(dataset, row.student, seed) if start is None else copy.deepcopy(start)
     if ratio is None:
-        return Student(seed, row, dataset, device, context.precision, model, row.sparsity), None
+        student = Student(seed, row, dataset, device, context.precision, model, row.sparsity)
+        return student, None if start is None else student.test(feed)
     assert isinstance(model, VGG)
     assert sparse is not None
     model.load_state_dict(sparse)

@@ -29,6 +29,16 @@ def test_every_stage_has_its_runs() -> None:
     assert plan() == made
 
 
+def test_a_pretrained_network_is_pruned_for_every_seed() -> None:
+    (pruned,) = STUDY["slimming"]
+    made = plan(slimming=[pruned | {"seeds": [0, 1]}, pruned | {"seeds": [0, 1], "pretrained": True}])
+    assert list(made.slimming) == ["digits-edc-ipc1-vgg11_bn-edc", "digits-edc-ipc1-vgg11_bn-edc-pretrained"]
+    keys = ["digits-vgg11_bn", "digits-vgg11_bn-seed1"]
+    assert [made.pretrain[key].seed for key in keys] == [0, 1]
+    assert made.slimming["digits-edc-ipc1-vgg11_bn-edc-pretrained"].pretrained == keys
+    assert made.upstream("slimming", "digits-edc-ipc1-vgg11_bn-edc-pretrained")[2:] == [("pretrain", k) for k in keys]
+
+
 @pytest.mark.parametrize(
     ("changes", "grows"),
     [

@@ -9,9 +9,13 @@ import torch
 from support import laboratory as lab
 from support import one_line
 
+from edc.config.rows import PretrainRow
 from edc.nets.slim import scales
 from edc.stages import continual, slimming
+from edc.stages.context import Context
+from edc.stages.observers import pretrained
 from edc.storage import run_folder
+from edc.training.evaluation import accuracy
 from edc.training.sources import Condensed
 from edc.training.students import Student
 
@@ -75,6 +79,21 @@ def test_units_of_a_slimming_run(project, monkeypatch):
         (s, *unit) for s in "01" for unit in (("0", "84"), ("0.2", "68"), ("0.4", "51"))
     ]
     assert lab.manifest("slimming")["scores"]["ratios"] == [0.0, 0.2, 0.4]
+
+
+def test_a_pretrained_network_is_tested_trained_sparsely_and_pruned(project):
+    trained = {f"start{seed}": lab.OBSERVER | {"network": "vgg11_bn", "seed": seed} for seed in (0, 1)}
+    plan = lab.plan("slimming", pretrained=list(trained), ratios=[0.1])
+    plan = plan.model_copy(update={"pretrain": plan.pretrain | {k: PretrainRow(**row) for k, row in trained.items()}})
+    for key in trained:
+        lab.execute(plan, "pretrain", key)
+    lab.execute(plan, "slimming", "row")
+    manifest = lab.manifest("slimming")
+    assert {"pretrain/start0", "pretrain/start1"} <= manifest["inputs"].keys()
+    before = [float(row["accuracy_before"]) for row in lab.history("slimming") if row["ratio"] == "0"]
+    context = Context(plan, "slimming", "row", torch.device("cpu"))
+    feed = context.feed(context.images("test"))
+    assert before == [accuracy(pretrained(context, key), feed) for key in trained]
 
 
 def test_without_fine_tuning_accuracy_is_that_before_it(project):

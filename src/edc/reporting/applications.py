@@ -14,8 +14,8 @@ CONTINUAL = (
 )  # fmt: skip
 SLIMMING = (
     "dataset", "recipe", "protocol", "ipc", "student", "regime", "pretrained", "seeds", "sparsity", "epochs",
-    "finetune", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std", "image_bytes",
-    "label_bytes", "baseline_mean", "improvement", "improvement_low",
+    "finetune", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std",
+    "image_bytes", "label_bytes", "baseline_mean", "improvement", "improvement_low",
     "improvement_high", "clear",
 )  # fmt: skip
 SHARED = ["dataset", "student", "ipc", "recipe", "protocol", "regime"]

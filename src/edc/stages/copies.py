@@ -31,7 +31,7 @@ LEARNING_COLUMNS: record.Columns = {
     "student": (record.TEXT, None), "protocol": (record.TEXT, None), "run": (record.TEXT, None),
     "epoch": (record.INTEGER, record.COUNT), "accuracy": (record.NUMBER, record.PERCENT),
 }  # fmt: skip
-SHARED_RECIPES = ("edc", "edc_code", "rded", "random")
+SHARED_RECIPES = ("edc", "edc_best", "edc_code", "rded", "random")
 """Recipes whose condensed sets are kept in Git, up to so many bytes each."""
 SHARED_BYTES = 1_000_000
 

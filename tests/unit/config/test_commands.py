@@ -52,7 +52,7 @@ def test_a_broken_study_does_not_hide_the_others(tmp_path: Path, monkeypatch: py
 
 
 def test_studies_are_planned_and_explained(folder: Path) -> None:
-    assert "wrote params.yaml: 3 pretrain, 1 statistics" in run("plan", "digits", "digits_more")
+    assert "wrote params.yaml: 6 pretrain, 1 statistics" in run("plan", "digits", "digits_more")
     assert list(load_plan().studies) == ["digits", "digits_more"]
     assert "optimise.iterations  25" in run("explain", "digits-edc-ipc10", "optimise")
     assert "is now .edc/params.previous.yaml" in run("plan", "digits")

@@ -43,8 +43,11 @@ def _check(plan: Plan, stage: str, key: str) -> None:
         from edc.condense.initialise import groups_of  # slow to import
 
         count = len(groups_of(plan.datasets[row.dataset].classes, row.ipc, row.optimise.group, row.optimise.rounds))
-        why = "match.carry = true: one group begins where another ended" if row.match.carry else ""
-        why = why or f"optimise.group = {row.optimise.group}: groups: {count}" * (count < processes())
+        why = None
+        if row.match.carry:
+            why = "match.carry = true: one group begins where another ended"
+        elif count < processes():
+            why = f"optimise.group = {row.optimise.group}: groups: {count}"
         if why and row.optimise.iterations:
             raise EdcError(f"synthesize.{key}.{why}, which {processes()} processes of torchrun can't share")
     elif stage == "evaluate" and row.loss.student_temperature == "calibrated":

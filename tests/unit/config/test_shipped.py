@@ -50,6 +50,14 @@ def test_the_same_key_means_the_same_run_in_every_study(plans: dict[str, Plan]) 
     assert different == []
 
 
+def test_dvc_enters_a_stage_when_any_stage_changed_that_its_runs_build_on(plans: dict[str, Plan]) -> None:
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    for plan in plans.values():
+        for stage in COMPUTING:
+            needed = {f"runs/{s}" for key in getattr(plan, stage) for s, _ in plan.upstream(stage, key)}
+            assert needed <= set(stages[stage].get("deps", [])), stage
+
+
 def test_a_run_builds_on_runs_of_its_plan(plans: dict[str, Plan]) -> None:
     for plan in plans.values():
         for stage in COMPUTING:

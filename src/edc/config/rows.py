@@ -202,7 +202,7 @@ class ContinualRow(StudentRow):
 
 
 class SlimmingRow(StudentRow):
-    """Network slimming (Liu et al. 2017), of a new network or a pretrained one, with a condensed set as the only data."""
+    """Network slimming (Liu et al. 2017) of a new or a pretrained network, with a condensed set as the only data."""
 
     sparsity: float = Field(ge=0, description="weight of the L1 norm of BN scales")
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(

@@ -6,6 +6,7 @@ import pandas as pd
 
 from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
+from edc.reporting.figure2 import HISTORIES, figure2, kept
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
 from edc.reporting.quality import quality
@@ -47,7 +48,8 @@ def frame(*runs: list[Row]) -> pd.DataFrame:
 def every_table(*runs: list[Row]) -> dict[str, pd.DataFrame]:
     """All tables by name."""
     record = frame(*runs)
-    return tables(evaluations(record), read_reported()) | applications(record) | {"quality": quality(record)}
+    made = tables(evaluations(record), read_reported()) | applications(record) | {"quality": quality(record)}
+    return made | {"figure2": figure2({name: kept(name) for name in HISTORIES})}
 
 
 def table(name: str, record: pd.DataFrame) -> pd.DataFrame:

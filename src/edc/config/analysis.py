@@ -33,6 +33,9 @@ class LandscapeSizes(Model):
 class HessianSizes(Model):
     """Figure 2(c), top: curvature of the synthesis loss around its iterates."""
 
+    draws: int = Field(
+        default=3, ge=1, description="starts of the synthesis, each with other images; the first is the recipe's own"
+    )
     points: int = Field(default=5, ge=2, description="iterates, evenly spread, the first and the last among them")
     probes: int = Field(default=4, ge=2, description="random vectors of Hutchinson's estimate")
     step: Positive = Field(

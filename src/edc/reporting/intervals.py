@@ -71,6 +71,16 @@ def from_spreads(
     return round(difference - half, EXACT), round(difference + half, EXACT)
 
 
+def paired(differences: np.ndarray) -> Interval:
+    """Interval of the mean of n independent differences by Student's t with n - 1 degrees; NaN of one alone."""
+    from scipy.stats import t
+
+    if (n := len(differences)) < 2:
+        return NONE
+    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(differences, ddof=1)) / math.sqrt(n)
+    return round(float(differences.mean()) - half, EXACT), round(float(differences.mean()) + half, EXACT)
+
+
 def stretch(first: int, second: int) -> float:
     """How much wider an interval of a difference of means of so many seeds is than one of many seeds."""
     from scipy.stats import t

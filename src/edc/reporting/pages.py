@@ -28,6 +28,7 @@ HEADINGS = {
     "continual": "Continual learning from condensed images (the paper's Figure 4, right)",
     "slimming": "Data-free network slimming (the paper's Figure 4, left)",
     "quality": "Quality of condensed sets in an observer's features",
+    "figure2": "Sharpness of students and curvature of synthesis (the paper's Figure 2)",
 }
 """Every table by name -> what it is called."""
 SECTIONS = {
@@ -75,6 +76,13 @@ LEGENDS = {
     "over orders and seeds. In each step a fresh student is trained on the images of those classes alone. forgetting: "
     "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
     f"{IMPROVEMENT}",
+    "figure2": "Each line compares a choice with the same training or synthesis without it: a smoothing schedule with "
+    "a plain cosine to 0, for students of the same seeds; flatness regularisation with none, for synthesis from the "
+    "same starts. The rise of a loss is taken at a distance from the weights, in lengths of their filters, to both "
+    "sides along random directions. Hessian: Frobenius norm at the last iterate, between the kinks of the ReLUs "
+    "(exact) and with those within a step. draws: seeds of students, or starts of synthesis. relative: mean of the "
+    "paired differences, in percent of the mean without the choice; in brackets where 0 lies in its 95 % interval over "
+    "the draws (Student's t), so that no difference is shown.",
     "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. "
     "pretrained: it was trained on the real images first, and of ratio 0 `before` is its accuracy then. "
     f"{IMPROVEMENT} Parameters and multiply-accumulates of one image are counted on the smaller network itself. The "
@@ -86,12 +94,12 @@ ELSEWHERE = (
     "is another; away from ImageNet-1k only the order of the variants can be compared."
 )
 OTHERS = "Of datasets that the active plan does not have:"
-CLEAR = {"improvement": "clear", "change": "change_clear"}
+CLEAR = {"improvement": "clear", "change": "change_clear", "relative": "relative_clear"}
 """Differences -> the column that tells whether one is shown."""
 HIDDEN = {
     "reported_student", "reported_source", "improvement_low", "improvement_high", "clear", "change_low",
-    "change_high", "change_clear", "trained", "device", "threads", "precision",
-    "source", "regime",
+    "change_high", "change_clear", "relative_low", "relative_high", "relative_clear", "trained", "device", "threads",
+    "precision", "source", "regime",
 }  # fmt: skip
 
 
@@ -146,6 +154,9 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
         elif name in CLEAR:
             signs, clear = rows[name].map(signed), rows[CLEAR[name]]
             text[name] = signs.mask(clear == "no", "(" + signs + ")").mask(clear == "", "")
+        elif name in ("with_choice", "without_choice"):
+            pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
+            text[NAMES[name]] = [f"{m:.3g}" + ("" if pd.isna(s) else f" ± {s:.2g}") for m, s in pairs]
         elif not name.endswith("_std") and name not in HIDDEN:
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -258,7 +269,7 @@ def device(rows: pd.DataFrame) -> pd.Series:
 
 NAMES = {
     "image_bytes": "image kB", "label_bytes": "label kB", "teacher_bytes": "teacher kB", "seconds": "s", "macs": "MMAC",
-    "sparsity": "L1",
+    "sparsity": "L1", "with_choice": "with", "without_choice": "without", "relative": "relative, %",
 }  # fmt: skip
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "teacher_bytes": kilobytes,

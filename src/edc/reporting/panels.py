@@ -1,4 +1,4 @@
-"""The pictures of stage analysis: Figure 2 of EDC, made from our runs."""
+"""Two pictures of stage analysis: matching of points in the plane (EDC, Figure 2(a)), and images over iterations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.patches import Ellipse
 from torch import Tensor
 
-from edc.reporting.figures import draw, new_figure, save_figure
+from edc.reporting.figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,55 +44,6 @@ def _ellipse(axes: Axes, points: Tensor, **style: Any) -> None:
     width, height = 2 * points.std(dim=0, correction=0)
     centre = points.mean(dim=0)
     axes.add_patch(Ellipse((float(centre[0]), float(centre[1])), float(width), float(height), fill=False, **style))
-
-
-def landscape_panels(path: Path, rows: Sequence[Sequence[Any]], titles: Mapping[str, str]) -> Path:
-    """Figure 2(b): loss along random directions, mean and standard deviation over directions and seeds.
-
-    Rows: schedule, seed, direction, distance, and one loss for each of ``titles``, the headings of the panels.
-    """
-    losses = list(titles)
-    frame = pd.DataFrame(rows, columns=["schedule", "seed", "direction", "distance", *losses])
-    groups = frame.groupby(["schedule", "distance"])[losses]
-    means, spreads = groups.mean(), groups.std(ddof=0)
-    panels: dict[str, dict[str, Any]] = {}
-    for loss, heading in titles.items():
-        points = pd.concat([means[loss], spreads[loss]], axis=1)
-        panels[heading] = {name: points.loc[name].reset_index().to_numpy() for name in frame["schedule"].unique()}
-    return save_figure(path, draw(panels, ("distance, lengths of the filters", "loss"), 4.5))
-
-
-def hessian_panels(path: Path, rows: Sequence[Sequence[Any]], step: float) -> Path:
-    """Figure 2(c), top: norm of the Hessian at the iterates, with the estimate's standard error.
-
-    Rows: regulariser, iteration; norm and standard error, exact; norm and standard error, over a ``step``.
-    """
-    names = list(dict.fromkeys(row[0] for row in rows))
-    headings = {"exact": 2, f"by differences of the gradient over {step:g}": 4}
-    panels = {
-        heading: {f"regularise: {n}": [(r[1], *r[place : place + 2]) for r in rows if r[0] == n] for n in names}
-        for heading, place in headings.items()
-    }
-    figure = draw(panels, ("synthesis iteration", "Frobenius norm of the Hessian"), 4.5, bars=True)
-    for axes in figure.axes:
-        axes.set_ylim(bottom=0)
-    return save_figure(path, figure)
-
-
-def gradient_panels(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
-    """Figure 2(c), bottom: cosine of local to global gradient over batch sizes, one panel a moment of the training.
-
-    Rows: epoch, images, batch, mean, standard deviation.
-    """
-    epochs, names, batches = (list(dict.fromkeys(row[i] for row in rows)) for i in (0, 1, 2))
-    panels = {f"after {e} epochs": {n: [r[2:] for r in rows if tuple(r[:2]) == (e, n)] for n in names} for e in epochs}
-    figure = draw(panels, ("images of a batch", "cosine to the gradient of all"), 2.8, bars=True)
-    low, high = min(a.get_ylim()[0] for a in figure.axes), max(a.get_ylim()[1] for a in figure.axes)
-    for axes in figure.axes:
-        axes.set(xscale="log", ylim=(low, high))
-        axes.set_xticks(batches, [f"{size:g}" for size in batches])
-        axes.set_xticks([], minor=True)
-    return save_figure(path, figure)
 
 
 def iterate_sheet(

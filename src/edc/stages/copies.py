@@ -1,4 +1,4 @@
-"""What people may want of runs that the record does not hold: courses of accuracy, and the small condensed sets.
+"""What people may want of runs that the record does not hold: courses of accuracy, measurements, small condensed sets.
 
 Copied from the runs that are here to ``results/``; copies of other runs stay as they are.
 """
@@ -6,6 +6,7 @@ Copied from the runs that are here to ``results/``; copies of other runs stay as
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 
 from edc.config.rows import Plan
 from edc.reporting import record
+from edc.reporting.figure2 import HISTORIES, SETTINGS
 from edc.storage import (
     RESULTS,
     checked,
@@ -25,8 +27,7 @@ from edc.storage import (
     write_tensors,
 )
 
-LEARNING = RESULTS / "histories" / "learning.csv"
-LEARNING_COLUMNS: record.Columns = {
+LEARNING: record.Columns = {
     "dataset": (record.TEXT, None), "recipe": (record.TEXT, None), "ipc": (record.INTEGER, record.COUNT),
     "student": (record.TEXT, None), "protocol": (record.TEXT, None), "run": (record.TEXT, None),
     "epoch": (record.INTEGER, record.COUNT), "accuracy": (record.NUMBER, record.PERCENT),
@@ -37,19 +38,56 @@ SHARED_BYTES = 1_000_000
 
 
 def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy over epochs, mean over the seeds, of the record's runs: the plan's finished ones, others as it was."""
-    courses = record.read_csv(LEARNING, LEARNING_COLUMNS, f"restore it with `git checkout {LEARNING}`")
-    folders = {key: run_folder("evaluate", key) for key in plan.evaluate}
-    folders = {key: folder for key, folder in folders.items() if (folder / "manifest.json").exists()}
-    parts = [courses[~courses["run"].isin(folders)]]
-    for key, folder in folders.items():
-        history = pd.read_csv(checked(folder, manifest_in(folder), "history.csv"))
-        accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4)
-        course = accuracy.reset_index().assign(run=key, **plan.evaluate[key].model_dump(include=set(LEARNING_COLUMNS)))
-        parts.append(course.assign(epoch=course["epoch"] + 1)[list(LEARNING_COLUMNS)])
-    runs = frame.loc[frame["stage"] == "evaluate", "run"]
-    whole = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
-    return whole[whole["run"].isin(runs)].sort_values(["run", "epoch"], ignore_index=True)
+    """Accuracy over epochs, mean over the seeds, of the record's evaluations."""
+
+    def course(history: pd.DataFrame, _: Any) -> pd.DataFrame:
+        accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4).reset_index()
+        return accuracy.assign(epoch=accuracy["epoch"] + 1)
+
+    return _history("learning", LEARNING, "history.csv", ("evaluate", plan.evaluate), frame, course)
+
+
+def measurements(plan: Plan, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """What the record's analyses of kind ``figure2`` measured, by the names of ``HISTORIES``."""
+    rows = {key: row for key, row in plan.analysis.items() if row.kind == "figure2"}
+
+    def of(name: str) -> pd.DataFrame:
+        def measured(table: pd.DataFrame, row: Any) -> pd.DataFrame:
+            setting = SETTINGS.get(name)
+            return table.assign(**{setting: getattr(getattr(row, name), setting)}) if setting else table
+
+        return _history(name, HISTORIES[name], f"{name}.csv", ("analysis", rows), frame, measured)
+
+    return {name: of(name) for name in HISTORIES}
+
+
+def _history(
+    name: str,
+    columns: record.Columns,
+    file: str,
+    runs: tuple[str, Mapping[str, Any]],
+    frame: pd.DataFrame,
+    lines: Callable[[pd.DataFrame, Any], pd.DataFrame],
+) -> pd.DataFrame:
+    """One of ``results/histories/``: the lines of the plan's finished runs anew, of others in the record as they were.
+
+    Args:
+        runs: stage, and its rows by key.
+        lines: from a run's file and row, the columns that are not the row's own.
+    """
+    path, (stage, rows) = RESULTS / "histories" / f"{name}.csv", runs
+    old = record.read_csv(path, columns, f"restore it with `git checkout {path}`")
+    parts, finished = [], []
+    for key, row in rows.items():
+        if not ((folder := run_folder(stage, key)) / "manifest.json").exists():
+            continue
+        made = lines(pd.read_csv(checked(folder, manifest_in(folder), file)), row)
+        made = made.assign(run=key, **row.model_dump(include=set(columns) - set(made)))
+        parts.append(record.typed(made, columns, str(folder / file)))
+        finished.append(key)
+    whole = pd.concat([old[~old["run"].isin(finished)], *parts], ignore_index=True)
+    known = whole["run"].isin(frame.loc[frame["stage"] == stage, "run"])
+    return whole[known].sort_values("run", kind="stable", ignore_index=True)
 
 
 def share_condensed_sets(plan: Plan) -> None:

@@ -7,6 +7,7 @@ import statistics as descriptive
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -34,7 +35,9 @@ from edc.condense.mixtures import (
 from edc.config.choices import Schedule
 from edc.data.rng import generator
 from edc.errors import EdcError
-from edc.reporting.panels import gradient_panels, hessian_panels, iterate_sheet, landscape_panels, matching_panels
+from edc.reporting.figure2 import LOSSES, MEASURED, PANELS, SETTINGS, picture
+from edc.reporting.figures import save_figure
+from edc.reporting.panels import iterate_sheet, matching_panels
 from edc.stages.context import Context
 from edc.stages.observers import load_observers, matched_observers
 from edc.stages.sources import training_data
@@ -45,14 +48,11 @@ from edc.training.trainer import build_for
 from edc.training.trainer_group import TrainerGroup
 
 ALPHAS = (1.0, 0.0, 0.5)
-LOSSES = {"val": "cross-entropy, held-out real images", "training": "student's loss, condensed images"}
 COSINE = "cosine to 0"  # the schedule without smoothing
 STRETCHED = ("smoothing", "ssrs", "linear_zeta")  # schedules with a zeta
 TABLES = {
     "matching": ("alpha", "global_mean", "global_variance", "class_mean", "class_variance"),
-    "hessian": ("regularise", "iteration", "norm", "norm_error", "step_norm", "step_error"),
-    "landscape": ("schedule", "seed", "direction", "distance", "val_loss", "training_loss"),
-    "gradients": ("epoch", "images", "batch", "cosine_mean", "cosine_std"),
+    **{name: tuple(columns) for name, columns in MEASURED.items()},
 }
 
 
@@ -66,11 +66,12 @@ class Measurements:
         self.val = context.images("val") if self.dataset.val_fraction else self.train
         data = training_data(context)
         self.source, self.digest = data.source, data.digest
-        self.group = self._group()
+        self.group = self._group(0)
 
-    def _group(self) -> Group:
-        """The first group of images, where synthesis itself starts them."""
+    def _group(self, draw: int) -> Group:
+        """The first group of images, where synthesis itself starts them, or would with another seed."""
         row, dataset, device = self.context.plan.synthesize[self.row.images], self.dataset, self.device
+        row = row.model_copy(update={"seed": row.seed + draw})
         if row.match.target == "anchors":
             raise EdcError(
                 f"analysis.{self.context.key}.images: run {self.row.images} has match.target = 'anchors'; the analysis "
@@ -98,9 +99,27 @@ class Measurements:
         }
         return {"rows": rows, "scores": scores, "points": vars(made)}
 
-    def hessian(self, _: dict[str, Any]) -> dict[str, Any]:
-        """Figure 2(c), top, and the images over iterations."""
-        group, sizes = self.group, self.row.hessian
+    def hessian(self, parts: dict[str, Any]) -> dict[str, Any]:
+        """Figure 2(c), top, from several starts, and the images of the first over iterations."""
+        rows, pictures = parts.setdefault("hessian so far", ([], {}))
+        for draw in range(len({row[0] for row in rows}), self.row.hessian.draws):
+            measured, shown = self._curvature(self._group(draw) if draw else self.group)
+            rows += [[draw, *values] for values in measured]
+            pictures |= {} if draw else shown
+            self.context.checkpoint(lambda: parts, now=True)
+        del parts["hessian so far"]
+        last = max(row[2] for row in rows)
+        scores = {}
+        for column, name in ((3, "norm"), (5, "step")):
+            for method, suffix in zip(pictures, ("", "_without"), strict=False):  # without a regulariser: one
+                ends = [row[column] for row in rows if row[1:3] == [method, last]]
+                scores[f"hessian_{name}{suffix}"] = descriptive.fmean(ends)
+                scores[f"hessian_{name}{suffix}_std"] = descriptive.stdev(ends) if len(ends) > 1 else 0.0
+        return {"rows": rows, "scores": scores, "pictures": pictures}
+
+    def _curvature(self, group: Group) -> tuple[list[list[Any]], dict[str, dict[int, Tensor]]]:
+        """Of one start: the rows of the table but their draw, and the images; with and without the regulariser."""
+        sizes = self.row.hessian
         wanted = sorted({round(k) for k in np.linspace(0, group.row.optimise.iterations, sizes.points)})
         probes = random_signs(sizes.probes, group.start, group.row.seed)
         choices = (group.row, without_regulariser(group.row))
@@ -114,12 +133,8 @@ class Measurements:
 
         start = norms(group.start)
         rows = [[name, k, *(norms(x) if k else start)] for name, images in kept.items() for k, x in images.items()]
-        ends = [row for row in rows if row[1] == wanted[-1]]
-        scores = {f"hessian_{name}": end[2] for name, end in zip(("norm", "norm_without"), ends, strict=True)}
-        scores |= {f"hessian_{name}": end[4] for name, end in zip(("step", "step_without"), ends, strict=True)}
         decode = self.normaliser.decode
-        pictures = {name: {k: decode(x).cpu() for k, x in images.items()} for name, images in kept.items()}
-        return {"rows": rows, "scores": scores, "pictures": pictures}
+        return rows, {name: {k: decode(x).cpu() for k, x in images.items()} for name, images in kept.items()}
 
     def landscape(self, _: dict[str, Any]) -> dict[str, Any]:
         """Figure 2(b): the surroundings of students trained under the protocol's schedule and under a plain cosine."""
@@ -210,13 +225,14 @@ class Measurements:
         return torch.cat(x), None, torch.cat(labels)
 
     def draw(self, parts: dict[str, Any]) -> None:
-        path, rows = self.context.path, {name: part["rows"] for name, part in parts.items() if name in TABLES}
-        shown = parts["hessian"]["pictures"]
+        path, sizes = self.context.path, {"hessian": self.row.hessian, "landscape": self.row.landscape}
         matching_panels(path("matching.png"), Matched(**parts["matching"]["points"]))
-        hessian_panels(path("hessian.png"), rows["hessian"], self.row.hessian.step)
-        iterate_sheet(path("iterates.png"), shown, self.group.labels.cpu(), self.train.classes)
-        landscape_panels(path("landscape.png"), rows["landscape"], LOSSES)
-        gradient_panels(path("gradients.png"), rows["gradients"])
+        iterate_sheet(path("iterates.png"), parts["hessian"]["pictures"], self.group.labels.cpu(), self.train.classes)
+        for name, panels in PANELS.items():
+            frame = pd.DataFrame(parts[name]["rows"], columns=list(TABLES[name]))
+            if setting := SETTINGS.get(name):
+                frame[setting] = getattr(sizes[name], setting)
+            save_figure(path(f"{name}.png"), picture(name, panels(frame)))
 
 
 def sharpness(rows: list[list[Any]], radius: float, suffix: str) -> dict[str, float]:

@@ -13,12 +13,13 @@ from edc.reporting.answer import answer_page, answers, compared
 from edc.reporting.applications import applications
 from edc.reporting.collect import collect
 from edc.reporting.evaluations import evaluations
+from edc.reporting.figure2 import draw_figure2, figure2
 from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc, draw_applications, save_figure
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
 from edc.reporting.quality import quality
 from edc.reporting.tables import tables
-from edc.stages.copies import LEARNING, learning, share_condensed_sets
+from edc.stages.copies import learning, measurements, share_condensed_sets
 from edc.stages.versions import VERSIONS
 from edc.storage import RESULTS, write_json, write_text
 
@@ -32,10 +33,11 @@ def run(plan: Plan) -> None:
     frame = record.merge(record.read(), collect(plan), VERSIONS)
     rows = record.comparable(frame)
     correct = correctness.merge(correctness.read(), correctness.collect(plan), frame)
-    courses = learning(plan, frame)
+    courses, measured = learning(plan, frame), measurements(plan, frame)
     right = correctness.by_run(correct, rows)
     cells = evaluations(rows, "test", right, courses)
-    made = tables(cells, read_reported()) | applications(rows) | {"quality": quality(rows)}
+    made = tables(cells, read_reported()) | applications(rows)
+    made |= {"quality": quality(rows), "figure2": figure2(measured)}
     texts = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in made.items()}
     texts |= {f"{name}.md": page(name, table, cells, list(plan.datasets)) for name, table in made.items()}
     answered = answers(plan, compared(plan, rows, right, courses))
@@ -45,10 +47,12 @@ def run(plan: Plan) -> None:
     for name, text in texts.items():
         write_text(RESULTS / "tables" / name, text)
     write_json(RESULTS / "metrics.json", metrics(cells, plan))
-    write_text(LEARNING, courses.to_csv(index=False, lineterminator="\n"))
+    for name, history in {"learning": courses, **measured}.items():
+        write_text(RESULTS / "histories" / f"{name}.csv", history.to_csv(index=False, lineterminator="\n"))
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])
+    draw_figure2(RESULTS / "figures", measured)
     share_condensed_sets(plan)
 
 

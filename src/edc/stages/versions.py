@@ -14,6 +14,6 @@ VERSIONS = {
     "evaluate": 2,
     "continual": 1,
     "slimming": 1,
-    "analysis": 1,
-    "tables": 3,
+    "analysis": 2,
+    "tables": 4,
 }

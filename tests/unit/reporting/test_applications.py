@@ -1,6 +1,5 @@
 """Tables, pages and pictures of both applications from hand-made rows, and pictures of the analysis."""
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -143,19 +142,13 @@ def test_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures.draw_applications(tmp_path, made["continual"][:0], made["slimming"][:0])
 
 
-def test_pictures_of_the_analysis(tmp_path: Path) -> None:
+def test_pictures_of_stages(tmp_path: Path) -> None:
     """Every picture is a PNG whose bytes depend on the numbers alone."""
-    landscape = [["cosine", seed, 0, x, x * x + seed, 1.0] for seed in (0, 1) for x in (-1.0, 0.0, 1.0)]
-    hessian = [["none", i, 1.0, 0.1, 2.0, 0.2] for i in (0, 5)]
-    gradients = [[epoch, "real", size, 0.5, 0.1] for epoch in (0, 8) for size in (5, 50)]
     original, condensed = torch.randn(2, 30, 2), {1.0: torch.randn(2, 6, 2)}
     sheet = {"none": {0: torch.zeros(2, 1, 8, 8, dtype=torch.uint8), 5: torch.ones(2, 1, 8, 8, dtype=torch.uint8)}}
 
     def draw(folder: Path) -> dict[str, bytes]:
         folder.mkdir()
-        panels.landscape_panels(folder / "a.png", landscape, {"x": "held-out images", "y": "training images"})
-        panels.hessian_panels(folder / "b.png", hessian, 0.05)
-        panels.gradient_panels(folder / "c.png", gradients)
         panels.matching_panels(folder / "d.png", Matched(original, condensed))
         panels.iterate_sheet(folder / "e.png", sheet, torch.tensor([0, 1]), ["0", "1"])
         figures.lines(folder / "f.png", {"one": [(1, 2.0, None), (2, 3.0, None)]}, "x", "y")
@@ -163,16 +156,6 @@ def test_pictures_of_the_analysis(tmp_path: Path) -> None:
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     first = draw(tmp_path / "first")
-    assert len(first) == 7
+    assert len(first) == 4
     assert all(picture.startswith(b"\x89PNG") for picture in first.values())
     assert draw(tmp_path / "second") == first
-
-
-def test_the_landscape_is_the_mean_over_directions_and_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: dict[str, Any] = {}
-    monkeypatch.setattr(panels, "save_figure", lambda path, figure: drawn.setdefault(path.stem, figure))
-    rows = [["cosine", seed, 0, x, x + seed] for seed in (0, 1) for x in (1.0, -1.0)]
-    panels.landscape_panels(tmp_path / "a.png", rows, {"loss": "held-out images"})
-    (line,) = drawn["a"].axes[0].get_lines()
-    assert (list(line.get_xdata()), list(line.get_ydata())) == ([-1.0, 1.0], [-0.5, 1.5])
-    assert not math.isnan(drawn["a"].axes[0].get_ylim()[0])

@@ -18,7 +18,7 @@ SIZES = {
     "ipc": 1,
     "mixture": {"steps": 30},
     "landscape": {"points": 5, "directions": 2},
-    "hessian": {"points": 3, "probes": 2},
+    "hessian": {"draws": 2, "points": 3, "probes": 2},
     "gradients": {"batches": [2, 5], "draws": 3, "images": 40},
 }
 
@@ -40,10 +40,16 @@ def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, cap
         lab.execute(lab.plan("analysis", UPSTREAM, **SIZES), stage, key)
     first = lab.run("analysis", UPSTREAM, **SIZES)
     check(first)
-    for part in ("landscape", "gradients"):
+    curvature, measured = figure2.Measurements._curvature, []
+
+    def interrupt_the_second(measurements, group):
+        return interrupt() if measured else measured.append(0) or curvature(measurements, group)
+
+    parts = {"landscape": interrupt, "gradients": interrupt, "_curvature": interrupt_the_second}
+    for part, replacement in parts.items():
         shutil.rmtree(run_folder("analysis", "row"))
         with monkeypatch.context() as patch:
-            patch.setattr(figure2.Measurements, part, interrupt)
+            patch.setattr(figure2.Measurements, part, replacement)
             with pytest.raises(lab.KilledError):
                 lab.run("analysis", UPSTREAM, **SIZES)
         assert not run_folder("analysis", "row").exists()
@@ -88,13 +94,17 @@ def check(files):
     scores = manifest["scores"]
     assert set(manifest["files"]) == {f"{name}.csv" for name in figure2.TABLES}
     assert [row["alpha"] for row in tables["matching"]] == ["1", "0", "0.5"]
-    assert [(row["regularise"], row["iteration"]) for row in tables["hessian"]] == [
-        (name, k) for name in ("logits", "none") for k in ("0", "2", "4")
+    hessian = tables["hessian"]
+    assert [(row["draw"], row["regularise"], row["iteration"]) for row in hessian] == [
+        (draw, name, k) for draw in ("0", "1") for name in ("logits", "none") for k in ("0", "2", "4")
     ]
-    assert tables["hessian"][0]["norm"] == tables["hessian"][3]["norm"]
-    assert all(float(row["norm"]) > 0 and float(row["step_norm"]) > 0 for row in tables["hessian"])
-    assert scores["hessian_norm"] == pytest.approx(float(tables["hessian"][2]["norm"]), rel=1e-5)
-    assert scores["hessian_norm_without"] == pytest.approx(float(tables["hessian"][5]["norm"]), rel=1e-5)
+    starts = [row["norm"] for row in hessian if row["iteration"] == "0"]
+    assert starts[0] == starts[1] != starts[2] == starts[3], "one start with and without the regulariser, then another"
+    assert all(float(row["norm"]) > 0 and float(row["step_norm"]) > 0 for row in hessian)
+    for name, first in (("hessian_norm", 2), ("hessian_norm_without", 5)):
+        ends = [float(hessian[row]["norm"]) for row in (first, first + 6)]
+        assert scores[name] == pytest.approx(np.mean(ends), rel=1e-5)
+        assert scores[f"{name}_std"] == pytest.approx(np.std(ends, ddof=1), rel=1e-3)
     # Two schedules, two seeds, two directions, five distances of which 0 and both radii are part.
     assert len(tables["landscape"]) == 2 * 2 * 2 * 5
     assert {row["schedule"] for row in tables["landscape"]} == {"smoothing zeta=2", "cosine to 0"}

@@ -21,6 +21,7 @@ from edc.reporting import correctness, pages, record
 from edc.reporting.answer import answer_page, answers, compared, legend, method_of
 from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
+from edc.reporting.figure2 import HISTORIES, figure2, kept
 from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc
 from edc.reporting.paper import read_reported
 from edc.reporting.quality import quality
@@ -45,6 +46,7 @@ NAMES = {
 }  # fmt: skip
 HIDDEN = {
     *pages.CLEAR.values(), "trained", "change_low", "change_high", "improvement_low", "improvement_high",
+    "relative_low", "relative_high", "with_choice_std", "without_choice_std",
     "reported_student", "reported_std", "reported_source",
 }  # fmt: skip
 FORMATS: dict[str, Callable[[Any], str]] = {
@@ -87,6 +89,8 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
     usual = {"dataset": len(plan.datasets) == 1, "split": not (cells["split"] == "val").any()}
     applied = applications(runs)
     made = tables(evaluations(runs, "test", right, courses), read_reported())
+    measured = {name: kept(name) for name in HISTORIES}
+    made["figure2"] = figure2({name: rows[rows["run"].isin(list(plan.analysis))] for name, rows in measured.items()})
     pictured = [(name, pictures.application(name, applied), table) for name, table in applied.items() if len(table)]
     if len(stored := made["equal_bytes"]):
         pictured.append(("equal_bytes", pictures.drawn(accuracy_over_bytes(stored)), stored))

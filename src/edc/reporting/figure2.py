@@ -1,0 +1,195 @@
+"""Figure 2 of the paper on our runs: measurements kept in ``results/histories/``, their table and their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from edc.reporting import record
+from edc.reporting.evaluations import DECIMALS
+from edc.reporting.figures import Points, draw, save_figure
+from edc.reporting.intervals import paired
+from edc.reporting.pages import title
+from edc.storage import RESULTS
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ANY = (-np.inf, np.inf)
+MEASURED: dict[str, record.Columns] = {
+    "hessian": {
+        "draw": (record.INTEGER, record.COUNT), "regularise": (record.TEXT, None),
+        "iteration": (record.INTEGER, record.COUNT), "norm": (record.NUMBER, record.COUNT),
+        "norm_error": (record.NUMBER, record.COUNT), "step_norm": (record.NUMBER, record.COUNT),
+        "step_error": (record.NUMBER, record.COUNT),
+    },
+    "landscape": {
+        "schedule": (record.TEXT, None), "seed": (record.INTEGER, record.COUNT),
+        "direction": (record.INTEGER, record.COUNT), "distance": (record.NUMBER, ANY), "val_loss": (record.NUMBER, ANY),
+        "training_loss": (record.NUMBER, ANY),
+    },
+    "gradients": {
+        "epoch": (record.INTEGER, record.COUNT), "images": (record.TEXT, None), "batch": (record.INTEGER, record.COUNT),
+        "cosine_mean": (record.NUMBER, (-1, 1)), "cosine_std": (record.NUMBER, record.COUNT),
+    },
+}  # fmt: skip
+"""Columns of what a run measures: of the Hessian, of the loss around students, of gradients of batches."""
+RUN: record.Columns = {
+    "dataset": (record.TEXT, None), "recipe": (record.TEXT, None), "ipc": (record.INTEGER, record.COUNT),
+    "student": (record.TEXT, None), "protocol": (record.TEXT, None), "run": (record.TEXT, None),
+}  # fmt: skip
+SETTINGS = {"hessian": "step", "landscape": "radius"}
+"""Of a run: over which step the gradient's differences are taken, and at which distance the rise of the loss is."""
+HISTORIES: dict[str, record.Columns] = {
+    name: RUN | ({SETTINGS[name]: (record.NUMBER, record.COUNT)} if name in SETTINGS else {}) | columns
+    for name, columns in MEASURED.items()
+}
+
+LOSSES = {"val": "cross-entropy, held-out real images", "training": "student's loss, condensed images"}
+CURVATURES = {"norm": "Hessian, exact", "step_norm": "Hessian, differences over {step:g}"}
+COLUMNS = (
+    "dataset", "recipe", "protocol", "ipc", "student", "measure", "choice", "draws", "with_choice", "with_choice_std",
+    "without_choice", "without_choice_std", "relative", "relative_low", "relative_high", "relative_clear",
+)  # fmt: skip
+
+
+def kept(name: str) -> pd.DataFrame:
+    """One of ``HISTORIES`` as it is kept in ``results/``.
+
+    Raises:
+        EdcError: the file is damaged.
+    """
+    path = RESULTS / "histories" / f"{name}.csv"
+    return record.read_csv(path, HISTORIES[name], f"restore it with `git checkout {path}`")
+
+
+def figure2(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """What smoothing does to the sharpness of students, and flatness regularisation to the curvature of synthesis.
+
+    One line for every run and measure, mean and deviation over seeds or starts; ``relative``: the mean of the paired
+    differences in percent of the mean without the choice.
+    """
+    lines = [line for _, rows in histories["landscape"].groupby("run") for line in _sharpness(rows)]
+    lines += [line for _, rows in histories["hessian"].groupby("run") for line in _curvature(rows)]
+    keys = ["dataset", "recipe", "protocol", "ipc", "student"]
+    table = pd.DataFrame(lines, columns=list(COLUMNS)).sort_values(keys, kind="stable", ignore_index=True)
+    return table.round(DECIMALS)
+
+
+def _sharpness(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The loss at the weights and its rise at the radius, mean over both sides and the directions of each seed."""
+    at = rows.assign(place=np.select([rows["distance"] == 0, rows["distance"].abs() == rows["radius"]], ["0", "r"], ""))
+    schedules = list(rows["schedule"].unique())
+    for name, heading in LOSSES.items():
+        means = at.groupby(["schedule", "place", "seed"])[f"{name}_loss"].mean()
+        losses = [(means[schedule]["0"], means[schedule]["r"]) for schedule in (schedules[0], schedules[-1])]
+        yield _line(rows, heading, schedules, *(least for least, _ in losses))
+        rise = f"{heading}: rise at {rows['radius'].iloc[0]:g}"
+        yield _line(rows, rise, schedules, *(there - least for least, there in losses))
+
+
+def _curvature(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """The Hessian's norm after the last iteration."""
+    ends = rows[rows["iteration"] == rows["iteration"].max()].set_index("draw")
+    methods = list(rows["regularise"].unique())
+    for column, measure in CURVATURES.items():
+        values = [ends.loc[ends["regularise"] == method, column] for method in (methods[0], methods[-1])]
+        yield _line(rows, measure.format(step=rows["step"].iloc[0]), methods, *values)
+
+
+def _line(rows: pd.DataFrame, measure: str, choices: list[str], chosen: pd.Series, plain: pd.Series) -> dict[str, Any]:
+    """Values with and without a choice, of the same seeds or starts."""
+    line: dict[str, Any] = {name: rows[name].iloc[0] for name in ("dataset", "recipe", "protocol", "ipc", "student")}
+    line |= {"measure": measure, "choice": choices[0], "draws": len(chosen)}
+    for name, values in (("with_choice", chosen), ("without_choice", plain)):
+        line |= {name: values.mean(), f"{name}_std": values.std()}
+    if len(choices) > 1:
+        differences = ((chosen - plain) / plain.mean() * 100).to_numpy(float)
+        low, high = paired(differences)
+        clear = "" if np.isnan(low) else "yes" if low > 0 or high < 0 else "no"
+        line |= {"relative": differences.mean(), "relative_low": low, "relative_high": high, "relative_clear": clear}
+    return line
+
+
+def draw_figure2(folder: Path, histories: Mapping[str, pd.DataFrame]) -> None:
+    """``hessian.png``, ``landscape.png`` and ``gradients.png``: the panels of all runs beside each other."""
+    for name, frame in histories.items():
+        panels: dict[str, dict[str, Points]] = {}
+        for _, rows in frame.groupby("run"):
+            run = rows.iloc[0]
+            where = f"{title(run['dataset'])}, {run['recipe']}, IPC {run['ipc']}"
+            panels |= {f"{where}\n{heading}": curves for heading, curves in PANELS[name](rows).items()}
+        save_figure(folder / f"{name}.png", picture(name, panels))
+
+
+def picture(name: str, panels: Mapping[str, Mapping[str, Points]]) -> Figure:
+    """The panels of one of ``HISTORIES`` as a figure."""
+    labels, width = AXES[name]
+    figure = draw(panels, labels, width, bars=name != "landscape")
+    if name == "hessian":
+        for axes in figure.axes:
+            axes.set_ylim(bottom=0)
+    if name == "gradients" and panels:
+        low, high = min(a.get_ylim()[0] for a in figure.axes), max(a.get_ylim()[1] for a in figure.axes)
+        for axes, curves in zip(figure.axes, panels.values(), strict=True):
+            batches = sorted({float(point[0]) for points in curves.values() for point in np.asarray(points)})
+            axes.set(xscale="log", ylim=(low, high))
+            axes.set_xticks(batches, [f"{size:g}" for size in batches])
+            axes.set_xticks([], minor=True)
+    return figure
+
+
+def hessian_panels(rows: pd.DataFrame) -> dict[str, dict[str, Points]]:
+    """Figure 2(c), top: norm of the Hessian over iterations, mean and deviation over the starts.
+
+    Of a single start the bars are the estimate's standard error.
+    """
+    errors = {"norm": "norm_error", "step_norm": "step_error"}
+    panels: dict[str, dict[str, Points]] = {}
+    for column, heading in CURVATURES.items():
+        groups = rows.groupby(["regularise", "iteration"])
+        error = groups[errors[column]].mean() if rows["draw"].nunique() == 1 else groups[column].std()
+        points = pd.concat([groups[column].mean(), error], axis=1)
+        methods = rows["regularise"].unique()
+        curves = {f"regularise: {name}": points.loc[name].reset_index().to_numpy(float) for name in methods}
+        panels[heading.format(step=rows["step"].iloc[0])] = curves
+    return panels
+
+
+def landscape_panels(rows: pd.DataFrame) -> dict[str, dict[str, Points]]:
+    """Figure 2(b): loss along random directions, mean and standard deviation over directions and seeds."""
+    groups = rows.groupby(["schedule", "distance"])
+    panels: dict[str, dict[str, Points]] = {}
+    for loss, heading in LOSSES.items():
+        points = pd.concat([groups[f"{loss}_loss"].mean(), groups[f"{loss}_loss"].std(ddof=0)], axis=1)
+        panels[heading] = {name: points.loc[name].reset_index().to_numpy(float) for name in rows["schedule"].unique()}
+    return panels
+
+
+def gradient_panels(rows: pd.DataFrame) -> dict[str, dict[str, Points]]:
+    """Figure 2(c), bottom: cosine of local to global gradient over batch sizes, one panel a moment of the training."""
+    columns = ["batch", "cosine_mean", "cosine_std"]
+    return {
+        f"after {epoch} epochs": {
+            str(name): curve[columns].to_numpy(float) for name, curve in moment.groupby("images", sort=False)
+        }
+        for epoch, moment in rows.groupby("epoch")
+    }
+
+
+PANELS: dict[str, Callable[[pd.DataFrame], dict[str, dict[str, Points]]]] = {
+    "hessian": hessian_panels,
+    "landscape": landscape_panels,
+    "gradients": gradient_panels,
+}
+"""Heading -> name of a curve -> its points, of one run."""
+AXES: dict[str, tuple[tuple[str, str], float]] = {
+    "hessian": (("synthesis iteration", "Frobenius norm of the Hessian"), 4.5),
+    "landscape": (("distance, lengths of the filters", "loss"), 4.5),
+    "gradients": (("images of a batch", "cosine to the gradient of all"), 2.8),
+}
+"""Labels of the axes, and inches of a panel."""

@@ -22,9 +22,11 @@ from edc.config.expand import Builder
 from edc.config.files import StudyFile, names, read
 from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import EvaluateRow, Plan
-from edc.reporting import correctness, pages, record
+from edc.reporting import applications, correctness, pages, record
 from edc.reporting.equal import equal_bytes
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
+from edc.reporting.figure2 import HISTORIES, kept
+from edc.reporting.figure2 import figure2 as figure2_table
 from edc.storage import RESULTS, write_text
 
 MARKED = re.compile(r"(<!-- generated: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -254,9 +256,52 @@ def crossed(dataset: str, student: str, ipc: str, *protocols: str) -> pd.DataFra
     return wide[list(protocols)].assign(own=own["score"]).fillna("").reset_index()
 
 
+def continual(dataset: str) -> pd.DataFrame:
+    """Class-incremental learning: accuracy on the classes seen so far, a line for every recipe, best average first."""
+    rows = applications.continual(runs())
+    rows = rows[rows["dataset"] == dataset]
+    rows = rows.assign(score=pages.plus_minus(rows, "accuracy"), seen=rows["classes"].astype(str) + " classes")
+    wide = rows.pivot(index="recipe", columns="seen", values="score")[list(rows["seen"].unique())]
+    last = rows[rows["step"] == rows["steps"]].set_index("recipe")
+    wide = wide.assign(
+        average=pages.plus_minus(last, "average"),
+        forgetting=pages.plus_minus(last, "forgetting"),
+        improvement=pages.verdicts(last, "improvement"),
+    )
+    return wide.loc[last["average_mean"].sort_values(ascending=False).index].reset_index()
+
+
+def slimming(dataset: str, pretrained: str) -> pd.DataFrame:
+    """Accuracy after fine-tuning by the share of channels removed, a line for every recipe, best at the largest first.
+
+    ``start``: of networks trained on the real images, before the training with the set.
+    """
+    rows = applications.slimming(runs())
+    rows = rows[(rows["dataset"] == dataset) & (rows["pretrained"] == pretrained)]
+    rows = rows.assign(score=pages.plus_minus(rows, "after"), removed=rows["ratio"].map("{:.0%}".format))
+    wide = rows.pivot(index="recipe", columns="removed", values="score")[list(rows["removed"].unique())]
+    first, last = (rows[rows["ratio"] == ratio].set_index("recipe") for ratio in (0, rows["ratio"].max()))
+    if pretrained == "yes":
+        wide.insert(0, "start", pages.plus_minus(first, "before"))
+    largest = f"improvement at {rows['ratio'].max():.0%}"
+    wide = wide.assign(**{largest: pages.verdicts(last, "improvement")})
+    return wide.loc[last["after_mean"].sort_values(ascending=False).index].reset_index()
+
+
+def figure2(*datasets: str) -> pd.DataFrame:
+    """Measures with and without the choices of Figure 2, a line for every recipe and measure."""
+    rows = figure2_table({name: kept(name) for name in HISTORIES})
+    rows = rows[rows["dataset"].isin(datasets)]
+    values = {
+        name.removesuffix("_choice"): pages.three_digits(rows, name) for name in ("with_choice", "without_choice")
+    }
+    values |= {"relative, %": pages.verdicts(rows, "relative")}
+    return rows[["recipe", "measure", "draws"]].assign(**values)
+
+
 TABLES: list[Callable[..., pd.DataFrame]] = [
     results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
-    crossed,
+    crossed, continual, slimming, figure2,
 ]  # fmt: skip
 
 

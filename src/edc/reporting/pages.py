@@ -152,11 +152,9 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
             same = np.array([a.endswith(b) for a, b in rows[["student", "reported_student"]].to_numpy()])
             text["IN-1k"] = rows[name].map("{:.1f}".format, na_action="ignore") + student.mask(same, "")
         elif name in CLEAR:
-            signs, clear = rows[name].map(signed), rows[CLEAR[name]]
-            text[name] = signs.mask(clear == "no", "(" + signs + ")").mask(clear == "", "")
+            text[NAMES.get(name, name)] = verdicts(rows, name)
         elif name in ("with_choice", "without_choice"):
-            pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
-            text[NAMES[name]] = [f"{m:.3g}" + ("" if pd.isna(s) else f" ± {s:.2g}") for m, s in pairs]
+            text[NAMES[name]] = three_digits(rows, name)
         elif not name.endswith("_std") and name not in HIDDEN:
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -216,6 +214,18 @@ def plus_minus(rows: pd.DataFrame, name: str) -> pd.Series:
 def spread(mean: float, deviation: float) -> str:
     """A mean with its standard deviation, if there are any."""
     return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
+
+
+def three_digits(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Means of any size with their standard deviations."""
+    pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
+    return pd.Series([f"{m:.3g}" + ("" if pd.isna(s) else f" ± {s:.2g}") for m, s in pairs], rows.index, dtype=object)
+
+
+def verdicts(rows: pd.DataFrame, name: str) -> pd.Series:
+    """Differences, in brackets where none is shown, and nothing with one seed."""
+    signs, clear = rows[name].map(signed), rows[CLEAR[name]]
+    return signs.mask(clear == "no", "(" + signs + ")").mask(clear == "", "")
 
 
 UNTRAINED = "not trained to the end"

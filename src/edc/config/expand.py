@@ -195,21 +195,29 @@ class Builder:
         images = None if recipe.real else self.images(cell)
         own = own_protocol(recipe, dataset.family, cell.ipc)
         protocols = [own] if recipe.real else [own if name == "default" else name for name in grid.protocols or []]
-        suffix = cell.suffix if self.study.split == "test" else f"{cell.suffix}-{self.study.split}"
         for protocol, network in itertools.product(dict.fromkeys(protocols), grid.students or []):
             row, origins = self.student(cell, images, protocol, network, grid.seeds or [])
-            over = self.study.overrides
-            laid = (over.recipes.get(cell.recipe, {}), over.protocols.get(protocol, {}))
-            row |= {"variant": cell.variant, "changed": any(map(_changes, laid)), "split": self.study.split}
-            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{suffix}", row, origins)
+            row |= self.choice(cell, protocol)
+            self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{self.suffix(cell)}", row, origins)
+
+    def choice(self, cell: Cell, protocol: str) -> Values:
+        """What the study changes of a recipe or protocol, and on which images it looks."""
+        over = self.study.overrides
+        laid = (over.recipes.get(cell.recipe, {}), over.protocols.get(protocol, {}))
+        return {"variant": cell.variant, "changed": any(map(_changes, laid)), "split": self.study.split}
+
+    def suffix(self, cell: Cell) -> str:
+        """The same at the end of a key."""
+        return cell.suffix if self.study.split == "test" else f"{cell.suffix}-{self.study.split}"
 
     def applications(self, stage: str, i: int, part: Application) -> None:
         """Rows of continual learning, slimming or the analysis."""
         own = {name: value for name, value in _dump(part).items() if name not in CROSSED}
-        crossed = (self.study.datasets, part.recipes, part.ipc, part.protocols, part.students)
-        for name, recipe_name, ipc, protocol, network in itertools.product(*crossed):
+        variants = own.pop("variants", [""])
+        crossed = (self.study.datasets, part.recipes, part.ipc, variants, part.protocols, part.students)
+        for name, recipe_name, ipc, variant, protocol, network in itertools.product(*crossed):
             dataset, recipe = self.dataset(name), self.file("recipes", recipe_name)
-            cell = Cell(name, recipe_name, ipc, "")
+            cell = Cell(name, recipe_name, ipc, variant)
             images = None if recipe.real else self.images(cell)
             if recipe.real or protocol == "default":
                 protocol = own_protocol(recipe, dataset.family, ipc)
@@ -218,7 +226,8 @@ class Builder:
             row, key = row | own, f"{cell.key(images)}-{network}-{protocol}"
             if isinstance(part, Slimming):
                 row["pretrained"] = [self.pretrain(name, network, s) for s in part.seeds] if part.pretrained else None
-                key += "-pretrained" if part.pretrained else ""
+                row |= self.choice(cell, protocol)
+                key += ("-pretrained" if part.pretrained else "") + self.suffix(cell)
             self.add(stage, key, row, origins)
 
     def images(self, cell: Cell) -> str:

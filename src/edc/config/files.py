@@ -185,6 +185,7 @@ class Continual(Application):
 class Slimming(Application):
     """Network slimming."""
 
+    variants: list[str] = Field(default=[""], min_length=1, description="names of variants, '' for none")
     sparsity: float = Field(default=1e-4, ge=0)
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
     finetune: int = Field(ge=0)
@@ -226,9 +227,11 @@ class StudyFile(Model):
 
     @model_validator(mode="after")
     def _chooses(self) -> StudyFile:
-        for stage in ("continual", "slimming", "analysis") if self.split == "val" else ():
+        for stage in ("continual", "analysis") if self.split == "val" else ():
             if getattr(self, stage):
-                raise ValueError(f"{stage}: expected none beside split = 'val', which chooses settings of students")
+                raise ValueError(
+                    f"{stage}: expected none beside split = 'val', which chooses settings of students and of slimming"
+                )
         return self
 
     def parts(self) -> list[Grid]:

@@ -180,14 +180,18 @@ Split = Literal["test", "val"]
 SPLIT = "the images students are evaluated on; val: held-out training images, for choosing settings"
 
 
-class EvaluateRow(StudentRow):
-    """A student evaluated on the whole test set, or on held-out training images."""
+class ChosenRow(StudentRow):
+    """A row whose settings may be chosen: by variants, and on held-out training images."""
 
     variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
     changed: bool = Field(
         default=False, description="the study lays values of its own over the recipe's or the protocol's file"
     )
     split: Split = Field(default="test", description=SPLIT)
+
+
+class EvaluateRow(ChosenRow):
+    """A student evaluated on the whole test set, or on held-out training images."""
 
 
 class ContinualRow(StudentRow):
@@ -201,7 +205,7 @@ class ContinualRow(StudentRow):
     orders: Seeds = Field(description="of the classes: 0 is the label order, others are seeds of a permutation")
 
 
-class SlimmingRow(StudentRow):
+class SlimmingRow(ChosenRow):
     """Network slimming (Liu et al. 2017) of a new or a pretrained network, with a condensed set as the only data."""
 
     sparsity: float = Field(ge=0, description="weight of the L1 norm of BN scales")

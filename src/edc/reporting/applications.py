@@ -13,7 +13,7 @@ CONTINUAL = (
     "improvement_high", "clear",
 )  # fmt: skip
 SLIMMING = (
-    "dataset", "recipe", "protocol", "ipc", "student", "regime", "pretrained", "seeds", "sparsity", "epochs",
+    "dataset", "recipe", "variant", "protocol", "ipc", "student", "regime", "pretrained", "seeds", "sparsity", "epochs",
     "finetune", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std",
     "image_bytes", "label_bytes", "baseline_mean", "improvement", "improvement_low",
     "improvement_high", "clear",
@@ -39,15 +39,20 @@ def continual(record: pd.DataFrame) -> pd.DataFrame:
     return _table(lines, CONTINUAL, [*SHARED, "steps", "step"], "accuracy")
 
 
-def slimming(record: pd.DataFrame) -> pd.DataFrame:
-    """One line for every pruning ratio of every run, over its seeds; ratio 0 is the unpruned network."""
-    rows = record[record["stage"] == "slimming"]
+def slimming(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """One line for every pruning ratio of every run, over its seeds; ratio 0 is the unpruned network.
+
+    With ``split`` "val" those that were tested on held-out training images.
+    """
+    rows = record[(record["stage"] == "slimming") & ((record["split"] == "val") == (split == "val"))]
     lines = _lines(rows, ["ratio"], {"before": "accuracy_before", "after": "accuracy"})
     lines["seeds"] = lines["run"].map(rows.groupby("run")["seed"].nunique())
     for name in ("channels", "parameters", "macs"):
         lines[name] = rows.groupby(["run", "ratio"])[name].mean().round().astype("Int64").to_numpy()
     lines["pretrained"] = lines["pretrained"].map({True: "yes"}).fillna("no")
-    return _table(lines, SLIMMING, [*SHARED, "pretrained", "sparsity", "epochs", "finetune", "ratio"], "after")
+    return _table(
+        lines, SLIMMING, [*SHARED, "variant", "pretrained", "sparsity", "epochs", "finetune", "ratio"], "after"
+    )
 
 
 def _lines(rows: pd.DataFrame, step: list[str], scores: dict[str, str]) -> pd.DataFrame:

@@ -155,7 +155,7 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
             text[NAMES.get(name, name)] = verdicts(rows, name)
         elif name in ("with_choice", "without_choice"):
             text[NAMES[name]] = three_digits(rows, name)
-        elif not name.endswith("_std") and name not in HIDDEN:
+        elif not name.endswith("_std") and name not in HIDDEN and not (name == "variant" and (rows[name] == "").all()):
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
         text["commit"] += rows["source"].map({"earlier": "\\*"}).fillna("")

@@ -38,7 +38,7 @@ def run(context: Context) -> None:
     row, dataset = context.row, context.dataset
     data = training_data(context)
     start = {seed: pretrained(context, key) for seed, key in zip(row.seeds, row.pretrained or [], strict=False)}
-    test = context.images("test")
+    test = context.images(row.split)
     feed = context.feed(test)
     # One unit is one training: of the unpruned network, then of every pruned one.
     ratios = sorted({ratio for ratio in row.ratios if ratio > 0})

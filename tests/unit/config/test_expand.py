@@ -39,6 +39,20 @@ def test_a_pretrained_network_is_pruned_for_every_seed() -> None:
     assert made.upstream("slimming", "digits-edc-ipc1-vgg11_bn-edc-pretrained")[2:] == [("pretrain", k) for k in keys]
 
 
+def test_settings_of_slimming_are_tried_on_held_out_images() -> None:
+    (pruned,) = STUDY["slimming"]
+    variants = {"lr=0.01": {"protocol": {"student": {"optimiser": {"lr": 0.01}}}}}
+    trials = [pruned | {"variants": ["", *variants]}]
+    made = plan(**NO_APPLICATIONS | {"slimming": trials}, variants=STUDY["variants"] | variants, split="val")
+    assert [(key, row.variant, row.split) for key, row in made.slimming.items()] == [
+        ("digits-edc-ipc1-vgg11_bn-edc-val", "", "val"),
+        ("digits-edc-ipc1-vgg11_bn-edc-lr_0_01-val", "lr=0.01", "val"),
+    ]
+    plain, changed = made.slimming.values()
+    assert (plain.images, plain.labels) == (changed.images, changed.labels)
+    assert (plain.optimiser.lr, changed.optimiser.lr) == (0.001, 0.01)
+
+
 @pytest.mark.parametrize(
     ("changes", "grows"),
     [

@@ -10,7 +10,7 @@ from support.record import Row, evaluation, every_table, frame, ran, text
 from edc.condense.mixtures import Matched
 from edc.errors import EdcError
 from edc.reporting import figures, panels
-from edc.reporting.applications import applications
+from edc.reporting.applications import applications, slimming
 
 STEPS = ((4, 99.0), (7, 90.126), (10, 80.0))
 RATIOS = ((0.0, 100, 1000, 5e6, 92.0, 92.0), (0.5, 50, 351, 1.5e6, 25.0, 75.0))
@@ -58,14 +58,21 @@ def test_every_column_of_continual() -> None:
 def test_every_column_of_slimming() -> None:
     table = applications(frame(application("slimming", "random", 1.0), application("slimming")))["slimming"]
     assert table.to_csv(index=False).splitlines()[:3] == [
-        "dataset,recipe,protocol,ipc,student,regime,pretrained,seeds,sparsity,epochs,finetune,ratio,channels,"
+        "dataset,recipe,variant,protocol,ipc,student,regime,pretrained,seeds,sparsity,epochs,finetune,ratio,channels,"
         "parameters,macs,before_mean,before_std,after_mean,after_std,image_bytes,label_bytes,baseline_mean,improvement,"
         "improvement_low,improvement_high,clear",
-        "digits,edc,edc,10,vgg11_bn,soft,no,2,0.01,80,40,0.0,100,1000,5000000,92.5,0.7071,92.5,0.7071,6400,128,"
+        "digits,edc,,edc,10,vgg11_bn,soft,no,2,0.01,80,40,0.0,100,1000,5000000,92.5,0.7071,92.5,0.7071,6400,128,"
         "93.5,-1.0,-4.7819,2.7819,no",
-        "digits,edc,edc,10,vgg11_bn,soft,no,2,0.01,80,40,0.5,50,350,1500000,25.5,0.7071,75.5,0.7071,6400,128,"
+        "digits,edc,,edc,10,vgg11_bn,soft,no,2,0.01,80,40,0.5,50,350,1500000,25.5,0.7071,75.5,0.7071,6400,128,"
         "76.5,-1.0,-5.8229,3.8229,no",
     ]
+
+
+def test_trials_on_held_out_images_are_a_table_of_their_own() -> None:
+    tested, trial = application("slimming"), application("slimming", run="t", split="val", variant="lr=0.01")
+    rows = frame(tested, trial)
+    assert set(applications(rows)["slimming"]["variant"]) == {""}
+    assert set(slimming(rows, "val")["variant"]) == {"lr=0.01"}
 
 
 @pytest.mark.parametrize(

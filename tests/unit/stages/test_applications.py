@@ -96,6 +96,13 @@ def test_a_pretrained_network_is_tested_trained_sparsely_and_pruned(project):
     assert before == [accuracy(pretrained(context, key), feed) for key in trained]
 
 
+def test_a_trial_is_tested_on_held_out_images(project):
+    plan = lab.plan("slimming", split="val", ratios=[0.1])
+    lab.execute(plan, "slimming", "row")
+    context = Context(plan, "slimming", "row", torch.device("cpu"))
+    assert lab.manifest("slimming")["test_digest"] == context.images("val").digest != context.images("test").digest
+
+
 def test_without_fine_tuning_accuracy_is_that_before_it(project):
     lab.run("slimming", finetune=0)
     for row in lab.history("slimming"):

@@ -80,16 +80,33 @@ def figure2(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return table.round(DECIMALS)
 
 
+def sharpness(rows: pd.DataFrame) -> pd.DataFrame:
+    """Losses at the weights, and their rises at the radius: means over both sides and the directions.
+
+    Args:
+        rows: of one run, as in ``HISTORIES["landscape"]``.
+
+    Returns:
+        Columns ``val_loss``, ``val_rise``, ``training_loss`` and ``training_rise`` by schedule and seed.
+    """
+    here, there = (
+        rows[rows["distance"].abs() == distance].groupby(["schedule", "seed"], sort=False)
+        for distance in (0, rows["radius"].iloc[0])
+    )
+    columns = {}
+    for name in LOSSES:
+        columns[f"{name}_loss"] = here[f"{name}_loss"].mean()
+        columns[f"{name}_rise"] = there[f"{name}_loss"].mean() - columns[f"{name}_loss"]
+    return pd.DataFrame(columns)
+
+
 def _sharpness(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The loss at the weights and its rise at the radius, mean over both sides and the directions of each seed."""
-    at = rows.assign(place=np.select([rows["distance"] == 0, rows["distance"].abs() == rows["radius"]], ["0", "r"], ""))
-    schedules = list(rows["schedule"].unique())
+    """The lines of one run that compare schedules."""
+    values, schedules = sharpness(rows), list(rows["schedule"].unique())
     for name, heading in LOSSES.items():
-        means = at.groupby(["schedule", "place", "seed"])[f"{name}_loss"].mean()
-        losses = [(means[schedule]["0"], means[schedule]["r"]) for schedule in (schedules[0], schedules[-1])]
-        yield _line(rows, heading, schedules, *(least for least, _ in losses))
-        rise = f"{heading}: rise at {rows['radius'].iloc[0]:g}"
-        yield _line(rows, rise, schedules, *(there - least for least, there in losses))
+        for column, measure in (("loss", heading), ("rise", f"{heading}: rise at {rows['radius'].iloc[0]:g}")):
+            both = (values.loc[schedule, f"{name}_{column}"] for schedule in (schedules[0], schedules[-1]))
+            yield _line(rows, measure, schedules, *both)
 
 
 def _curvature(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:

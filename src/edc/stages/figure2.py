@@ -35,7 +35,7 @@ from edc.condense.mixtures import (
 from edc.config.choices import Schedule
 from edc.data.rng import generator
 from edc.errors import EdcError
-from edc.reporting.figure2 import LOSSES, MEASURED, PANELS, SETTINGS, picture
+from edc.reporting.figure2 import MEASURED, PANELS, SETTINGS, picture, sharpness
 from edc.reporting.figures import save_figure
 from edc.reporting.panels import iterate_sheet, matching_panels
 from edc.stages.context import Context
@@ -154,9 +154,15 @@ class Measurements:
                     losses = [functools.partial(mean_loss, student.model, *images) for images in sets]
                     curves = [curve(along, line, student.model, loss) for loss in losses]
                     rows += [[name, seed, i, *values] for values in zip(line, *curves, strict=True)]
+        frame = pd.DataFrame(rows, columns=list(TABLES["landscape"])).assign(radius=sizes.radius)
         scores = {"sharpness_radius": sizes.radius}
+        values = sharpness(frame)
         for name, suffix in ((self.schedule, ""), (COSINE, "_cosine")):
-            scores |= sharpness([row for row in rows if row[0] == name], sizes.radius, suffix)
+            for column in ("val_loss", "val_rise", "training_loss", "training_rise"):
+                of_seeds = [float(value) for value in values.loc[[name], column]]
+                scores[f"{column}{suffix}"] = descriptive.fmean(of_seeds)
+                if column.endswith("rise"):
+                    scores[f"{column}_std{suffix}"] = descriptive.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
         return {"rows": rows, "scores": scores, "moments": moments}
 
     @property
@@ -233,21 +239,3 @@ class Measurements:
             if setting := SETTINGS.get(name):
                 frame[setting] = getattr(sizes[name], setting)
             save_figure(path(f"{name}.png"), picture(name, panels(frame)))
-
-
-def sharpness(rows: list[list[Any]], radius: float, suffix: str) -> dict[str, float]:
-    """Loss at the weights, and its mean rise at a distance to both sides, over directions and seeds.
-
-    Rows are those of one schedule, as in ``TABLES["landscape"]``; the suffix stands behind every name.
-    """
-    parts = {}
-    for name in LOSSES:
-        column = TABLES["landscape"].index(f"{name}_loss")
-        lines: dict[tuple[int, int], dict[float, float]] = {}
-        for row in rows:
-            lines.setdefault((row[1], row[2]), {})[row[3]] = row[column]
-        rises = [(line[radius] + line[-radius]) / 2 - line[0.0] for line in lines.values()]
-        parts[f"{name}_loss{suffix}"] = descriptive.fmean(line[0.0] for line in lines.values())
-        parts[f"{name}_rise{suffix}"] = descriptive.fmean(rises)
-        parts[f"{name}_rise_std{suffix}"] = descriptive.stdev(rises) if len(rises) > 1 else 0.0
-    return parts

@@ -36,6 +36,17 @@ def histories(seeds: int = 3) -> dict[str, pd.DataFrame]:
     return {name: record.typed(frames[name].assign(**RUN, **settings[name]), HISTORIES[name], name) for name in frames}
 
 
+def test_sharpness_is_the_mean_rise_to_both_sides() -> None:
+    rows = []
+    for seed, steep in itertools.product((0, 1), (1.0, 3.0)):
+        rows += [["s", seed, int(steep), d, 2 + steep * d * d + d + seed, 10 * d * d] for d in (-0.5, 0.0, 0.5, 1.0)]
+    frame = pd.DataFrame(rows, columns=list(figure2.MEASURED["landscape"])).assign(radius=0.5)
+    values = figure2.sharpness(frame).loc["s"]
+    assert list(values["val_loss"]) == [2, 3]
+    assert list(values["val_rise"]) == pytest.approx([(0.25 + 0.75) / 2] * 2)
+    assert list(values["training_rise"]) == pytest.approx([2.5, 2.5])
+
+
 def test_lines_compare_a_choice_with_the_same_seeds_without_it() -> None:
     table = figure2.figure2(histories()).set_index("measure")
     assert len(table) == 6

@@ -1,6 +1,5 @@
 """Stage analysis on a few digits: its tables and scores, the same bytes after an interruption between two parts."""
 
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -21,18 +20,6 @@ SIZES = {
     "hessian": {"draws": 2, "points": 3, "probes": 2},
     "gradients": {"batches": [2, 5], "draws": 3, "images": 40},
 }
-
-
-def test_sharpness_is_the_mean_rise_to_both_sides():
-    rows = []
-    for seed, steep in itertools.product((0, 1), (1.0, 3.0)):
-        rows += [["s", seed, int(steep), d, 2 + steep * d * d + d, 10 * d * d] for d in (-0.5, 0.0, 0.5, 1.0)]
-    scores = figure2.sharpness(rows, 0.5, "_x")
-    assert scores["val_loss_x"] == pytest.approx(2)
-    assert scores["val_rise_x"] == pytest.approx((0.25 + 0.75) / 2)
-    assert scores["val_rise_std_x"] == pytest.approx(np.std([0.25, 0.75] * 2, ddof=1))
-    assert scores["training_rise_x"] == pytest.approx(2.5)
-    assert scores["training_rise_std_x"] == pytest.approx(0)
 
 
 def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, capsys):

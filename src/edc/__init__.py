@@ -12,7 +12,7 @@ STAGES = {
     "relabel": "Store the teachers' soft labels of the condensed sets.",
     "evaluate": "Train students on condensed sets and test them on real images.",
     "continual": "Learn the classes step by step from condensed images.",
-    "slimming": "Prune a network with a condensed set as its only data.",
+    "slimming": "Prune a network and fine-tune it on a condensed set alone.",
     "analysis": "Measure what the choices do (Figure 2 of the paper).",
     "tables": "Update the record of runs; make tables and figures of it.",
 }

@@ -185,7 +185,7 @@ class Continual(Application):
 class Slimming(Application):
     """Network slimming."""
 
-    variants: list[str] = Field(default=[""], min_length=1, description="names of variants, '' for none")
+    variants: list[str] = Field(default=[""], min_length=1, description="of the study, by name; '': values as they are")
     sparsity: float = Field(default=1e-4, ge=0)
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
     finetune: int = Field(ge=0)

@@ -197,17 +197,13 @@ class Builder:
         protocols = [own] if recipe.real else [own if name == "default" else name for name in grid.protocols or []]
         for protocol, network in itertools.product(dict.fromkeys(protocols), grid.students or []):
             row, origins = self.student(cell, images, protocol, network, grid.seeds or [])
-            row |= self.choice(cell, protocol)
+            over = self.study.overrides
+            laid = (over.recipes.get(cell.recipe, {}), over.protocols.get(protocol, {}))
+            row |= {"variant": cell.variant, "changed": any(map(_changes, laid)), "split": self.study.split}
             self.add("evaluate", f"{cell.key(images)}-{network}-{protocol}{self.suffix(cell)}", row, origins)
 
-    def choice(self, cell: Cell, protocol: str) -> Values:
-        """What the study changes of a recipe or protocol, and on which images it looks."""
-        over = self.study.overrides
-        laid = (over.recipes.get(cell.recipe, {}), over.protocols.get(protocol, {}))
-        return {"variant": cell.variant, "changed": any(map(_changes, laid)), "split": self.study.split}
-
     def suffix(self, cell: Cell) -> str:
-        """The same at the end of a key."""
+        """The end of a key: the variant, and the images where they are not the test images."""
         return cell.suffix if self.study.split == "test" else f"{cell.suffix}-{self.study.split}"
 
     def applications(self, stage: str, i: int, part: Application) -> None:
@@ -226,7 +222,7 @@ class Builder:
             row, key = row | own, f"{cell.key(images)}-{network}-{protocol}"
             if isinstance(part, Slimming):
                 row["pretrained"] = [self.pretrain(name, network, s) for s in part.seeds] if part.pretrained else None
-                row |= self.choice(cell, protocol)
+                row |= {"variant": cell.variant, "split": self.study.split}
                 key += ("-pretrained" if part.pretrained else "") + self.suffix(cell)
             self.add(stage, key, row, origins)
 

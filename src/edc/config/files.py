@@ -19,7 +19,7 @@ from edc.config.analysis import AnalysisChoices
 from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoices
 from edc.config.partial import Part, Values, merge, partial
 from edc.config.protocol import LabelChoices, StudentChoices
-from edc.config.rows import PRECISION, SPLIT, Dataset, Machine, Precision, Split
+from edc.config.rows import KEEP, PRECISION, SPLIT, Dataset, Machine, Precision, Split
 from edc.config.validation import Fraction, Model, Seeds, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
@@ -188,6 +188,7 @@ class Slimming(Application):
     variants: list[str] = Field(default=[""], min_length=1, description="of the study, by name; '': values as they are")
     sparsity: float = Field(default=1e-4, ge=0)
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(min_length=1)
+    keep: Fraction = Field(default=0.0, description=KEEP)
     finetune: int = Field(ge=0)
     min_accuracy: Fraction | None = None
     pretrained: bool = Field(

@@ -184,14 +184,15 @@ class ChosenRow(StudentRow):
     """A row whose settings may be chosen: by variants, and on held-out training images."""
 
     variant: str = Field(default="", description="what a study changed of the recipe or protocol, if anything")
-    changed: bool = Field(
-        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
-    )
     split: Split = Field(default="test", description=SPLIT)
 
 
 class EvaluateRow(ChosenRow):
     """A student evaluated on the whole test set, or on held-out training images."""
+
+    changed: bool = Field(
+        default=False, description="the study lays values of its own over the recipe's or the protocol's file"
+    )
 
 
 class ContinualRow(StudentRow):
@@ -205,6 +206,9 @@ class ContinualRow(StudentRow):
     orders: Seeds = Field(description="of the classes: 0 is the label order, others are seeds of a permutation")
 
 
+KEEP = "share of each layer's channels, those of its largest scales, that stays at every ratio"
+
+
 class SlimmingRow(ChosenRow):
     """Network slimming (Liu et al. 2017) of a new or a pretrained network, with a condensed set as the only data."""
 
@@ -212,6 +216,7 @@ class SlimmingRow(ChosenRow):
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(
         min_length=1, description="shares of all channels that are removed"
     )
+    keep: Fraction = Field(default=0.0, description=KEEP)
     finetune: int = Field(ge=0, description="epochs after pruning, with the same stored labels from the first on")
     min_accuracy: Fraction | None = Field(
         default=None, description="that the unpruned network must reach; null: twice guessing"

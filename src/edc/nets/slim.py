@@ -20,23 +20,28 @@ def scales(model: VGG) -> list[Tensor]:
     return [layer.weight.detach().abs().cpu() for layer in _layers(model, nn.BatchNorm2d)]
 
 
-def kept_channels(model: VGG, ratio: float) -> list[Tensor]:
+def kept_channels(model: VGG, ratio: float, keep: float = 0.0) -> list[Tensor]:
     """Ascending indices, per layer, of the channels left when a share of all is removed: those of the smallest scales.
 
+    The share ``keep`` of each layer's channels, those of its largest scales, stays in any case.
+
     Raises:
-        EdcError: a layer would lose all its channels; names the largest possible ratio.
+        EdcError: a layer would lose all its channels, or more than ``keep`` allows; names the largest possible ratio.
     """
     of_layers = scales(model)
-    flat = torch.cat(of_layers)
+    stays = [(-s).argsort(stable=True).argsort() < math.ceil(keep * len(s) - 1e-6) for s in of_layers]
+    flat, protected = torch.cat(of_layers), torch.cat(stays)
     remove = int(ratio * len(flat) + 1e-6)  # 0.29 of 100 channels is 29 in spite of binary rounding
-    order = flat.argsort(stable=True)
+    order = flat.masked_fill(protected, torch.inf).argsort(stable=True)
     owner = torch.repeat_interleave(torch.arange(len(of_layers)), torch.tensor([len(s) for s in of_layers]))
     # How many may be removed before a layer's last channel is.
     last = torch.stack([(owner[order] == i).nonzero().max() for i in range(len(of_layers))])
-    if int(last.min()) < remove:
-        layer, most = int(last.argmin()), math.floor(1000 * int(last.min()) / len(flat)) / 1000
+    if (most := min(int(last.min()), int((~protected).sum()))) < remove:
+        layer, share = int(last.argmin()), math.floor(1000 * most / len(flat)) / 1000
+        what = f"more channels than keep = {keep:g} allows" if keep else f"every channel of convolution {layer + 1}"
         raise EdcError(
-            f"ratio {ratio:g} would remove every channel of convolution {layer + 1}; at most {most:.3f} leaves it one"
+            f"ratio {ratio:g} would remove {what}; take at most {share:.3f}"
+            + ("" if keep else " or let a share of each layer's channels stay with keep")
         )
     gone = torch.zeros(len(flat), dtype=torch.bool)
     gone[order[:remove]] = True

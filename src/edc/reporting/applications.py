@@ -14,8 +14,8 @@ CONTINUAL = (
 )  # fmt: skip
 SLIMMING = (
     "dataset", "recipe", "variant", "protocol", "ipc", "student", "regime", "pretrained", "seeds", "sparsity", "epochs",
-    "finetune", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean", "after_std",
-    "image_bytes", "label_bytes", "baseline_mean", "improvement", "improvement_low",
+    "finetune", "keep", "ratio", "channels", "parameters", "macs", "before_mean", "before_std", "after_mean",
+    "after_std", "image_bytes", "label_bytes", "baseline_mean", "improvement", "improvement_low",
     "improvement_high", "clear",
 )  # fmt: skip
 SHARED = ["dataset", "student", "ipc", "recipe", "protocol", "regime"]
@@ -49,9 +49,10 @@ def slimming(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     lines["seeds"] = lines["run"].map(rows.groupby("run")["seed"].nunique())
     for name in ("channels", "parameters", "macs"):
         lines[name] = rows.groupby(["run", "ratio"])[name].mean().round().astype("Int64").to_numpy()
+    lines["keep"] = lines["keep"].fillna(0.0)
     lines["pretrained"] = lines["pretrained"].map({True: "yes"}).fillna("no")
     return _table(
-        lines, SLIMMING, [*SHARED, "variant", "pretrained", "sparsity", "epochs", "finetune", "ratio"], "after"
+        lines, SLIMMING, [*SHARED, "variant", "pretrained", "sparsity", "epochs", "finetune", "keep", "ratio"], "after"
     )
 
 

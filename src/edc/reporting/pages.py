@@ -83,8 +83,9 @@ LEGENDS = {
     "(exact) and with those within a step. draws: seeds of students, or starts of synthesis. relative: mean of the "
     "paired differences, in percent of the mean without the choice; in brackets where 0 lies in its 95 % interval over "
     "the draws (Student's t), so that no difference is shown.",
-    "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. "
-    "pretrained: it was trained on the real images first, and of ratio 0 `before` is its accuracy then. "
+    "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. keep: "
+    "share of each layer's channels that stays at every ratio. pretrained: it was trained on the real images first, "
+    "and of ratio 0 `before` is its accuracy then. "
     f"{IMPROVEMENT} Parameters and multiply-accumulates of one image are counted on the smaller network itself. The "
     "paper's Figure 4 (ImageNet-1k, VGG-11, bars): SRe2L 12.5 and EDC 25.0 at IPC 10, SRe2L 31.7 and EDC 47.1 at IPC "
     "50; it does not give the share of channels removed, nor how sparsity is trained.",
@@ -284,7 +285,7 @@ NAMES = {
 FORMATS: dict[str, Callable[[Any], str]] = {
     "ipc": images, "difference": signed, "image_bytes": kilobytes, "label_bytes": kilobytes, "teacher_bytes": kilobytes,
     "share": fraction, "seconds": "{:.0f}".format,
-    "ratio": "{:g}".format, "sparsity": "{:g}".format, "commit": lambda commit: commit[:7],
+    "ratio": "{:g}".format, "keep": "{:g}".format, "sparsity": "{:g}".format, "commit": lambda commit: commit[:7],
     "macs": lambda macs: f"{macs / 1e6:.2f}",
 }  # fmt: skip
 

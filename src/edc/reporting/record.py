@@ -43,7 +43,7 @@ COLUMNS: Columns = {
     "label_bytes": (INTEGER, COUNT), "channels": (INTEGER, COUNT), "parameters": (INTEGER, COUNT),
     "macs": (INTEGER, COUNT), "within_cosine": (NUMBER, (-1, 1)), "density": (NUMBER, COUNT),
     "coverage": (NUMBER, (0, 1)), "nearest": (NUMBER, COUNT), "sparsity": (NUMBER, COUNT),
-    "finetune": (INTEGER, COUNT), "pretrained": (FLAG, None), "training": (TEXT, None),
+    "finetune": (INTEGER, COUNT), "keep": (NUMBER, (0, 1)), "pretrained": (FLAG, None), "training": (TEXT, None),
     "dataset_digest": (TEXT, None), "test_digest": (TEXT, None), "digest": (TEXT, None), "inputs": (TEXT, None),
     "version": (INTEGER, COUNT), "seconds": (NUMBER, COUNT), "device": (TEXT, None), "threads": (INTEGER, COUNT),
     "peak_memory_mb": (INTEGER, COUNT), "peak_gpu_memory_mb": (INTEGER, COUNT), "commit": (TEXT, None),
@@ -51,7 +51,7 @@ COLUMNS: Columns = {
 }  # fmt: skip
 QUALITY = ("within_cosine", "density", "coverage", "nearest")
 """Columns of condensed sets' quality."""
-NEWER = (*QUALITY, "pretrained")
+NEWER = (*QUALITY, "keep", "pretrained")
 """Columns that records of earlier versions do not have."""
 KEYS = ["stage", "run", "seed", "order", "step", "ratio"]
 """What tells rows apart, in the order they are sorted by."""

@@ -123,7 +123,7 @@ def remaining(context: Context, model: nn.Module, ratio: float) -> list[Tensor]:
     """The channels of every layer that stay; EdcError if a layer would lose them all."""
     assert isinstance(model, VGG)
     try:
-        return kept_channels(model, ratio)
+        return kept_channels(model, ratio, context.row.keep)
     except EdcError as error:
         raise EdcError(f"slimming.{context.key}.ratios: {error}") from None
 

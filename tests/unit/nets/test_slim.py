@@ -1,6 +1,7 @@
 """Removing channels for good: the smaller network computes what the masked one does."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -79,6 +80,28 @@ def test_the_threshold_is_global() -> None:
     assert all(stay.tolist() == both for stay in kept_channels(model, 0.0))
 
 
+@given(st.integers(0, 2**31), st.floats(0, 0.9), st.floats(0.1, 1))
+@settings(max_examples=60, deadline=None)
+def test_a_share_of_every_layer_stays(seed: int, ratio: float, keep: float) -> None:
+    """The largest scales of each layer; of the others the smallest go, wherever they are."""
+    model = vgg(seed=seed)
+    total, least = sum(map(len, scales(model))), [math.ceil(keep * len(s) - 1e-6) for s in scales(model)]
+    remove = int(ratio * total + 1e-6)
+    if remove > total - sum(least):
+        with pytest.raises(EdcError, match=f"more channels than keep = {keep:g} allows; take at most 0"):
+            kept_channels(model, ratio, keep)
+        return
+    stay = kept_channels(model, ratio, keep)
+    assert sum(map(len, stay)) == total - remove
+    removed, free = [], []
+    for s, kept, few in zip(scales(model), stay, least, strict=True):
+        largest = set(s.argsort(descending=True, stable=True)[:few].tolist())
+        assert largest <= set(kept.tolist())
+        removed += [float(s[i]) for i in range(len(s)) if i not in kept]
+        free += [float(s[i]) for i in kept.tolist() if i not in largest]
+    assert max(removed, default=0) <= min(free, default=math.inf)
+
+
 def test_a_share_that_no_binary_fraction_is() -> None:
     model = vgg((20, 20, 20, 20, 5, 5, 5, 5), seed=1)
     for percent in range(60):
@@ -89,7 +112,9 @@ def test_a_layer_must_keep_a_channel() -> None:
     model = vgg((4, 4, 4, 4, 4, 4, 4, 4))
     for number, layer in enumerate(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)):
         layer.weight.data.fill_(0.1 if number == 2 else 1 + number)
-    with pytest.raises(EdcError, match=r"^ratio 0\.125 would remove every channel of convolution 3; at most 0\.093 "):
+    with pytest.raises(
+        EdcError, match=r"^ratio 0\.125 would remove every channel of convolution 3; take at most 0\.093 or let"
+    ):
         kept_channels(model, 0.125)
     assert [len(stay) for stay in kept_channels(model, 0.124)] == [4, 4, 1, 4, 4, 4, 4, 4]
     assert [len(stay) for stay in kept_channels(model, 0.094)] == [4, 4, 1, 4, 4, 4, 4, 4]

@@ -90,7 +90,7 @@ def test_an_empty_record_is_a_header() -> None:
         (",False,edc", ",no,edc", r"line 2: subset = 'no': expected True or False"),
         ("best_accuracy", "best", r"no column 'best_accuracy'; restore it with `git checkout results/runs\.csv`"),
         (",test,1,", ",test,0,", r"evaluate .*: two rows for seed 0; delete one"),
-        ("\nevaluate", "\nevaluate,", r"line 2: 60 values for 59 columns; restore it"),
+        ("\nevaluate", "\nevaluate,", r"line 2: 61 values for 60 columns; restore it"),
     ],
 )
 def test_a_damaged_row_is_refused_in_one_line(old: str, new: str, words: str) -> None:

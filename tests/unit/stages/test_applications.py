@@ -141,7 +141,7 @@ def test_a_student_may_train_on_the_whole_dataset(project, stage):
 
 def test_a_ratio_that_would_remove_a_layer_is_refused_before_any_network_is_pruned(project, monkeypatch):
     monkeypatch.setattr(slimming, "slimmed", lambda *_: pytest.fail("a network was pruned"))
-    words = r"ratio 0.97 would remove every channel of convolution \d; at most 0"
+    words = r"ratio 0.97 would remove every channel of convolution \d; take at most 0"
     with one_line(start="slimming.row.ratios: ", match=words):
         lab.run("slimming", ratios=[0.1, 0.97, 0.2])
     assert not run_folder("slimming", "row").exists()

@@ -25,7 +25,7 @@ from edc.config.rows import EvaluateRow, Plan
 from edc.reporting import applications, correctness, pages, record
 from edc.reporting.equal import equal_bytes
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
-from edc.reporting.figure2 import HISTORIES, kept
+from edc.reporting.figure2 import HISTORIES, kept, recorded
 from edc.reporting.figure2 import figure2 as figure2_table
 from edc.storage import RESULTS, write_text
 
@@ -288,20 +288,29 @@ def slimming(dataset: str, pretrained: str) -> pd.DataFrame:
     return wide.loc[last["after_mean"].sort_values(ascending=False).index].reset_index()
 
 
-def figure2(*datasets: str) -> pd.DataFrame:
+def figure2(dataset: str) -> pd.DataFrame:
     """Measures with and without the choices of Figure 2, a line for every recipe and measure."""
-    rows = figure2_table({name: kept(name) for name in HISTORIES})
-    rows = rows[rows["dataset"].isin(datasets)]
+    rows = figure2_table(recorded({name: kept(name) for name in HISTORIES}, runs()))
+    rows = rows[rows["dataset"] == dataset]
     values = {
-        name.removesuffix("_choice"): pages.three_digits(rows, name) for name in ("with_choice", "without_choice")
+        name: [pages.three_digits(*pair) for pair in rows[[f"{name}_choice", f"{name}_choice_std"]].to_numpy(float)]
+        for name in ("with", "without")
     }
-    values |= {"relative, %": pages.verdicts(rows, "relative")}
-    return rows[["recipe", "measure", "draws"]].assign(**values)
+    return rows[["recipe", "measure", "draws"]].assign(**values, **{"relative, %": pages.verdicts(rows, "relative")})
+
+
+def slimming_trials(dataset: str) -> pd.DataFrame:
+    """Accuracy of pruned networks on held-out training images, a line for every recipe and variant."""
+    rows = applications.slimming(runs(), "val")
+    rows = rows[rows["dataset"] == dataset]
+    rows = rows.assign(score=pages.plus_minus(rows, "after"), removed=rows["ratio"].map("{:.0%}".format))
+    wide = rows.pivot(index=["recipe", "variant"], columns="removed", values="score")
+    return wide[list(rows["removed"].unique())].reset_index()
 
 
 TABLES: list[Callable[..., pd.DataFrame]] = [
     results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
-    crossed, continual, slimming, figure2,
+    crossed, continual, slimming, slimming_trials, figure2,
 ]  # fmt: skip
 
 

@@ -155,7 +155,9 @@ class Estimate:
         """Training, then fine-tuning at every ratio; smaller networks count as the whole one: an upper limit."""
         images, ratios = self.learned(row), len({ratio for ratio in row.ratios if ratio > 0})
         epochs = len(row.seeds) * (row.epochs + ratios * row.finetune)
-        evaluated = len(row.seeds) * (1 + 2 * ratios) * self.images[row.dataset].test
+        of = self.images[row.dataset]
+        tests = (1 if row.pretrained is None else 2) + 2 * ratios
+        evaluated = len(row.seeds) * tests * (of.val if row.split == "val" else of.test)
         passes = TRAINING * epochs * images + FORWARD * evaluated
         macs = passes * self.arithmetic(row.dataset, row.student).macs
         return Cost(steps=epochs * batch_count(images, row.batch), macs=macs)

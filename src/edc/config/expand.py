@@ -112,7 +112,11 @@ class Builder:
                     raise unknown_name(kind.removesuffix("s"), name, used[kind], f"{self.where}: overrides.{kind}")
         for name in used["variants"]:
             if name and name not in self.study.variants:
-                raise unknown_name("variant", name, self.study.variants, f"{self.where}: grids")
+                raise unknown_name("variant", name, self.study.variants, f"{self.where}: grids or slimming")
+        if unused := [name for name in self.study.variants if name not in used["variants"]]:
+            raise EdcError(
+                f"{self.where}: variants.{unused[0]}: expected its name in grids or slimming; add or delete it"
+            )
 
     def file(self, kind: str, name: str) -> Any:
         """A dataset, recipe or protocol with what the study lays over it."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from edc.errors import EdcError
 from edc.reporting import record
 from edc.reporting.evaluations import DECIMALS
 from edc.reporting.figures import Points, draw, save_figure
@@ -44,6 +45,12 @@ RUN: record.Columns = {
 }  # fmt: skip
 SETTINGS = {"hessian": "step", "landscape": "radius"}
 """Of a run: over which step the gradient's differences are taken, and at which distance the rise of the loss is."""
+POINTS = {
+    "hessian": ["draw", "regularise", "iteration"],
+    "landscape": ["schedule", "seed", "direction", "distance"],
+    "gradients": ["epoch", "images", "batch"],
+}
+"""What tells the points of a run apart."""
 HISTORIES: dict[str, record.Columns] = {
     name: RUN | ({SETTINGS[name]: (record.NUMBER, record.COUNT)} if name in SETTINGS else {}) | columns
     for name, columns in MEASURED.items()
@@ -54,6 +61,7 @@ CURVATURES = {"norm": "Hessian, exact", "step_norm": "Hessian, differences over 
 COLUMNS = (
     "dataset", "recipe", "protocol", "ipc", "student", "measure", "choice", "draws", "with_choice", "with_choice_std",
     "without_choice", "without_choice_std", "relative", "relative_low", "relative_high", "relative_clear",
+    "run",
 )  # fmt: skip
 
 
@@ -61,10 +69,25 @@ def kept(name: str) -> pd.DataFrame:
     """One of ``HISTORIES`` as it is kept in ``results/``.
 
     Raises:
-        EdcError: the file is damaged.
+        EdcError: the file is damaged: a value, or a point that is there twice or not at all.
     """
     path = RESULTS / "histories" / f"{name}.csv"
-    return record.read_csv(path, HISTORIES[name], f"restore it with `git checkout {path}`")
+    remedy = f"restore it with `git checkout {path}`"
+    frame = record.read_csv(path, HISTORIES[name], remedy)
+    points = ["run", *POINTS[name]]
+    wrong = frame.duplicated(points) | frame[points].isna().any(axis=1)
+    if wrong.any():
+        raise EdcError(f"{path}: line {int(np.flatnonzero(wrong)[0]) + 2}: damaged, a point twice or none; {remedy}")
+    for run, rows in frame.groupby("run"):
+        if rows.groupby(POINTS[name][0])[POINTS[name][-1]].agg(tuple).nunique() > 1:
+            raise EdcError(f"{path}: {run}: damaged, not all points of each {POINTS[name][0]}; {remedy}")
+    return frame
+
+
+def recorded(histories: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The lines of the histories whose analyses are among these rows of the record."""
+    analyses = runs.loc[runs["stage"] == "analysis", "run"]
+    return {name: frame[frame["run"].isin(analyses)] for name, frame in histories.items()}
 
 
 def figure2(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -77,7 +100,7 @@ def figure2(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     lines += [line for _, rows in histories["hessian"].groupby("run") for line in _curvature(rows)]
     keys = ["dataset", "recipe", "protocol", "ipc", "student"]
     table = pd.DataFrame(lines, columns=list(COLUMNS)).sort_values(keys, kind="stable", ignore_index=True)
-    return table.round(DECIMALS)
+    return table.round(dict.fromkeys(("relative", "relative_low", "relative_high"), DECIMALS))
 
 
 def sharpness(rows: pd.DataFrame) -> pd.DataFrame:
@@ -89,15 +112,14 @@ def sharpness(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns ``val_loss``, ``val_rise``, ``training_loss`` and ``training_rise`` by schedule and seed.
     """
-    here, there = (
-        rows[rows["distance"].abs() == distance].groupby(["schedule", "seed"], sort=False)
-        for distance in (0, rows["radius"].iloc[0])
-    )
-    columns = {}
-    for name in LOSSES:
-        columns[f"{name}_loss"] = here[f"{name}_loss"].mean()
-        columns[f"{name}_rise"] = there[f"{name}_loss"].mean() - columns[f"{name}_loss"]
-    return pd.DataFrame(columns)
+    radius, losses = rows["radius"].iloc[0], [f"{name}_loss" for name in LOSSES]
+    at = {
+        place: rows[np.isclose(rows["distance"], place, atol=1e-5)].groupby(["schedule", "seed"], sort=False)[losses]
+        for place in (0, radius, -radius)
+    }
+    least = at[0].mean()
+    rise = (at[radius].mean() + at[-radius].mean()) / 2 - least
+    return least.join(rise.rename(columns=lambda name: name.replace("_loss", "_rise")))
 
 
 def _sharpness(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -120,12 +142,12 @@ def _curvature(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 def _line(rows: pd.DataFrame, measure: str, choices: list[str], chosen: pd.Series, plain: pd.Series) -> dict[str, Any]:
     """Values with and without a choice, of the same seeds or starts."""
-    line: dict[str, Any] = {name: rows[name].iloc[0] for name in ("dataset", "recipe", "protocol", "ipc", "student")}
-    line |= {"measure": measure, "choice": choices[0], "draws": len(chosen)}
+    line: dict[str, Any] = {name: rows[name].iloc[0] for name in RUN}
+    line |= {"measure": measure, "choice": choices[0], "draws": len(chosen), "relative_clear": ""}
     for name, values in (("with_choice", chosen), ("without_choice", plain)):
-        line |= {name: values.mean(), f"{name}_std": values.std()}
-    if len(choices) > 1:
-        differences = ((chosen - plain) / plain.mean() * 100).to_numpy(float)
+        line |= {name: float(f"{values.mean():.6g}"), f"{name}_std": float(f"{values.std():.6g}")}
+    if len(choices) > 1 and (scale := abs(plain.mean())):
+        differences = ((chosen - plain) / scale * 100).to_numpy(float)
         low, high = paired(differences)
         clear = "" if np.isnan(low) else "yes" if low > 0 or high < 0 else "no"
         line |= {"relative": differences.mean(), "relative_low": low, "relative_high": high, "relative_clear": clear}
@@ -138,8 +160,11 @@ def draw_figure2(folder: Path, histories: Mapping[str, pd.DataFrame]) -> None:
         panels: dict[str, dict[str, Points]] = {}
         for _, rows in frame.groupby("run"):
             run = rows.iloc[0]
-            where = f"{title(run['dataset'])}, {run['recipe']}, IPC {run['ipc']}"
-            panels |= {f"{where}\n{heading}": curves for heading, curves in PANELS[name](rows).items()}
+            where = f"{title(run['dataset'])}\n{run['recipe']}, IPC {run['ipc']}, {run['student']}, {run['protocol']}"
+            made = {f"{where}\n{heading}": curves for heading, curves in PANELS[name](rows).items()}
+            if made.keys() & panels.keys():  # the same cell, measured in another way
+                made = {f"{heading}\n{run['run']}": curves for heading, curves in made.items()}
+            panels |= made
         save_figure(folder / f"{name}.png", picture(name, panels))
 
 

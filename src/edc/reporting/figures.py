@@ -193,7 +193,8 @@ def _draw_application(path: Path, table: pd.DataFrame, x: str, score: str, horiz
     recipes = sorted(set(table["recipe"]) - {RANDOM, FULL})
     styles: dict[str, dict[str, Any]] = {recipe: {"color": f"C{place}"} for place, recipe in enumerate(recipes)}
     styles |= {RANDOM: {"color": "0.45", "linestyle": "--"}, FULL: {"color": "black", "linestyle": ":"}}
-    settings = [name for name in ("ipc", "protocol", "sparsity", "epochs", "finetune", "keep") if name in table]
+    may_differ = ("ipc", "variant", "protocol", "sparsity", "epochs", "finetune", "keep")
+    settings = [name for name in may_differ if name in table]
     panels: dict[str, dict[str, Points]] = {}
     for (dataset, student), rows in table.groupby(["dataset", "student"]):
         differing = [name for name in settings if (rows.groupby("recipe")[name].nunique() > 1).any()]

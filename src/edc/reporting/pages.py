@@ -100,7 +100,7 @@ CLEAR = {"improvement": "clear", "change": "change_clear", "relative": "relative
 HIDDEN = {
     "reported_student", "reported_source", "improvement_low", "improvement_high", "clear", "change_low",
     "change_high", "change_clear", "relative_low", "relative_high", "relative_clear", "trained", "device", "threads",
-    "precision", "source", "regime",
+    "precision", "source", "regime", "run",
 }  # fmt: skip
 
 
@@ -155,7 +155,8 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
         elif name in CLEAR:
             text[NAMES.get(name, name)] = verdicts(rows, name)
         elif name in ("with_choice", "without_choice"):
-            text[NAMES[name]] = three_digits(rows, name)
+            pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
+            text[NAMES[name]] = pd.Series([three_digits(*pair) for pair in pairs], rows.index, dtype=object)
         elif not name.endswith("_std") and name not in HIDDEN and not (name == "variant" and (rows[name] == "").all()):
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -217,10 +218,9 @@ def spread(mean: float, deviation: float) -> str:
     return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
 
 
-def three_digits(rows: pd.DataFrame, name: str) -> pd.Series:
-    """Means of any size with their standard deviations."""
-    pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
-    return pd.Series([f"{m:.3g}" + ("" if pd.isna(s) else f" ± {s:.2g}") for m, s in pairs], rows.index, dtype=object)
+def three_digits(mean: float, deviation: float) -> str:
+    """A mean of any size with its standard deviation, if there is one."""
+    return f"{mean:.3g}" + ("" if pd.isna(deviation) else f" ± {deviation:.2g}")
 
 
 def verdicts(rows: pd.DataFrame, name: str) -> pd.Series:

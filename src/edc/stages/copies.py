@@ -15,6 +15,7 @@ import pandas as pd
 from edc.config.rows import Plan
 from edc.reporting import record
 from edc.reporting.figure2 import HISTORIES, SETTINGS
+from edc.stages.versions import VERSIONS
 from edc.storage import (
     RESULTS,
     checked,
@@ -49,7 +50,7 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
 
 def measurements(plan: Plan, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What the record's analyses of kind ``figure2`` measured, by the names of ``HISTORIES``."""
-    rows = {key: row for key, row in plan.analysis.items() if row.kind == "figure2"}
+    rows = {key: row for key, row in plan.analysis.items() if row.kind == "figure2" and _current("analysis", key)}
 
     def of(name: str) -> pd.DataFrame:
         def measured(table: pd.DataFrame, row: Any) -> pd.DataFrame:
@@ -59,6 +60,12 @@ def measurements(plan: Plan, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
         return _history(name, HISTORIES[name], f"{name}.csv", ("analysis", rows), frame, measured)
 
     return {name: of(name) for name in HISTORIES}
+
+
+def _current(stage: str, key: str) -> bool:
+    """Whether a run was made by this version of its stage; files of an earlier one may hold other columns."""
+    folder = run_folder(stage, key)
+    return (folder / "manifest.json").exists() and manifest_in(folder).get("version") == VERSIONS[stage]
 
 
 def _history(

@@ -103,7 +103,13 @@ class Measurements:
         """Figure 2(c), top, from several starts, and the images of the first over iterations."""
         rows, pictures = parts.setdefault("hessian so far", ([], {}))
         for draw in range(len({row[0] for row in rows}), self.row.hessian.draws):
-            measured, shown = self._curvature(self._group(draw) if draw else self.group)
+            group = self._group(draw) if draw else self.group
+            if draw and torch.equal(group.start, self.group.start):
+                raise EdcError(
+                    f"analysis.{self.context.key}.hessian.draws = {self.row.hessian.draws}: the recipe starts from the "
+                    "same images whatever its seed; set it to 1"
+                )
+            measured, shown = self._curvature(group)
             rows += [[draw, *values] for values in measured]
             pictures |= {} if draw else shown
             self.context.checkpoint(lambda: parts, now=True)
@@ -144,8 +150,8 @@ class Measurements:
         common = (self.dataset, self.device, self.context.precision)
         students = {(name, seed): Student(seed, own, *common) for name, own in named.items() for seed in row.seeds}
         moments = self.train_all(list(students.values()))
-        way = {float(d) for d in np.linspace(-sizes.extent, sizes.extent, sizes.points)}
-        line = sorted(way | {-sizes.radius, 0.0, sizes.radius})
+        way, marks = np.linspace(-sizes.extent, sizes.extent, sizes.points), [-sizes.radius, 0.0, sizes.radius]
+        line = sorted([*marks, *(float(d) for d in way if not np.isclose(d, marks, atol=1e-5).any())])
         sets = [(self.val_batches(), None), (list(self.source.epoch(row.epochs - 1)), row.loss)]
         rows: list[list[Any]] = []
         for (name, seed), student in students.items():

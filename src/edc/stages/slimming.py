@@ -73,7 +73,8 @@ def run(context: Context) -> None:
         f"{name} fine-tuning": list(zip(scores["ratios"], scores[f"{name}_mean"], scores[f"{name}_std"], strict=True))
         for name in ("before", "after")
     }
-    lines(context.path("curves.png"), curves, "share of channels removed", "test accuracy, %")
+    where = "on held-out images" if row.split == "val" else "on test images"
+    lines(context.path("curves.png"), curves, "share of channels removed", f"accuracy {where}, %")
     context.finish(
         ["history.csv"],
         dataset_digest=data.digest,

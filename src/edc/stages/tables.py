@@ -13,7 +13,7 @@ from edc.reporting.answer import answer_page, answers, compared
 from edc.reporting.applications import applications
 from edc.reporting.collect import collect
 from edc.reporting.evaluations import evaluations
-from edc.reporting.figure2 import draw_figure2, figure2
+from edc.reporting.figure2 import draw_figure2, figure2, recorded
 from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc, draw_applications, save_figure
 from edc.reporting.pages import page
 from edc.reporting.paper import read_reported
@@ -37,7 +37,7 @@ def run(plan: Plan) -> None:
     right = correctness.by_run(correct, rows)
     cells = evaluations(rows, "test", right, courses)
     made = tables(cells, read_reported()) | applications(rows)
-    made |= {"quality": quality(rows), "figure2": figure2(measured)}
+    made |= {"quality": quality(rows), "figure2": figure2(recorded(measured, rows))}
     texts = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in made.items()}
     texts |= {f"{name}.md": page(name, table, cells, list(plan.datasets)) for name, table in made.items()}
     answered = answers(plan, compared(plan, rows, right, courses))
@@ -52,7 +52,7 @@ def run(plan: Plan) -> None:
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])
-    draw_figure2(RESULTS / "figures", measured)
+    draw_figure2(RESULTS / "figures", recorded(measured, rows))
     share_condensed_sets(plan)
 
 

@@ -142,10 +142,11 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "protocol": ({"protocols": ["hard_labels"]}, ["unknown protocol 'hard_labels'", "'hard_label'"]),
     "dataset": ({"datasets": ["digitz"]}, ["workflow/studies/small.yaml: unknown dataset 'digitz'", "'digits'"]),
     "student": ({"students": ["convnet_w23"]}, ["unknown network 'convnet_w23'", "'convnet_w32'"]),
-    "variant": ({"variants": {"ema=on": {}}}, ["grids: unknown variant 'ema=no'", "'ema=on'"]),
+    "variant": ({"variants": {"ema=on": {}}}, ["grids or slimming: unknown variant 'ema=no'", "'ema=on'"]),
+    "unused variant": ({"grids": [{}]}, ["small.yaml: variants.ema=no: expected its name in grids or slimming"]),
     "unused override": ({"overrides": {"recipes": {"gvbsm": {}}}}, ["overrides.recipes: unknown recipe 'gvbsm'"]),
     "observer": (
-        {"recipes": ["gvbsm"], "grids": [{}]} | UNKNOWN_OBSERVER,
+        {"recipes": ["gvbsm"], "grids": [{}], "variants": {}} | UNKNOWN_OBSERVER,
         ["overrides.recipes.gvbsm, laid", "observers.match: unknown observer of digits 'convnet_d3'", "'convnet_d"],
     ),
     "observer of a dataset": (

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support import one_line
 
 from edc.reporting import figure2, record
 from edc.reporting.figure2 import HISTORIES
@@ -71,6 +72,47 @@ def test_one_seed_gives_no_verdict() -> None:
     table = figure2.figure2(histories(1))
     assert set(table["relative_clear"]) == {""}
     assert table["relative"].notna().sum() == 5, "all but a rise of 0 in percent of 0"
+
+
+def test_a_negative_rise_does_not_turn_the_sign() -> None:
+    flat = histories()
+    flat["landscape"]["val_loss"] = 10 - 2 * flat["landscape"]["distance"] ** 2 * (
+        1 + (flat["landscape"]["schedule"] == "cosine")
+    )
+    table = figure2.figure2(flat).set_index("measure")
+    rise = table.loc["cross-entropy, held-out real images: rise at 0.5"]
+    assert (rise["with_choice"], rise["without_choice"], rise["relative"]) == (-0.5, -1.0, 50.0)
+
+
+def test_two_analyses_of_one_cell_have_panels_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(figure2, "save_figure", lambda path, shown: drawn.setdefault(path.stem, shown))
+    both = {name: pd.concat([frame, frame.assign(run="b")]) for name, frame in histories().items()}
+    figure2.draw_figure2(tmp_path, both)
+    assert [len(drawn[name].axes) for name in ("hessian", "landscape", "gradients")] == [4, 4, 4]
+
+
+@pytest.mark.parametrize("name", list(HISTORIES))
+@pytest.mark.parametrize("damage", ["twice", "empty", "missing"])
+def test_a_damaged_history_is_refused_in_one_line(
+    name: str, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = histories()[name]
+    path = Path("results/histories") / f"{name}.csv"
+    path.parent.mkdir(parents=True)
+    frame.to_csv(path, index=False)
+    assert figure2.kept(name).equals(record.typed(frame, HISTORIES[name], name))
+    point = figure2.POINTS[name][-1]
+    if damage == "twice":
+        frame = pd.concat([frame, frame[:1]])
+    elif damage == "empty":
+        frame = frame.assign(**{point: frame[point].where(frame.index != 3)})
+    else:
+        frame = frame.drop(index=2)
+    frame.to_csv(path, index=False)
+    with one_line("damaged", "git checkout", start=f"{path}: "):
+        figure2.kept(name)
 
 
 def test_figures_are_made_of_the_histories_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from support import laboratory as lab
 
-from edc.reporting.collect import rows_of
+from edc.reporting import record
+from edc.reporting.collect import collect, rows_of
 from edc.stages import figure2
+from edc.stages.copies import measurements
 from edc.storage import run_folder
 
 UPSTREAM = {"images": lab.EDC | {"ipc": 1}}
@@ -27,6 +30,7 @@ def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, cap
         lab.execute(lab.plan("analysis", UPSTREAM, **SIZES), stage, key)
     first = lab.run("analysis", UPSTREAM, **SIZES)
     check(first)
+    kept_in_results(first)
     curvature, measured = figure2.Measurements._curvature, []
 
     def interrupt_the_second(measurements, group):
@@ -64,6 +68,24 @@ def test_the_quality_of_random_images(project):
     assert fewer != first, "a sample of the real images"
     shutil.rmtree(run_folder("analysis", "row"))
     assert lab.run("analysis", kind="quality", quality={"images": 5}) == fewer
+
+
+def kept_in_results(files):
+    """Histories have the run's points; lines of runs that are elsewhere stay, but not of those the record lacks."""
+    plan = lab.plan("analysis", UPSTREAM, **SIZES)
+    frame = record.merge(record.read(), collect(plan))
+    made = measurements(plan, frame)
+    assert made["landscape"]["radius"].eq(0.5).all()
+    for name, table in made.items():
+        assert len(table) == len(files[f"{name}.csv"].decode().splitlines()) - 1
+        path = Path("results/histories") / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.concat([table.assign(run="elsewhere"), table.assign(run="deleted")]).to_csv(path, index=False)
+    both = pd.concat([frame, frame.assign(run="elsewhere")])
+    for name, table in measurements(plan, both).items():
+        assert list(table["run"].unique()) == ["elsewhere", "row"]
+        assert len(table) == 2 * len(made[name])
+    shutil.rmtree("results/histories")
 
 
 def interrupt(*_):

@@ -21,7 +21,7 @@ from edc.reporting import correctness, pages, record
 from edc.reporting.answer import answer_page, answers, compared, legend, method_of
 from edc.reporting.applications import applications
 from edc.reporting.evaluations import evaluations
-from edc.reporting.figure2 import HISTORIES, figure2, kept
+from edc.reporting.figure2 import HISTORIES, figure2, kept, recorded
 from edc.reporting.figures import accuracy_over_bytes, accuracy_over_ipc
 from edc.reporting.paper import read_reported
 from edc.reporting.quality import quality
@@ -89,8 +89,7 @@ def page(plan: Plan, runs: pd.DataFrame) -> str:
     usual = {"dataset": len(plan.datasets) == 1, "split": not (cells["split"] == "val").any()}
     applied = applications(runs)
     made = tables(evaluations(runs, "test", right, courses), read_reported())
-    measured = {name: kept(name) for name in HISTORIES}
-    made["figure2"] = figure2({name: rows[rows["run"].isin(list(plan.analysis))] for name, rows in measured.items()})
+    made["figure2"] = figure2(recorded({name: kept(name) for name in HISTORIES}, runs))
     pictured = [(name, pictures.application(name, applied), table) for name, table in applied.items() if len(table)]
     if len(stored := made["equal_bytes"]):
         pictured.append(("equal_bytes", pictures.drawn(accuracy_over_bytes(stored)), stored))
@@ -154,6 +153,8 @@ def cell(row: dict[Any, Any], name: str, numeric: bool) -> Cell:
     if name.endswith("_mean") or name == "reported":
         text = pages.spread(value, row.get(f"{name.removesuffix('_mean')}_std", float("nan")))
         text += pages.untrained(row, " ({})") if name == "final_mean" and "trained" in row else ""
+    elif name in ("with_choice", "without_choice"):
+        text = pages.three_digits(value, row[f"{name}_std"])
     elif name in pages.CLEAR:
         text = {"yes": pages.signed(value), "no": f"({pages.signed(value)})"}.get(row.get(pages.CLEAR[name], ""), "")
     elif name in FORMATS:

@@ -105,6 +105,7 @@ def course(*keys: str) -> pd.DataFrame:
 def observers(*datasets: str) -> pd.DataFrame:
     """Accuracy of observers on held-out training images."""
     rows = runs()[(runs()["stage"] == "pretrain") & runs()["dataset"].isin(datasets)]
+    rows = rows[rows["student"].isin(read("datasets", datasets[0]).observers)]
     table = rows.pivot(index="student", columns="epochs", values="val_accuracy").map("{:.1f}".format)
     return table.rename(columns="epochs: {}".format).reset_index(names="observer")
 

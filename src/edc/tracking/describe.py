@@ -53,7 +53,7 @@ VIEWS = {
 }
 """Lists of a study's experiment: which runs, and their metrics; the first sorts."""
 STAGE_VIEWS = {"seconds": ("", "seconds val_accuracy agreement image_kb")}
-VIEW_PARAMS = "recipe ipc student protocol regime variant network iterations epochs batch lr"
+VIEW_PARAMS = "recipe ipc student protocol regime variant split network iterations epochs batch lr"
 VIEW_NAME = "attributes.`Run Name`"
 
 Metric = tuple[str, float, int]

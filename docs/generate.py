@@ -25,8 +25,6 @@ from edc.config.rows import EvaluateRow, Plan
 from edc.reporting import applications, correctness, pages, record
 from edc.reporting.equal import equal_bytes
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
-from edc.reporting.figure2 import HISTORIES, kept, recorded
-from edc.reporting.figure2 import figure2 as figure2_table
 from edc.storage import RESULTS, write_text
 
 MARKED = re.compile(r"(<!-- generated: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -289,17 +287,6 @@ def slimming(dataset: str, pretrained: str) -> pd.DataFrame:
     return wide.loc[last["after_mean"].sort_values(ascending=False).index].reset_index()
 
 
-def figure2(dataset: str) -> pd.DataFrame:
-    """Measures with and without the choices of Figure 2, a line for every recipe and measure."""
-    rows = figure2_table(recorded({name: kept(name) for name in HISTORIES}, runs()))
-    rows = rows[rows["dataset"] == dataset]
-    values = {
-        name: [pages.three_digits(*pair) for pair in rows[[f"{name}_choice", f"{name}_choice_std"]].to_numpy(float)]
-        for name in ("with", "without")
-    }
-    return rows[["recipe", "measure", "draws"]].assign(**values, **{"relative, %": pages.verdicts(rows, "relative")})
-
-
 def slimming_trials(dataset: str) -> pd.DataFrame:
     """Accuracy of pruned networks on held-out training images, a line for every recipe and variant."""
     rows = applications.slimming(runs(), "val")
@@ -311,7 +298,7 @@ def slimming_trials(dataset: str) -> pd.DataFrame:
 
 TABLES: list[Callable[..., pd.DataFrame]] = [
     results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
-    crossed, continual, slimming, slimming_trials, figure2,
+    crossed, continual, slimming, slimming_trials,
 ]  # fmt: skip
 
 

@@ -210,7 +210,7 @@ KEEP = "share of each layer's channels, those of its largest scales, that stays 
 
 
 class SlimmingRow(ChosenRow):
-    """Network slimming (Liu et al. 2017) of a new or a pretrained network, with a condensed set as the only data."""
+    """Network slimming (Liu et al. 2017) of a new or a pretrained network, on a condensed set alone."""
 
     sparsity: float = Field(ge=0, description="weight of the L1 norm of BN scales")
     ratios: list[Annotated[float, Field(ge=0, lt=1)]] = Field(

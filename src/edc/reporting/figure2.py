@@ -65,6 +65,14 @@ COLUMNS = (
 )  # fmt: skip
 
 
+def as_measured(name: str, lines: Any, row: Any) -> pd.DataFrame:
+    """What the run of a row measured, as a frame, with the setting of the row that it depends on."""
+    frame = pd.DataFrame(lines, columns=list(MEASURED[name]))
+    if setting := SETTINGS.get(name):
+        frame[setting] = getattr(getattr(row, name), setting)
+    return frame
+
+
 def kept(name: str) -> pd.DataFrame:
     """One of ``HISTORIES`` as it is kept in ``results/``.
 
@@ -131,13 +139,18 @@ def _sharpness(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
             yield _line(rows, measure, schedules, *both)
 
 
+def curvature(rows: pd.DataFrame) -> pd.DataFrame:
+    """The Hessian's norms after the last iteration, ``norm`` and ``step_norm`` by regulariser and draw of one run."""
+    ends = rows[rows["iteration"] == rows["iteration"].max()]
+    return ends.set_index(["regularise", "draw"])[list(CURVATURES)]
+
+
 def _curvature(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """The Hessian's norm after the last iteration."""
-    ends = rows[rows["iteration"] == rows["iteration"].max()].set_index("draw")
-    methods = list(rows["regularise"].unique())
+    """The lines of one run that compare regularisers."""
+    values, methods = curvature(rows), list(rows["regularise"].unique())
     for column, measure in CURVATURES.items():
-        values = [ends.loc[ends["regularise"] == method, column] for method in (methods[0], methods[-1])]
-        yield _line(rows, measure.format(step=rows["step"].iloc[0]), methods, *values)
+        both = (values.loc[method, column] for method in (methods[0], methods[-1]))
+        yield _line(rows, measure.format(step=rows["step"].iloc[0]), methods, *both)
 
 
 def _line(rows: pd.DataFrame, measure: str, choices: list[str], chosen: pd.Series, plain: pd.Series) -> dict[str, Any]:

@@ -155,8 +155,7 @@ def _formatted(columns: pd.DataFrame, rows: pd.DataFrame, footnotes: Footnotes) 
         elif name in CLEAR:
             text[NAMES.get(name, name)] = verdicts(rows, name)
         elif name in ("with_choice", "without_choice"):
-            pairs = rows[[name, f"{name}_std"]].to_numpy(dtype=float)
-            text[NAMES[name]] = pd.Series([three_digits(*pair) for pair in pairs], rows.index, dtype=object)
+            text[NAMES[name]] = plus_minus(rows, name, three_digits)
         elif not name.endswith("_std") and name not in HIDDEN and not (name == "variant" and (rows[name] == "").all()):
             text[NAMES.get(name, name)] = rows[name].map(FORMATS.get(name, str), na_action="ignore")
     if "source" in rows:
@@ -206,16 +205,16 @@ def grid(columns: Any) -> str:
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
 
 
-def plus_minus(rows: pd.DataFrame, name: str) -> pd.Series:
-    """ "12.3 ± 0.4", or nothing where nothing ran."""
-    mean, deviation = f"{name}_mean" if f"{name}_mean" in rows else name, f"{name}_std"
-    pairs = rows.reindex(columns=[mean, deviation]).to_numpy(dtype=float)
-    return pd.Series([spread(*pair) for pair in pairs], rows.index, dtype=object)
-
-
 def spread(mean: float, deviation: float) -> str:
     """A mean with its standard deviation, if there are any."""
     return "" if pd.isna(mean) else f"{mean:.1f}" + ("" if pd.isna(deviation) else f" ± {deviation:.1f}")
+
+
+def plus_minus(rows: pd.DataFrame, name: str, form: Callable[[float, float], str] = spread) -> pd.Series:
+    """ "12.3 ± 0.4", or nothing where nothing ran; in the form of :func:`spread` or another."""
+    mean, deviation = f"{name}_mean" if f"{name}_mean" in rows else name, f"{name}_std"
+    pairs = rows.reindex(columns=[mean, deviation]).to_numpy(dtype=float)
+    return pd.Series([form(*pair) for pair in pairs], rows.index, dtype=object)
 
 
 def three_digits(mean: float, deviation: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 
 from edc.config.rows import Plan
 from edc.reporting import record
-from edc.reporting.figure2 import HISTORIES, SETTINGS
+from edc.reporting.figure2 import HISTORIES, RUN, as_measured, kept
 from edc.stages.versions import VERSIONS
 from edc.storage import (
     RESULTS,
@@ -28,11 +29,8 @@ from edc.storage import (
     write_tensors,
 )
 
-LEARNING: record.Columns = {
-    "dataset": (record.TEXT, None), "recipe": (record.TEXT, None), "ipc": (record.INTEGER, record.COUNT),
-    "student": (record.TEXT, None), "protocol": (record.TEXT, None), "run": (record.TEXT, None),
-    "epoch": (record.INTEGER, record.COUNT), "accuracy": (record.NUMBER, record.PERCENT),
-}  # fmt: skip
+LEARNING = RESULTS / "histories" / "learning.csv"
+COURSES: record.Columns = RUN | {"epoch": (record.INTEGER, record.COUNT), "accuracy": (record.NUMBER, record.PERCENT)}
 SHARED_RECIPES = ("edc", "edc_best", "edc_code", "rded", "random")
 """Recipes whose condensed sets are kept in Git, up to so many bytes each."""
 SHARED_BYTES = 1_000_000
@@ -45,21 +43,18 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4).reset_index()
         return accuracy.assign(epoch=accuracy["epoch"] + 1)
 
-    return _history("learning", LEARNING, "history.csv", ("evaluate", plan.evaluate), frame, course)
+    old = record.read_csv(LEARNING, COURSES, f"restore it with `git checkout {LEARNING}`")
+    return _history(old, COURSES, "history.csv", ("evaluate", plan.evaluate), frame, course)
 
 
 def measurements(plan: Plan, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What the record's analyses of kind ``figure2`` measured, by the names of ``HISTORIES``."""
     rows = {key: row for key, row in plan.analysis.items() if row.kind == "figure2" and _current("analysis", key)}
 
-    def of(name: str) -> pd.DataFrame:
-        def measured(table: pd.DataFrame, row: Any) -> pd.DataFrame:
-            setting = SETTINGS.get(name)
-            return table.assign(**{setting: getattr(getattr(row, name), setting)}) if setting else table
-
-        return _history(name, HISTORIES[name], f"{name}.csv", ("analysis", rows), frame, measured)
-
-    return {name: of(name) for name in HISTORIES}
+    return {
+        name: _history(kept(name), columns, f"{name}.csv", ("analysis", rows), frame, partial(as_measured, name))
+        for name, columns in HISTORIES.items()
+    }
 
 
 def _current(stage: str, key: str) -> bool:
@@ -69,7 +64,7 @@ def _current(stage: str, key: str) -> bool:
 
 
 def _history(
-    name: str,
+    old: pd.DataFrame,
     columns: record.Columns,
     file: str,
     runs: tuple[str, Mapping[str, Any]],
@@ -79,11 +74,12 @@ def _history(
     """One of ``results/histories/``: the lines of the plan's finished runs anew, of others in the record as they were.
 
     Args:
+        old: its lines until now.
+        file: of a run, which its lines are made from.
         runs: stage, and its rows by key.
         lines: from a run's file and row, the columns that are not the row's own.
     """
-    path, (stage, rows) = RESULTS / "histories" / f"{name}.csv", runs
-    old = record.read_csv(path, columns, f"restore it with `git checkout {path}`")
+    stage, rows = runs
     parts, finished = [], []
     for key, row in rows.items():
         if not ((folder := run_folder(stage, key)) / "manifest.json").exists():

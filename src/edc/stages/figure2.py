@@ -35,7 +35,7 @@ from edc.condense.mixtures import (
 from edc.config.choices import Schedule
 from edc.data.rng import generator
 from edc.errors import EdcError
-from edc.reporting.figure2 import MEASURED, PANELS, SETTINGS, picture, sharpness
+from edc.reporting.figure2 import MEASURED, PANELS, as_measured, curvature, picture, sharpness
 from edc.reporting.figures import save_figure
 from edc.reporting.panels import iterate_sheet, matching_panels
 from edc.stages.context import Context
@@ -114,13 +114,11 @@ class Measurements:
             pictures |= {} if draw else shown
             self.context.checkpoint(lambda: parts, now=True)
         del parts["hessian so far"]
-        last = max(row[2] for row in rows)
-        scores = {}
-        for column, name in ((3, "norm"), (5, "step")):
+        ends = curvature(as_measured("hessian", rows, self.row))
+        scores: dict[str, float] = {}
+        for column, name in (("norm", "hessian_norm"), ("step_norm", "hessian_step")):
             for method, suffix in zip(pictures, ("", "_without"), strict=False):  # without a regulariser: one
-                ends = [row[column] for row in rows if row[1:3] == [method, last]]
-                scores[f"hessian_{name}{suffix}"] = descriptive.fmean(ends)
-                scores[f"hessian_{name}{suffix}_std"] = descriptive.stdev(ends) if len(ends) > 1 else 0.0
+                scores |= mean_and_spread(f"{name}{suffix}", ends.loc[[method], column])
         return {"rows": rows, "scores": scores, "pictures": pictures}
 
     def _curvature(self, group: Group) -> tuple[list[list[Any]], dict[str, dict[int, Tensor]]]:
@@ -160,15 +158,11 @@ class Measurements:
                     losses = [functools.partial(mean_loss, student.model, *images) for images in sets]
                     curves = [curve(along, line, student.model, loss) for loss in losses]
                     rows += [[name, seed, i, *values] for values in zip(line, *curves, strict=True)]
-        frame = pd.DataFrame(rows, columns=list(TABLES["landscape"])).assign(radius=sizes.radius)
+        values = sharpness(as_measured("landscape", rows, self.row))
         scores = {"sharpness_radius": sizes.radius}
-        values = sharpness(frame)
         for name, suffix in ((self.schedule, ""), (COSINE, "_cosine")):
-            for column in ("val_loss", "val_rise", "training_loss", "training_rise"):
-                of_seeds = [float(value) for value in values.loc[[name], column]]
-                scores[f"{column}{suffix}"] = descriptive.fmean(of_seeds)
-                if column.endswith("rise"):
-                    scores[f"{column}_std{suffix}"] = descriptive.stdev(of_seeds) if len(of_seeds) > 1 else 0.0
+            for column in map(str, values):
+                scores |= mean_and_spread(f"{column}{suffix}", values.loc[[name], column])
         return {"rows": rows, "scores": scores, "moments": moments}
 
     @property
@@ -237,11 +231,15 @@ class Measurements:
         return torch.cat(x), None, torch.cat(labels)
 
     def draw(self, parts: dict[str, Any]) -> None:
-        path, sizes = self.context.path, {"hessian": self.row.hessian, "landscape": self.row.landscape}
+        path = self.context.path
         matching_panels(path("matching.png"), Matched(**parts["matching"]["points"]))
         iterate_sheet(path("iterates.png"), parts["hessian"]["pictures"], self.group.labels.cpu(), self.train.classes)
         for name, panels in PANELS.items():
-            frame = pd.DataFrame(parts[name]["rows"], columns=list(TABLES[name]))
-            if setting := SETTINGS.get(name):
-                frame[setting] = getattr(sizes[name], setting)
+            frame = as_measured(name, parts[name]["rows"], self.row)
             save_figure(path(f"{name}.png"), picture(name, panels(frame)))
+
+
+def mean_and_spread(name: str, values: pd.Series) -> dict[str, float]:
+    """Two scores: the mean over seeds or starts, and its standard deviation, 0 of a single one."""
+    numbers = [float(value) for value in values]
+    return {name: descriptive.fmean(numbers), f"{name}_std": descriptive.stdev(numbers) if len(numbers) > 1 else 0.0}

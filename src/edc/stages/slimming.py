@@ -1,4 +1,4 @@
-"""Stage slimming: a network is trained, pruned and fine-tuned with a condensed set as its only data."""
+"""Stage slimming: a network, new or pretrained, is trained, pruned and fine-tuned on a condensed set alone."""
 
 from __future__ import annotations
 

@@ -34,10 +34,11 @@ def run(plan: Plan) -> None:
     rows = record.comparable(frame)
     correct = correctness.merge(correctness.read(), correctness.collect(plan), frame)
     courses, measured = learning(plan, frame), measurements(plan, frame)
+    analysed = recorded(measured, rows)
     right = correctness.by_run(correct, rows)
     cells = evaluations(rows, "test", right, courses)
     made = tables(cells, read_reported()) | applications(rows)
-    made |= {"quality": quality(rows), "figure2": figure2(recorded(measured, rows))}
+    made |= {"quality": quality(rows), "figure2": figure2(analysed)}
     texts = {f"{name}.csv": table.to_csv(index=False, lineterminator="\n") for name, table in made.items()}
     texts |= {f"{name}.md": page(name, table, cells, list(plan.datasets)) for name, table in made.items()}
     answered = answers(plan, compared(plan, rows, right, courses))
@@ -52,7 +53,7 @@ def run(plan: Plan) -> None:
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])
-    draw_figure2(RESULTS / "figures", recorded(measured, rows))
+    draw_figure2(RESULTS / "figures", analysed)
     share_condensed_sets(plan)
 
 

@@ -129,7 +129,9 @@ def test_a_damaged_checkpoint_costs_time_but_no_byte(finished, tmp_path, stage):
     whole = finished.copy(tmp_path / "whole")
     whole.ok("edc", stage, "--run", key)
     assert any(interrupted(finished, stage, signal.SIGKILL) for _ in range(5))
-    kept = {path: path.read_bytes() for path in finished.path(".edc/checkpoints", stage).iterdir()}
+    folder = finished.path(".edc/checkpoints", stage)
+    # What a kill in the middle of a write leaves, a .tmp, is never read.
+    kept = {path: path.read_bytes() for path in folder.iterdir() if path.suffix != ".tmp"}
     for path, damage in islice(cycle(product(kept, DAMAGES)), max(2 * len(kept), CASES // 8)):
         shutil.rmtree(finished.path("runs", stage, key), ignore_errors=True)
         for other, content in kept.items():

@@ -266,5 +266,7 @@ class Checkpoint:
         self._cost = self._last - begun
 
     def clear(self) -> None:
-        """Forget the state: the run is finished."""
+        """Forget the state, and what kills in the middle of a write left of it: the run is finished."""
         self.path.unlink(missing_ok=True)
+        for partial in self.path.parent.glob(f".{self.path.name}.*.tmp"):
+            partial.unlink(missing_ok=True)

@@ -318,5 +318,9 @@ def _dump(model: Model) -> Values:
 
 
 def _changes(laid: Values) -> bool:
-    """Whether values laid over a recipe or protocol make another of it; its observers depend on the dataset."""
-    return any(not isinstance(value, dict) or _changes(value) for key, value in laid.items() if key != "observers")
+    """Whether values laid over a recipe or protocol make another of it.
+
+    Its observers depend on the dataset, and how often a student is evaluated plays no part in its training.
+    """
+    kept = [value for key, value in laid.items() if key not in {"observers", "validations"}]
+    return any(not isinstance(value, dict) or _changes(value) for value in kept)

@@ -107,6 +107,12 @@ def test_layers_and_overrides_change_what_they_name() -> None:
     assert not made.evaluate["digits-rded-ipc1-convnet_d2-rded"].changed
 
 
+def test_how_often_a_student_is_evaluated_is_no_change_of_the_protocol() -> None:
+    made = plan(overrides={"protocols": {"edc": {"students": {"convnet_d2": {"validations": 1}}}}})
+    row = made.evaluate["digits-edc-ipc1-convnet_d2-edc"]
+    assert (row.validations, row.changed) == (1, False)
+
+
 def test_observers_laid_over_a_recipe_are_no_change_of_it() -> None:
     made = plan(overrides={"recipes": {"edc": {"families": {"digits": {"observers": {"match": "first"}}}}}})
     assert made.synthesize["digits-edc-ipc1"].observers == ["digits-convnet_d1"]

@@ -118,7 +118,11 @@ class StudentChoices(Model):
         description="one after the other, each with a regime (soft, hard) and a share of the epochs; none: the "
         "protocol's regime throughout",
     )
-    validations: int = Field(default=10, ge=1, description="how often it is evaluated; after the last epoch always")
+    validations: int = Field(
+        default=10,
+        ge=1,
+        description="how often it is evaluated, after the last epoch always; 1: whether it still improves is not known",
+    )
 
     def regimes(self, regime: str) -> list[str]:
         """The label regime of every epoch, of the phases where there are any."""

@@ -16,7 +16,7 @@ import pandas as pd
 
 from edc.config.rows import Dataset, Plan
 from edc.reporting.costs import costs, duration
-from edc.reporting.evaluations import DECIMALS, FULL, RANDOM, evaluations, interval, paired, with_baseline
+from edc.reporting.evaluations import DECIMALS, FULL, RANDOM, evaluations, interval, same_images, with_baseline
 from edc.reporting.pages import UNTRAINED, device, grid, kilobytes, signed, spread, title, untrained
 from edc.reporting.tables import SAME
 
@@ -120,7 +120,7 @@ def verdicts(sets: pd.DataFrame) -> pd.DataFrame:
             "accuracy": spread(row["final_mean"], row["final_std"]) + untrained(row, " ({})"),
         }
         limits = f"{signed(row['improvement_low'])} to {signed(row['improvement_high'])}"
-        limits += ESTIMATED * (not row["paired"])
+        limits += ESTIMATED * (not row["same_images"])
         if math.isnan(row["improvement_low"]):
             limits, word = "", "one seed: no verdict"
         elif row["clear"] == "yes":
@@ -150,7 +150,9 @@ def between(first: Mapping[Any, Any], second: Mapping[Any, Any], names: tuple[st
     """The verdict on two evaluations, and whether it shows a difference."""
     limits = interval(first, second)
     shown = limits[0] > 0 or limits[1] < 0
-    text = verdict(*names, round(first["final_mean"] - second["final_mean"], DECIMALS), limits, paired(first, second))
+    text = verdict(
+        *names, round(first["final_mean"] - second["final_mean"], DECIMALS), limits, same_images(first, second)
+    )
     unfinished = "no" in (first["trained"], second["trained"])
     return text + ", but not all are trained to the end" * unfinished, shown
 

@@ -28,12 +28,17 @@ def applications(record: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def continual(record: pd.DataFrame) -> pd.DataFrame:
-    """One line for every step of every run, over its orders and seeds."""
+    """One line for every step of every run, over its orders and seeds.
+
+    Students of one order see the same classes in every step, whatever the images and the seed: of several orders, those
+    are what is compared.
+    """
     rows = record[record["stage"] == "continual"]
     rows = rows.assign(steps=rows.groupby("run")["step"].transform("max"))
+    rows["pair"] = rows["order"].where(rows.groupby("run")["order"].transform("nunique") > 1)
     lines = _lines(rows, ["step"], {"accuracy": "accuracy", "average": "average_accuracy", "forgetting": "forgetting"})
     counts = rows.groupby("run").agg(orders=("order", "nunique"), seeds=("seed", "nunique"))
-    lines = lines.join(counts, on="run").assign(students=lambda rows: rows["orders"] * rows["seeds"])
+    lines = lines.join(counts, on="run")
     seen = lines["classes"] / lines.groupby("run")["classes"].transform("max")
     lines["test_images"] = (lines["test_images"] * seen).round()
     return _table(lines, CONTINUAL, [*SHARED, "steps", "step"], "accuracy")
@@ -42,9 +47,11 @@ def continual(record: pd.DataFrame) -> pd.DataFrame:
 def slimming(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """One line for every pruning ratio of every run, over its seeds; ratio 0 is the unpruned network.
 
-    With ``split`` "val" those that were tested on held-out training images.
+    With ``split`` "val" those that were tested on held-out training images. Runs that start with pretrained networks
+    are compared seed by seed: a seed names one network, whatever the images that fine-tune it.
     """
     rows = record[(record["stage"] == "slimming") & ((record["split"] == "val") == (split == "val"))]
+    rows = rows.assign(pair=rows["seed"].where(rows["pretrained"].fillna(False).astype(bool)))
     lines = _lines(rows, ["ratio"], {"before": "accuracy_before", "after": "accuracy"})
     lines["seeds"] = lines["run"].map(rows.groupby("run")["seed"].nunique())
     for name in ("channels", "parameters", "macs"):
@@ -57,12 +64,20 @@ def slimming(record: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 
 
 def _lines(rows: pd.DataFrame, step: list[str], scores: dict[str, str]) -> pd.DataFrame:
-    """One line for every run and step, with mean and standard deviation (n - 1) of each score."""
+    """One line for every run and step, with mean and standard deviation (n - 1) of each score.
+
+    pairs: of the column ``pair``, mean accuracy of each of its values; None where it is empty.
+    """
     groups = rows.groupby(["run", *step])
     lines = groups.first()
     for name, column in scores.items():
         lines[f"{name}_mean"] = groups[column].mean().round(DECIMALS)
         lines[f"{name}_std"] = groups[column].std().round(DECIMALS)
+    means = rows.groupby(["run", *step, "pair"])["accuracy"].mean()  # without the rows of no pair
+    pairs = {
+        line: values.droplevel([*range(1 + len(step))]).to_dict() for line, values in means.groupby(["run", *step])
+    }
+    lines["pairs"] = pd.Series([pairs.get(line) for line in lines.index], lines.index, dtype=object)
     return lines.reset_index()
 
 

@@ -17,10 +17,8 @@ from edc.errors import EdcError
 from edc.reporting.record import COLUMNS, ENVIRONMENT, QUALITY, STAGES, typed
 from edc.storage import digest, fingerprint, manifest_in, read_json, run_folder
 
-NOT_TRAINING = {
-    "recipe", "ipc", "student", "protocol", "images", "labels", "seeds", "variant", "changed", "validations",
-}  # fmt: skip
-"""Values of a row that name images and students, or say when these are evaluated, not how they are trained."""
+NOT_TRAINING = {"recipe", "ipc", "student", "protocol", "images", "labels", "seeds", "variant", "changed"}
+"""Values of a row that name images and students, not how these are trained."""
 SIZES = ("channels", "parameters", "macs")
 
 

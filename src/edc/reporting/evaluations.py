@@ -11,7 +11,7 @@ import pandas as pd
 from edc.config.files import root
 from edc.errors import EdcError
 from edc.nets.titles import paper_name
-from edc.reporting.intervals import NONE, Interval, bootstrap, from_spreads
+from edc.reporting.intervals import NONE, Interval, bootstrap, from_spreads, paired, sampling
 from edc.reporting.paper import DATASETS
 from edc.reporting.record import PATH
 
@@ -23,8 +23,8 @@ CHANCE, IMPROVING = 1.5, 2.0
 """A student is near chance below so many times the accuracy of guessing, and improving above so many points."""
 DECIMALS = 4
 """Of accuracies in tables, in percent: pages round them once more, to one, and it is the same one."""
-SIDES = ("seeds", "students", "test_images", "test_digest", "right", "trained")
-"""What an interval is made from besides mean and deviation; students: of all orders and seeds."""
+SIDES = ("seeds", "pairs", "test_images", "test_digest", "right", "trained")
+"""What an interval is made from besides mean and deviation; pairs: accuracies by what a baseline has in common."""
 CELL = ["dataset", "recipe", "ipc", "student"]
 STANDARD = {"static": "static_soft", "hard": "hard_label"}
 """The protocol that stands for a label regime where several of that regime ran."""
@@ -82,7 +82,7 @@ def not_trained(cells: pd.DataFrame, courses: pd.DataFrame | None) -> pd.Series:
 
     Still improving: at the last evaluated epoch the accuracy, mean over the seeds, is more than 2 points above that of
     the one before it, and more than the standard error of an accuracy over so many test images. Near chance: it is
-    below 1.5 times that of guessing. What is not recorded counts as trained.
+    below 1.5 times that of guessing. What is not recorded, or evaluated once, counts as trained.
     """
     chance = CHANCE * 100 / cells["classes"].astype("float64")
     near = cells["final_mean"] < chance
@@ -153,7 +153,7 @@ def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], sco
     for part in ("mean", "std"):
         rows[f"baseline_{part}"] = [line[f"{score}_{part}"] for line in both]
     lines = list(zip(rows.to_dict("records"), both, strict=True))
-    rows["paired"] = [paired(*two) for two in lines]
+    rows["same_images"] = [same_images(*two) for two in lines]
     rows["baseline_trained"] = [line.get("trained") for line in both]
     rows["improvement"] = (rows[f"{score}_mean"] - rows["baseline_mean"]).round(DECIMALS)
     limits = [interval(*two, score) for two in lines]
@@ -165,7 +165,7 @@ def with_baseline(rows: pd.DataFrame, random: pd.DataFrame, keys: list[str], sco
     return rows
 
 
-def paired(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
+def same_images(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
     """Whether both lines have which of the same images each student gets right."""
     stored = all(isinstance(line.get("right"), np.ndarray) for line in (first, second))
     return stored and first["test_digest"] == second["test_digest"]
@@ -174,17 +174,19 @@ def paired(first: Mapping[Any, Any], second: Mapping[Any, Any]) -> bool:
 def interval(first: Mapping[Any, Any], second: Mapping[Any, Any], score: str = "final") -> Interval:
     """95 % interval of one line's accuracy minus another's, in points; NaN where there is none.
 
-    From the images that each student gets right where both lines have them, else from spreads and sizes.
+    From the images that each student gets right where both lines have them, else from the differences of their pairs,
+    else from spreads and sizes.
     """
-    if paired(first, second):
+    if same_images(first, second):
         return bootstrap(first["right"], second["right"])
-    one, other = (
-        (line[f"{score}_mean"], line[f"{score}_std"], line.get("students", line.get("seeds")))
-        for line in (first, second)
-    )
+    one, other = ((line[f"{score}_mean"], line[f"{score}_std"], line["seeds"]) for line in (first, second))
     sizes = (first["test_images"], second["test_images"])
     if pd.isna([*one, *other, *sizes]).any():
         return NONE
+    mine, others = first.get("pairs"), second.get("pairs")
+    if isinstance(mine, dict) and isinstance(others, dict) and mine.keys() == others.keys():
+        differences = np.array([mine[name] - others[name] for name in mine])
+        return paired(differences, sampling((one[0], other[0]), sizes))
     return from_spreads(one, other, sizes)
 
 

@@ -65,11 +65,11 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def as_measured(name: str, lines: Any, row: Any) -> pd.DataFrame:
-    """What the run of a row measured, as a frame, with the setting of the row that it depends on."""
+def as_measured(name: str, lines: Any, values: Mapping[str, Any]) -> pd.DataFrame:
+    """What a run measured, as a frame, with the setting that it depends on among the values the run was made with."""
     frame = pd.DataFrame(lines, columns=list(MEASURED[name]))
     if setting := SETTINGS.get(name):
-        frame[setting] = getattr(getattr(row, name), setting)
+        frame[setting] = values[name][setting]
     return frame
 
 
@@ -82,10 +82,12 @@ def kept(name: str) -> pd.DataFrame:
     path = RESULTS / "histories" / f"{name}.csv"
     remedy = f"restore it with `git checkout {path}`"
     frame = record.read_csv(path, HISTORIES[name], remedy)
-    points = ["run", *POINTS[name]]
-    wrong = frame.duplicated(points) | frame[points].isna().any(axis=1)
+    # A standard error is empty where it is of a single probe.
+    values = frame[[column for column in HISTORIES[name] if not column.endswith("_error")]]
+    wrong = frame.duplicated(["run", *POINTS[name]]) | values.isna().any(axis=1) | (values == "").any(axis=1)
     if wrong.any():
-        raise EdcError(f"{path}: line {int(np.flatnonzero(wrong)[0]) + 2}: damaged, a point twice or none; {remedy}")
+        line = int(np.flatnonzero(wrong)[0]) + 2
+        raise EdcError(f"{path}: line {line}: damaged, a point twice or a value missing; {remedy}")
     for run, rows in frame.groupby("run"):
         if rows.groupby(POINTS[name][0])[POINTS[name][-1]].agg(tuple).nunique() > 1:
             raise EdcError(f"{path}: {run}: damaged, not all points of each {POINTS[name][0]}; {remedy}")

@@ -8,6 +8,9 @@ part. Students of one seed are not related and are resampled for each evaluation
 A few seeds show less spread than there is. The resampled means of n seeds are therefore stretched by sqrt(n / (n - 1)),
 the factor that the bootstrap's variance lacks, and by t / z, the 97.5 % quantiles of Student's t (seeds of both less 2)
 and of the normal distribution. With one seed there is no interval.
+
+Where both sides have more in common than the test images, an order of the classes or the network that is pruned, the
+differences of those pairs are the sample.
 """
 
 from __future__ import annotations
@@ -55,29 +58,39 @@ def bootstrap(first: np.ndarray, second: np.ndarray) -> Interval:
 def from_spreads(
     first: tuple[float, float, int], second: tuple[float, float, int], images: tuple[float, float]
 ) -> Interval:
-    """The same from mean, standard deviation over the seeds and number of seeds of each alone, in percent.
-
-    The number of test images counts as for two independent binomial variables, so that the interval is rather too wide.
-    """
+    """The same from mean, standard deviation over the seeds and number of seeds of each alone, in percent."""
     counts = (first[2], second[2])
     if min(counts) < 2:
         return NONE
-    variance = 0.0
-    for (mean, deviation, n), size in zip((first, second), images, strict=True):
-        share = (mean / 100 * size + 1) / (size + 2)  # as Agresti and Caffo (2000): no certainty of 0 or 100 %
-        variance += stretch(*counts) ** 2 * deviation**2 / n + 100.0**2 * share * (1 - share) / (size + 2)
-    half = NORMAL * math.sqrt(variance)
+    spread = sum(stretch(*counts) ** 2 * deviation**2 / n for _, deviation, n in (first, second))
+    half = NORMAL * math.sqrt(spread + sampling((first[0], second[0]), images))
     difference = first[0] - second[0]
     return round(difference - half, EXACT), round(difference + half, EXACT)
 
 
-def paired(differences: np.ndarray) -> Interval:
-    """Interval of the mean of n independent differences by Student's t with n - 1 degrees; NaN of one alone."""
+def sampling(means: tuple[float, float], images: tuple[float, float]) -> float:
+    """Variance, in squared points, of a difference of two accuracies in percent over so many test images.
+
+    It is that of two independent binomial variables, as Agresti and Caffo (2000): no certainty of 0 or 100 %. Both
+    are of the same images, so that the interval is rather too wide.
+    """
+    shares = [((mean / 100 * size + 1) / (size + 2), size + 2) for mean, size in zip(means, images, strict=True)]
+    return sum(100.0**2 * share * (1 - share) / size for share, size in shares)
+
+
+def paired(differences: np.ndarray, sampled: float = 0.0) -> Interval:
+    """Interval of the mean of n independent differences by Student's t with n - 1 degrees; NaN of one alone.
+
+    Args:
+        differences: of what two sides have in common: a seed, a start, an order of the classes.
+        sampled: variance of the mean that has another source, the test images (:func:`sampling`).
+    """
     from scipy.stats import t
 
     if (n := len(differences)) < 2:
         return NONE
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(differences, ddof=1)) / math.sqrt(n)
+    spread = float(t.ppf((1 + LEVEL) / 2, n - 1)) * float(np.std(differences, ddof=1)) / math.sqrt(n)
+    half = math.hypot(spread, NORMAL * math.sqrt(sampled))
     return round(float(differences.mean()) - half, EXACT), round(float(differences.mean()) + half, EXACT)
 
 

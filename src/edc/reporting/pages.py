@@ -75,7 +75,7 @@ LEGENDS = {
     "continual": "Top-1 accuracy in percent on the test images of all classes seen so far, mean ± standard deviation "
     "over orders and seeds. In each step a fresh student is trained on the images of those classes alone. forgetting: "
     "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
-    f"{IMPROVEMENT}",
+    f"{IMPROVEMENT} Several orders are compared order by order (Student's t over their differences).",
     "figure2": "Each line compares a choice with the same training or synthesis without it: a smoothing schedule with "
     "a plain cosine to 0, for students of the same seeds; flatness regularisation with none, for synthesis from the "
     "same starts. The rise of a loss is taken at a distance from the weights, in lengths of their filters, to both "
@@ -86,8 +86,9 @@ LEGENDS = {
     "slimming": f"{PERCENT} Ratio 0 is the unpruned network after its training with an L1 norm on the BN scales. keep: "
     "share of each layer's channels that stays at every ratio. pretrained: it was trained on the real images first, "
     "and of ratio 0 `before` is its accuracy then. "
-    f"{IMPROVEMENT} Parameters and multiply-accumulates of one image are counted on the smaller network itself. The "
-    "paper's Figure 4 (ImageNet-1k, VGG-11, bars): SRe2L 12.5 and EDC 25.0 at IPC 10, SRe2L 31.7 and EDC 47.1 at IPC "
+    f"{IMPROVEMENT} Pretrained networks are compared seed by seed (Student's t). Parameters and "
+    "multiply-accumulates of one image are counted on the smaller network itself. The paper's Figure 4 (ImageNet-1k, "
+    "VGG-11, bars): SRe2L 12.5 and EDC 25.0 at IPC 10, SRe2L 31.7 and EDC 47.1 at IPC "
     "50; it does not give the share of channels removed, nor how sparsity is trained.",
 }
 ELSEWHERE = (

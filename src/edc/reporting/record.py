@@ -84,24 +84,28 @@ def write(frame: pd.DataFrame) -> None:
 def merge(old: pd.DataFrame, new: pd.DataFrame, versions: Mapping[str, int] | None = None) -> pd.DataFrame:
     """The record with the runs that are on this machine.
 
-    A run's new rows replace all its old ones; where ``run.json`` is missing and the files are the same as the record's,
-    the record's device, commit and versions stay. Old rows of an earlier version of their stage become ``earlier``.
-    Rows of other images of a dataset than its current ones (:func:`_current_data`) become ``other data``.
+    A run's new rows replace all its old ones, unless they are of an earlier version than these. Where ``run.json`` is
+    missing and the files are the same as the record's, the record's device, commit and versions stay. Rows of an
+    earlier version of their stage become ``earlier``, those of other images of a dataset than its current ones
+    (:func:`_current_data`) ``other data``.
 
     Args:
         old: the record.
         new: of :func:`edc.reporting.collect.collect`, in the order of the pipeline.
         versions: of the stages' numerics now, by stage.
     """
-    runs = pd.MultiIndex.from_frame(new[["stage", "run"]])
-    others = old[~pd.MultiIndex.from_frame(old[["stage", "run"]]).isin(runs)].copy()
-    current = others["stage"].map(versions or {}).astype("Int64")
-    others.loc[(others["source"] == "run") & (others["version"] < current).fillna(False), "source"] = "earlier"
+    run = ["stage", "run"]
+    recorded = old.groupby(run, as_index=False)["version"].max()
+    known = new[run].merge(recorded, how="left", on=run)["version"].set_axis(new.index)
+    new = new[~(new["version"] < known).fillna(False)]
+    others = old[~pd.MultiIndex.from_frame(old[run]).isin(pd.MultiIndex.from_frame(new[run]))]
     columns = [*ENVIRONMENT, "training"]
     rows = new.merge(old[[*KEYS, "digest", *columns]], how="left", on=[*KEYS, "digest"], suffixes=("", "_old"))
     for name in columns:
         rows[name] = rows[name].where(rows[name].notna() & (rows[name] != ""), rows[f"{name}_old"])
     frame = pd.concat([part for part in (others, rows[list(COLUMNS)]) if len(part)] or [new], ignore_index=True)
+    current = frame["stage"].map(versions or {}).astype("Int64")
+    frame.loc[(frame["source"] == "run") & (frame["version"] < current).fillna(False), "source"] = "earlier"
     return sort(typed(_other_data(frame, old, new), COLUMNS, str(PATH)))
 
 

@@ -44,48 +44,50 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         return accuracy.assign(epoch=accuracy["epoch"] + 1)
 
     old = record.read_csv(LEARNING, COURSES, f"restore it with `git checkout {LEARNING}`")
-    return _history(old, COURSES, "history.csv", ("evaluate", plan.evaluate), frame, course)
+    return _history(old, COURSES, "history.csv", ("evaluate", [*plan.evaluate]), frame, course)
 
 
 def measurements(plan: Plan, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What the record's analyses of kind ``figure2`` measured, by the names of ``HISTORIES``."""
-    rows = {key: row for key, row in plan.analysis.items() if row.kind == "figure2" and _current("analysis", key)}
-
+    runs = [key for key in plan.analysis if _measured(key)]
     return {
-        name: _history(kept(name), columns, f"{name}.csv", ("analysis", rows), frame, partial(as_measured, name))
+        name: _history(kept(name), columns, f"{name}.csv", ("analysis", runs), frame, partial(as_measured, name))
         for name, columns in HISTORIES.items()
     }
 
 
-def _current(stage: str, key: str) -> bool:
-    """Whether a run was made by this version of its stage; files of an earlier one may hold other columns."""
-    folder = run_folder(stage, key)
-    return (folder / "manifest.json").exists() and manifest_in(folder).get("version") == VERSIONS[stage]
+def _measured(key: str) -> bool:
+    """Whether a run is a finished analysis of kind ``figure2`` by this version, whose files have these columns."""
+    folder = run_folder("analysis", key)
+    made = manifest_in(folder) if (folder / "manifest.json").exists() else {}
+    return made.get("version") == VERSIONS["analysis"] and made["params"]["analysis"]["kind"] == "figure2"
 
 
 def _history(
     old: pd.DataFrame,
     columns: record.Columns,
     file: str,
-    runs: tuple[str, Mapping[str, Any]],
+    runs: tuple[str, list[str]],
     frame: pd.DataFrame,
-    lines: Callable[[pd.DataFrame, Any], pd.DataFrame],
+    lines: Callable[[pd.DataFrame, Mapping[str, Any]], pd.DataFrame],
 ) -> pd.DataFrame:
     """One of ``results/histories/``: the lines of the plan's finished runs anew, of others in the record as they were.
 
     Args:
         old: its lines until now.
         file: of a run, which its lines are made from.
-        runs: stage, and its rows by key.
-        lines: from a run's file and row, the columns that are not the row's own.
+        runs: stage, and keys of its runs.
+        lines: from a run's file and the values it was made with, the columns that are not among these values.
     """
-    stage, rows = runs
+    stage, keys = runs
     parts, finished = [], []
-    for key, row in rows.items():
+    for key in keys:
         if not ((folder := run_folder(stage, key)) / "manifest.json").exists():
             continue
-        made = lines(pd.read_csv(checked(folder, manifest_in(folder), file)), row)
-        made = made.assign(run=key, **row.model_dump(include=set(columns) - set(made)))
+        manifest = manifest_in(folder)
+        values = manifest["params"][stage]
+        made = lines(pd.read_csv(checked(folder, manifest, file)), values)
+        made = made.assign(run=key, **{name: values[name] for name in columns.keys() - {*made, "run"}})
         parts.append(record.typed(made, columns, str(folder / file)))
         finished.append(key)
     whole = pd.concat([old[~old["run"].isin(finished)], *parts], ignore_index=True)

@@ -61,6 +61,7 @@ class Measurements:
 
     def __init__(self, context: Context) -> None:
         self.context, self.row, self.dataset, self.device = context, context.row, context.dataset, context.device
+        self.values = self.row.model_dump(mode="json")
         self.normaliser = context.normaliser
         self.train = context.images("train")
         self.val = context.images("val") if self.dataset.val_fraction else self.train
@@ -101,20 +102,20 @@ class Measurements:
 
     def hessian(self, parts: dict[str, Any]) -> dict[str, Any]:
         """Figure 2(c), top, from several starts, and the images of the first over iterations."""
+        draws = self.row.hessian.draws
+        if draws > 1 and torch.equal(self._group(1).start, self.group.start):
+            raise EdcError(
+                f"analysis.{self.context.key}.hessian.draws = {draws}: the recipe starts from the same images whatever "
+                "its seed; set it to 1"
+            )
         rows, pictures = parts.setdefault("hessian so far", ([], {}))
-        for draw in range(len({row[0] for row in rows}), self.row.hessian.draws):
-            group = self._group(draw) if draw else self.group
-            if draw and torch.equal(group.start, self.group.start):
-                raise EdcError(
-                    f"analysis.{self.context.key}.hessian.draws = {self.row.hessian.draws}: the recipe starts from the "
-                    "same images whatever its seed; set it to 1"
-                )
-            measured, shown = self._curvature(group)
+        for draw in range(len({row[0] for row in rows}), draws):
+            measured, shown = self._curvature(self._group(draw) if draw else self.group)
             rows += [[draw, *values] for values in measured]
             pictures |= {} if draw else shown
             self.context.checkpoint(lambda: parts, now=True)
         del parts["hessian so far"]
-        ends = curvature(as_measured("hessian", rows, self.row))
+        ends = curvature(as_measured("hessian", rows, self.values))
         scores: dict[str, float] = {}
         for column, name in (("norm", "hessian_norm"), ("step_norm", "hessian_step")):
             for method, suffix in zip(pictures, ("", "_without"), strict=False):  # without a regulariser: one
@@ -157,8 +158,13 @@ class Measurements:
                 for i, along in enumerate(directions(student.model, seed, sizes.directions)):
                     losses = [functools.partial(mean_loss, student.model, *images) for images in sets]
                     curves = [curve(along, line, student.model, loss) for loss in losses]
+                    if not np.isfinite(curves).all():
+                        raise EdcError(
+                            f"analysis.{self.context.key}.landscape.extent = {sizes.extent:g}: the loss of the student "
+                            f"of seed {seed} is not finite along the line; expected a shorter one"
+                        )
                     rows += [[name, seed, i, *values] for values in zip(line, *curves, strict=True)]
-        values = sharpness(as_measured("landscape", rows, self.row))
+        values = sharpness(as_measured("landscape", rows, self.values))
         scores = {"sharpness_radius": sizes.radius}
         for name, suffix in ((self.schedule, ""), (COSINE, "_cosine")):
             for column in map(str, values):
@@ -235,7 +241,7 @@ class Measurements:
         matching_panels(path("matching.png"), Matched(**parts["matching"]["points"]))
         iterate_sheet(path("iterates.png"), parts["hessian"]["pictures"], self.group.labels.cpu(), self.train.classes)
         for name, panels in PANELS.items():
-            frame = as_measured(name, parts[name]["rows"], self.row)
+            frame = as_measured(name, parts[name]["rows"], self.values)
             save_figure(path(f"{name}.png"), picture(name, panels(frame)))
 
 

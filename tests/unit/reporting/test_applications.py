@@ -1,10 +1,12 @@
 """Tables, pages and pictures of both applications from hand-made rows, and pictures of the analysis."""
 
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from support.record import Row, evaluation, every_table, frame, ran, text
 
 from edc.condense.mixtures import Matched
@@ -53,6 +55,29 @@ def test_every_column_of_continual() -> None:
     assert [(line["recipe"], line["step"], line["classes"]) for line in ran("continual", *runs)] == [
         (recipe, step, classes) for recipe in ("edc", "random") for step, classes in ((1, 4), (2, 7), (3, 10))
     ]
+
+
+def test_runs_are_compared_by_what_they_have_in_common() -> None:
+    """By orders of the classes where there are several, by pretrained networks of a seed; else by means and spreads."""
+    pretrained = {"pretrained": True, "test_images": 10**9}
+    edc, random = (application("slimming", recipe, **pretrained) for recipe in ("edc", "random"))
+    for row, gain in zip(edc, (1, 2, 3, 4), strict=True):  # two ratios of two seeds
+        row["accuracy"] += gain
+    made = [line for line in ran("slimming", edc, random) if line["recipe"] == "edc"]
+    quantile = float(stats.t.ppf(0.975, 1))
+    for line, (first, second) in zip(made, ((1, 3), (2, 4)), strict=True):
+        half = quantile * statistics.stdev((first, second)) / 2**0.5
+        assert line["improvement_high"] == pytest.approx((first + second) / 2 + half, abs=1e-3)
+    shared = {"test_images": 10**9}
+    edc, random = (application("continual", recipe, **shared) for recipe in ("edc", "random"))
+    for row in [*edc, *random]:
+        row["accuracy"] -= 50 * row["order"]  # one order is as hard for all
+    assert all(abs(line["improvement_high"]) < 0.01 for line in ran("continual", edc, random))
+    one = [[row for row in run if not row["order"]] for run in (edc, random)]
+    for row in one[0]:
+        row["accuracy"] -= 5 * row["seed"]
+    line = ran("continual", *one)[0]
+    assert line["improvement_low"] < 0 < line["improvement_high"]
 
 
 def test_every_column_of_slimming() -> None:

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from edc.reporting.intervals import bootstrap, from_spreads
+from edc.reporting.intervals import bootstrap, from_spreads, paired, sampling
 
 
 def students(rng: np.random.Generator, hardness: np.ndarray, spread: float, seeds: int) -> np.ndarray:
@@ -36,6 +37,16 @@ def test_pairs_show_what_independent_test_sets_of_this_size_could_not() -> None:
     assert from_spreads(means[0], means[1], (400, 400))[0] < 0
     assert bootstrap(better, worse) == (low, high)
     assert bootstrap(worse, better) == pytest.approx((-high, -low), abs=0.5)
+
+
+def test_of_pairs_the_differences_are_the_sample_and_the_test_images_widen_it() -> None:
+    differences = np.array([1.0, 2.0, 4.0])
+    low, high = stats.ttest_1samp(differences, 0).confidence_interval()
+    assert paired(differences) == pytest.approx((low, high))
+    few, many = (paired(differences, sampling((80.0, 78.0), (images, images))) for images in (100, 10**9))
+    assert many == pytest.approx((low, high), abs=1e-3)
+    share = 1.96**2 * (0.8 * 0.2 + 0.78 * 0.22) * 100**2 / 102
+    assert few[1] - 7 / 3 == pytest.approx(math.hypot((high - low) / 2, math.sqrt(share)), rel=0.01)
 
 
 def test_five_photos_are_no_difference_and_one_seed_gives_no_interval() -> None:

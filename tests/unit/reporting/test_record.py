@@ -130,6 +130,9 @@ def test_rows_of_an_earlier_version_are_marked() -> None:
     old = frame(evaluation("edc", version=1), evaluation("random", version=2))
     merged = record.merge(old, frame(), {"evaluate": 2})
     assert merged.groupby("recipe")["source"].first().tolist() == ["earlier", "run"]
+    left_over = frame(evaluation("edc", 10, version=1), evaluation("random", 10, version=1))
+    merged = record.merge(frame(evaluation("edc", 90, version=2)), left_over, {"evaluate": 2})
+    assert merged[["accuracy", "source"]].to_numpy().tolist() == [[90, "run"], [10, "earlier"]]
 
 
 def test_images_of_two_versions_of_a_dataset_never_mix(capsys: pytest.CaptureFixture[str]) -> None:

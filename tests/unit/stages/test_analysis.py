@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support import laboratory as lab
+from support import one_line
 
 from edc.reporting import record
 from edc.reporting.collect import collect, rows_of
@@ -50,6 +51,16 @@ def test_the_stage_and_interruptions_between_its_parts(project, monkeypatch, cap
     assert not list(Path(".edc/checkpoints/analysis").iterdir())
 
 
+def test_starts_that_do_not_depend_on_the_seed_are_refused_before_any_is_measured(project, monkeypatch):
+    monkeypatch.setattr(figure2.Measurements, "_curvature", lambda *_: pytest.fail("measured"))
+    herding = {"initialise": {"method": "herding"}, "scorers": ["observer"]}
+    ranked = {"images": lab.EDC | {"ipc": 1} | herding}
+    for stage, key in (("synthesize", "images"), ("relabel", "labels")):
+        lab.execute(lab.plan("analysis", ranked, **SIZES), stage, key)
+    with one_line("hessian.draws = 2", "set it to 1", start="analysis.row."):
+        lab.run("analysis", ranked, **SIZES)
+
+
 def test_the_quality_of_random_images(project):
     for stage, key in (("synthesize", "images"), ("relabel", "labels")):
         lab.execute(lab.plan("analysis"), stage, key)
@@ -63,6 +74,8 @@ def test_the_quality_of_random_images(project):
     assert 2 / 15 <= scores["coverage"] <= 1
     ((row,),) = (rows_of(run_folder("analysis", "row") / "manifest.json"),)
     assert (row["student"], row["coverage"], row["ipc"]) == ("convnet_d1", scores["coverage"], 2)
+    plan = lab.plan("analysis", ipc=1)
+    assert all(history.empty for history in measurements(plan, collect(plan)).values())
     shutil.rmtree(run_folder("analysis", "row"))
     fewer = lab.run("analysis", kind="quality", quality={"images": 5})
     assert fewer != first, "a sample of the real images"
@@ -75,7 +88,10 @@ def kept_in_results(files):
     plan = lab.plan("analysis", UPSTREAM, **SIZES)
     frame = record.merge(record.read(), collect(plan))
     made = measurements(plan, frame)
-    assert made["landscape"]["radius"].eq(0.5).all()
+    other = SIZES | {"landscape": {"radius": 0.25}}
+    for changed in (plan, lab.plan("analysis", UPSTREAM, **other), lab.plan("analysis", UPSTREAM, kind="quality")):
+        radii = measurements(changed, frame)["landscape"]["radius"]
+        assert set(radii) == {0.5}, "what the run was made with, whatever the plan says now"
     for name, table in made.items():
         assert len(table) == len(files[f"{name}.csv"].decode().splitlines()) - 1
         path = Path("results/histories") / f"{name}.csv"

@@ -24,7 +24,7 @@ from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import EvaluateRow, Plan
 from edc.reporting import applications, correctness, pages, record
 from edc.reporting.equal import equal_bytes
-from edc.reporting.evaluations import FULL, RANDOM, evaluations, with_baseline
+from edc.reporting.evaluations import FULL, RANDOM, evaluations, interval, with_baseline
 from edc.storage import RESULTS, write_text
 
 MARKED = re.compile(r"(<!-- generated: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -82,6 +82,45 @@ def seconds(run: str) -> float:
     upstream = [tuple(text.partition("=")[0].split("/")) for text in inputs.split()]
     known = runs().drop_duplicates(["stage", "run"]).set_index(["stage", "run"])["seconds"]
     return float(known[[("evaluate", run), *upstream]].sum())
+
+
+def differences(*pairs: str) -> pd.DataFrame:
+    """Two evaluations of the same test images, RUN,RUN: their difference in points, in brackets where none is shown."""
+    rows = evaluations(runs(), "test", correctness.by_run(correctness.read(), runs()))
+    by_run = {line["run"]: line for line in rows.to_dict("records")}
+    lines = []
+    for first, second in ([by_run[run] for run in pair.split(",")] for pair in pairs):
+        points, (low, high) = first["final_mean"] - second["final_mean"], interval(first, second)
+        shown = low > 0 or high < 0
+        both = ([line[name] for name in ("recipe", "protocol", "variant")] for line in (first, second))
+        names = [", ".join(filter(None, parts)) for parts in both]
+        same = first["protocol"] == second["protocol"]
+        earlier = "*" * ("earlier" in (first["source"], second["source"]))
+        lines.append({
+            "dataset": first["dataset"], "IPC": first["ipc"], "student": first["student"], "seeds": first["seeds"],
+            "images, protocol": names[0] + earlier,
+            "against": second["recipe"] if same else names[1],
+            "points": f"{points:+.1f}" if shown else f"({points:+.1f})",
+            "95 % interval": "" if np.isnan(low) else f"{low:.1f} to {high:.1f}",
+        })  # fmt: skip
+    return pd.DataFrame(lines)
+
+
+def costs(dataset: str, student: str, ipc: str) -> pd.DataFrame:
+    """Seconds for the images of every recipe, optimiser steps and bytes of labels of its own protocol, by seconds."""
+    rows = cells()[(cells()["dataset"] == dataset) & (cells()["student"] == student) & (cells()["ipc"] == int(ipc))]
+    rows = rows[(rows["protocol"] == rows["own_protocol"])].set_index("recipe")
+    made = runs()[
+        (runs()["stage"] == "synthesize") & runs()["run"].isin(f"{dataset}-{name}-ipc{ipc}" for name in rows.index)
+    ]
+    table = (
+        made.set_index("recipe")[["seconds"]].sort_values("seconds").join(rows[["protocol", "steps", "label_bytes"]])
+    )
+    sizes = {
+        "seconds": table["seconds"].round().astype(int),
+        "label kB": (table["label_bytes"] / 1000).round().astype(int),
+    }
+    return table.assign(**sizes).drop(columns="label_bytes").reset_index()
 
 
 def compare(datasets: str, *protocols: str) -> pd.DataFrame:
@@ -297,8 +336,8 @@ def slimming_trials(dataset: str) -> pd.DataFrame:
 
 
 TABLES: list[Callable[..., pd.DataFrame]] = [
-    results, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench, networks, labels,
-    crossed, continual, slimming, slimming_trials,
+    results, differences, costs, compare, course, observers, val, gpu, studies, choices, recipes, protocols, bench,
+    networks, labels, crossed, continual, slimming, slimming_trials,
 ]  # fmt: skip
 
 

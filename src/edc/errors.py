@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -9,6 +10,7 @@ LISTED = 8
 """Names an error lists at most."""
 NEAR = 2 / 3
 """How similar a name must be to be suggested; 1 is equal."""
+ON, OFF = ("", "on", "true", "1", "yes"), ("off", "false", "0", "no")
 
 
 class EdcError(Exception):
@@ -34,3 +36,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     else:
         hint = f"expected one of: {', '.join(names)}" if names else "there is none"
     return EdcError(f"{where}: unknown {kind} {name!r}; {hint}" if where else f"unknown {kind} {name!r}; {hint}")
+
+
+def switched_on(variable: str) -> bool:
+    """Whether an environment variable, on by default, is on; an :class:`EdcError` if it is neither on nor off."""
+    value = os.environ.get(variable, "")
+    if (lower := value.strip().lower()) not in ON + OFF:
+        raise EdcError(f"{variable}={value}: expected on or off (or true, 1, yes, false, 0, no)")
+    return lower in ON

@@ -72,6 +72,18 @@ def count_images(dataset: Dataset) -> Images:
     return Images(train, val, test, smallest, counted)
 
 
+def elsewhere(plan: Plan) -> list[str]:
+    """One line for every dataset whose folder is not known on this machine."""
+    lines = []
+    for dataset in plan.datasets.values():
+        if dataset.kind != "digits":
+            try:
+                resolve_root(dataset)
+            except EdcError as error:
+                lines.append(str(error))
+    return lines
+
+
 def check_data(plan: Plan) -> None:
     """Refuse data that are here and in which a part or a class is missing, before anything runs; nothing is decoded.
 

@@ -98,6 +98,8 @@ def plan(
         raise EdcError("workflow/studies: no studies here; run edc in the root of a checkout")
     if not studies and (cost or data is not None):
         raise EdcError(f"{'--cost' if cost else '--data'}: expected a study")
+    if rate is not None and not (cost and rate > 0):
+        raise EdcError(f"--rate {rate:g}: expected a number above 0, together with --cost")
     if not studies:
         for name in names("studies"):
             try:
@@ -117,7 +119,7 @@ def plan(
                 f"--data {data}: expected one dataset from outside in {' '.join(studies)}, found {len(families)}"
             )
         remember_root(families.pop(), data)
-    from edc.bench.dataset_sizes import check_data, check_ipc
+    from edc.bench.dataset_sizes import check_data, check_ipc, elsewhere
 
     check_data(made)
     check_ipc(made)
@@ -131,6 +133,8 @@ def plan(
         typer.echo(f"the params.yaml that stood here is now {previous}")
     runs = {stage: len(getattr(made, stage)) for stage in STAGES if stage != "tables"}
     typer.echo(f"wrote params.yaml: {', '.join(f'{count} {stage}' for stage, count in runs.items() if count)}")
+    for line in elsewhere(made):
+        typer.echo(f"not on this machine: {line}")
     typer.echo("next: `dvc repro`, or `snakemake --cores all --resources gpu=4`, or `edc run`")
 
 

@@ -113,7 +113,8 @@ def _edited(run: Run, key: tuple[str, ...]) -> str:
         _, shared = _find(PARAMS, (*run, reference)) or (0, "")
         places.append((section, shared, *key))
     lines = (found[0] for place in places if (found := _find(PARAMS, place)))
-    return f"{PARAMS}:{next(lines, 1)} (edited)"
+    line = next(lines, None)
+    return f"{PARAMS} (edited)" if line is None else f"{PARAMS}:{line} (edited)"
 
 
 @cache

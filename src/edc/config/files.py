@@ -20,7 +20,7 @@ from edc.config.choices import PretrainChoices, StatisticsChoices, SynthesisChoi
 from edc.config.partial import Part, Values, merge, partial
 from edc.config.protocol import LabelChoices, StudentChoices
 from edc.config.rows import KEEP, PRECISION, SPLIT, Dataset, Machine, Precision, Split
-from edc.config.validation import Fraction, Model, Seeds, read_yaml, validate
+from edc.config.validation import Fraction, Model, Seeds, Sizes, read_yaml, validate
 from edc.errors import EdcError, unknown_name
 
 WORKFLOW = Path("workflow")
@@ -158,7 +158,7 @@ class Grid(Model):
 
     datasets: list[str] | None = None
     recipes: list[str] | None = None
-    ipc: list[int] | None = None
+    ipc: Sizes | None = None
     protocols: list[str] | None = None
     students: list[str] | None = None
     seeds: Seeds | None = None
@@ -169,7 +169,7 @@ class Application(Model):
     """Which condensed sets an application is tried with."""
 
     recipes: list[str] = Field(min_length=1)
-    ipc: list[int] = Field(min_length=1)
+    ipc: Sizes
     protocols: list[str] = Field(min_length=1)
     students: list[str] = Field(min_length=1)
     seeds: Seeds = [0]
@@ -212,7 +212,7 @@ class StudyFile(Model):
     description: str
     datasets: list[str] = Field(min_length=1)
     recipes: list[str] = Field(min_length=1)
-    ipc: list[int] = Field(min_length=1)
+    ipc: Sizes
     protocols: list[str] = Field(min_length=1, description="names, or 'default' for each recipe's own")
     students: list[str] = Field(min_length=1)
     seeds: Seeds = Field(default=[0, 1, 2], description="of the students")

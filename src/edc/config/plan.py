@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def write_plan(plan: Plan, root: Path = Path(".")) -> Path | None:
     path, kept = root / "params.yaml", None
     written, old = render(plan), read_text(path)
     if old is not None and old != written:
-        kept = root / STATE / "params.previous.yaml"
+        kept = root / STATE / f"params.{hashlib.sha256(old.encode()).hexdigest()[:8]}.yaml"  # none is overwritten
         with replacing_plan(root):
             write_text(kept, old)
             write_text(path, written)

@@ -84,13 +84,15 @@ Shifts = Annotated[tuple[int, int], LIST, AfterValidator(_ascending)]
 Betas = Annotated[tuple[Decay, Decay], LIST]
 
 
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"expected every seed once, found {seeds}")
-    return seeds
+def _distinct(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError(f"expected every number once, found {values}")
+    return values
 
 
 Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), AfterValidator(_distinct)]
+Sizes = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1), AfterValidator(_distinct)]
+"""Of condensed sets, in images per class."""
 
 
 class OneOf:
@@ -127,6 +129,10 @@ def describe(error: ValidationError, model: type[BaseModel], where: str) -> EdcE
     if first["type"] == "model_type":
         return EdcError(f"{where}: {key} = {first['input']!r}: expected a mapping of keys to values")
     expected = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "list_type":
+        expected = f"expected a list, such as [{first['input']}]"
+    if first["type"] == "too_short":
+        expected = "expected at least one entry" if not first["input"] else expected
     expected = expected[0].lower() + expected[1:]
     if first["type"] == "value_error":
         return EdcError(f"{where}: {key}: {expected}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, SupportsIndex, get_args
 
 import numpy as np
 import torch
@@ -67,8 +67,8 @@ class CondensedDataset(TorchDataset[tuple[Tensor, Tensor, int]]):
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Select an epoch, 0-based, that has labels."""
-        if epoch < 0 or (self.epochs is not None and epoch >= self.epochs):
+        """Select an epoch, 0-based, that has labels; another is refused with an :class:`EdcError`."""
+        if not isinstance(epoch, SupportsIndex) or epoch < 0 or (self.epochs is not None and epoch >= self.epochs):
             last = "" if self.epochs is None else f" to {self.epochs - 1}, the last with stored labels"
             raise EdcError(f"{self.targets.parent}: epoch {epoch}; expected 0{last}")
         self._epoch.fill_(epoch)

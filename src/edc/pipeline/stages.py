@@ -49,6 +49,8 @@ def run_stage(
     (RUNS / stage).mkdir(parents=True, exist_ok=True)  # DVC expects it also where the plan has no run of the stage
     make = run_together if processes() > 1 else partial(run_all, jobs=jobs, seconds=durations())
     made = make(plan, todo, force=force)
+    if todo and not made and rank() == 0:
+        print(f"edc: {stage}: up to date, {len(todo)} run(s)", file=sys.stderr, flush=True)
     if made and tracked and rank() == 0 and stage in MEASURING:
         track(plan)
 

@@ -13,7 +13,7 @@ from edc import STAGES
 from edc.config.rows import Plan
 from edc.errors import EdcError
 from edc.stages.versions import VERSIONS
-from edc.storage import RESULTS, digest, fingerprint, manifest_in, read_text, run_folder, write_text
+from edc.storage import MADE_FROM, digest, fingerprint, manifest_in, read_text, run_folder, write_text
 
 Run = tuple[str, str]
 """Stage and key."""
@@ -61,19 +61,15 @@ def stale(plan: Plan, among: Sequence[Run] | None = None) -> list[Run]:
     return list(found)
 
 
-TABLES = RESULTS / "tables" / "made_from.txt"
-"""Fingerprint of what the tables were last made from; beside them in Git, for clones that pull the runs."""
-
-
 def tables_up_to_date(plan: Plan) -> bool:
     """Whether the tables were made from the runs that are here, by this version of the code."""
-    return (read_text(TABLES) or "").strip() == _tables(plan)
+    return (read_text(MADE_FROM) or "").strip() == _tables(plan)
 
 
 def tables_made(plan: Plan) -> None:
     """Note what the tables were made from, if runs are here: without any they are those of the record as before."""
     if any(read(run) for run in runs(plan)):
-        write_text(TABLES, _tables(plan) + "\n")
+        write_text(MADE_FROM, _tables(plan) + "\n")
 
 
 def _tables(plan: Plan) -> str:

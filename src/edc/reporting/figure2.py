@@ -80,7 +80,7 @@ def kept(name: str) -> pd.DataFrame:
         EdcError: the file is damaged: a value, or a point that is there twice or not at all.
     """
     path = RESULTS / "histories" / f"{name}.csv"
-    remedy = f"restore it with `git checkout {path}`"
+    remedy = record.remedy(path)
     frame = record.read_csv(path, HISTORIES[name], remedy)
     # A standard error is empty where it is of a single probe.
     values = frame[[column for column in HISTORIES[name] if not column.endswith("_error")]]

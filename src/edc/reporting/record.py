@@ -10,13 +10,14 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from edc.errors import EdcError
-from edc.storage import RESULTS, read_text, write_text
+from edc.storage import MADE_FROM, RESULTS, read_text, write_text
 
 PATH = RESULTS / "runs.csv"
 
@@ -67,7 +68,7 @@ def read() -> pd.DataFrame:
     Raises:
         EdcError: a column is missing, or a value is not what its column holds.
     """
-    return sort(read_csv(PATH, COLUMNS, f"restore it with `git checkout {PATH}`", NEWER))
+    return sort(read_csv(PATH, COLUMNS, remedy(PATH), NEWER, kept=True))
 
 
 def seconds() -> dict[tuple[str, str], float]:
@@ -164,13 +165,24 @@ def sort(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="_order")
 
 
-def read_csv(path: Any, columns: Columns, remedy: str, newer: Sequence[str] = ()) -> pd.DataFrame:
+def remedy(path: Path) -> str:
+    """What to do about a damaged file of ``results/`` that is kept in Git."""
+    return f"repair it, or restore it as it was committed with `git checkout {path}`, then `edc tables`"
+
+
+def read_csv(path: Path, columns: Columns, remedy: str, newer: Sequence[str] = (), kept: bool = False) -> pd.DataFrame:
     """A CSV file with checked columns, empty where there is none; ``newer`` ones may be missing.
 
     Raises:
-        EdcError: a column is missing, or a value is not what its column holds; ``remedy`` says what to do about it.
+        EdcError: a column is missing, or a value is not what its column holds; ``remedy`` says what to do about it. Or
+            a file with rows of other plans, ``kept``, is missing although the tables here were made from one.
     """
     text = read_text(path)
+    if text is None and kept and MADE_FROM.exists():
+        raise EdcError(
+            f"{path}: no such file, but {MADE_FROM.parent} was made from one; restore it as it was committed with "
+            f"`git checkout {path}`, or delete {MADE_FROM} to begin a new one"
+        )
     if text is None:
         return typed(pd.DataFrame(columns=list(columns), dtype=object), columns, str(path))
     header, *rows = list(csv.reader(io.StringIO(text))) or [[]]

@@ -43,7 +43,7 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4).reset_index()
         return accuracy.assign(epoch=accuracy["epoch"] + 1)
 
-    old = record.read_csv(LEARNING, COURSES, f"restore it with `git checkout {LEARNING}`")
+    old = record.read_csv(LEARNING, COURSES, record.remedy(LEARNING))
     return _history(old, COURSES, "history.csv", ("evaluate", [*plan.evaluate]), frame, course)
 
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RUNS = Path("runs")
 RESULTS = Path("results")
+MADE_FROM = RESULTS / "tables" / "made_from.txt"
+"""Fingerprint of what the tables were last made from; beside them in Git, for clones that pull the runs."""
 STATE = Path(".edc")
 KEYS = ("stage", "run", "version", "params", "inputs", "dataset_digest", "classes", "files")
 """What every manifest holds."""
@@ -116,7 +118,9 @@ def _reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
     except FileNotFoundError:
         raise EdcError(f"{path}: no such file; run the stage that makes it first") from None
     except damage as error:
-        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run its stage again") from None
+        stage, key = path.parts[-3:-1] if path.is_relative_to(RUNS) and len(path.parts) > 3 else ("", "")
+        again = f"`edc {stage} --run {key}`" if key else "its stage again"
+        raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run {again}") from None
 
 
 def read_json(path: Path) -> Any:

@@ -5,18 +5,15 @@ MLflow takes seconds to import: that happens once there are finished runs to sho
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 from filelock import FileLock
 
 from edc.config.rows import Plan, StudyRuns
-from edc.errors import EdcError
+from edc.errors import EdcError, switched_on
 from edc.storage import STATE, fingerprint, manifest_in, run_folder
 from edc.tracking.describe import Finished, describe, names
 from edc.tracking.location import one_line, shown, store_uri
-
-ON, OFF = ("", "on", "true", "1", "yes"), ("off", "false", "0", "no")
 
 
 class TrackingError(Exception):
@@ -25,10 +22,7 @@ class TrackingError(Exception):
 
 def enabled() -> bool:
     """Whether runs are tracked: the environment variable ``EDC_TRACKING``, refused if it is neither on nor off."""
-    value = os.environ.get("EDC_TRACKING", "")
-    if (lower := value.strip().lower()) not in ON + OFF:
-        raise EdcError(f"EDC_TRACKING={value}: expected on or off (or true, 1, yes, false, 0, no)")
-    return lower in ON
+    return switched_on("EDC_TRACKING")
 
 
 def sync(plan: Plan, strict: bool = False) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from edc.errors import switched_on
 
 WARM_UP = 3
 """Times the work is done before it is recorded; libraries choose their algorithms then."""
@@ -16,7 +17,7 @@ Pair = tuple[Tensor, Tensor]
 
 def enabled() -> bool:
     """Whether graphs are recorded at all; ``EDC_CUDA_GRAPHS=off`` helps to find out whether one is at fault."""
-    return os.environ.get("EDC_CUDA_GRAPHS", "on") != "off"
+    return switched_on("EDC_CUDA_GRAPHS")
 
 
 def record(work: Sequence[Callable[[], None]], prepare: Callable[[], None] = lambda: None) -> torch.cuda.CUDAGraph:

@@ -1,5 +1,6 @@
 """Commands about plans: what they print and write, and options that contradict one another."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,10 @@ def test_studies_are_planned_and_explained(folder: Path) -> None:
     assert "wrote params.yaml: 6 pretrain, 1 statistics" in run("plan", "digits", "digits_more")
     assert list(load_plan().studies) == ["digits", "digits_more"]
     assert "optimise.iterations  25" in run("explain", "digits-edc-ipc10", "optimise")
-    assert "is now .edc/params.previous.yaml" in run("plan", "digits")
+    text = Path("params.yaml").read_text()
+    (kept,) = re.findall(r"is now (\.edc/params\.\w{8}\.yaml)\n", run("plan", "digits"))
+    run("plan", "digits_steps")
+    assert Path(kept).read_text() == text, "no plan is lost, however many follow"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +67,8 @@ def test_studies_are_planned_and_explained(folder: Path) -> None:
     [
         (["plan", "--cost"], "--cost: expected a study"),
         (["plan", "--data", "."], "--data: expected a study"),
+        (["plan", "digits", "--rate", "3"], "--rate 3: expected a number above 0, together with --cost"),
+        (["plan", "digits", "--cost", "--rate", "-1"], "--rate -1: expected a number above 0"),
         (["plan", "digits", "--data", "."], "expected one dataset from outside in digits, found 0"),
         (["plan", "cifar10_small", "--data", "nowhere"], "--data nowhere: no such folder"),
         (["plan", "digitz"], "unknown study 'digitz'; did you mean 'digits'?"),

@@ -68,7 +68,10 @@ MISTAKES: dict[str, tuple[str, dict[str, Any], list[str]]] = {
     "text as a number": ("protocols", {"student": {"epochs": "08"}}, ["student.epochs = '08'", "integer"]),
     "number as a name": ("studies", {"datasets": [1e5]}, ["datasets.0 = 100000.0", "string"]),
     "no recipes": ("studies", {"recipes": []}, ["recipes = []"]),
-    "repeated seed": ("studies", {"seeds": [0, 0]}, ["seeds: expected every seed once"]),
+    "repeated size": ("studies", {"ipc": [2, 2]}, ["ipc: expected every number once, found [2, 2]"]),
+    "no list": ("studies", {"ipc": 2}, ["ipc = 2: expected a list, such as [2]"]),
+    "nothing": ("studies", {"seeds": []}, ["seeds = []: expected at least one entry"]),
+    "repeated seed": ("studies", {"seeds": [0, 0]}, ["seeds: expected every number once"]),
     "limits": ("protocols", {"relabel": {"crop_scale": [1.0, 0.5]}}, ["crop_scale: expected the smaller limit first"]),
     "parent": ("recipes", {"inherits": 3}, ["inherits = 3"]),
 }

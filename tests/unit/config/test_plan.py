@@ -168,6 +168,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], list[str]]] = {
         [f"{EVALUATE}.labels = 'digits-random-ipc1-edc'", "labels of 'digits-random-ipc1'"],
     ),
     "images of another size": ({f"{EVALUATE}.ipc": 2}, [f"{EVALUATE}.ipc = 2", "'digits-edc-ipc1'"]),
+    "images of another recipe": ({f"{EVALUATE}.recipe": "rded"}, [f"{EVALUATE}.recipe = 'rded'", "have 'edc'"]),
     "epochs without labels": ({f"{EVALUATE}.epochs": 201}, [EVALUATE, "epochs = 201", "labels for 200 epochs"]),
     "shares": ({f"{EVALUATE}.phases": [{"regime": "soft", "share": 0.5}]}, [f"{EVALUATE}.phases", "a sum of 1"]),
     "phases": (

@@ -15,11 +15,10 @@ from edc.config.plan import make_plan
 from edc.config.references import load_plan
 from edc.config.rows import Plan
 from edc.errors import EdcError
-from edc.pipeline.status import TABLES as MADE_FROM
-from edc.reporting import record
+from edc.reporting import correctness, record
 from edc.reporting.collect import chosen, collect, rows_of
 from edc.stages import tables
-from edc.storage import digest
+from edc.storage import MADE_FROM, digest
 
 NOTHING = Plan(studies={}, datasets={})
 
@@ -88,9 +87,9 @@ def test_an_empty_record_is_a_header() -> None:
         (",soft,10,", ",soft,-1,", r"line 2: ipc = '-1': expected a whole number from 0 on"),
         ("evaluate,", "evaluated,", r"line 2: stage = 'evaluated': expected one of: pretrain, "),
         (",False,edc", ",no,edc", r"line 2: subset = 'no': expected True or False"),
-        ("best_accuracy", "best", r"no column 'best_accuracy'; restore it with `git checkout results/runs\.csv`"),
+        ("best_accuracy", "best", r"no column 'best_accuracy'; repair it, or .* `git checkout results/runs\.csv`"),
         (",test,1,", ",test,0,", r"evaluate .*: two rows for seed 0; delete one"),
-        ("\nevaluate", "\nevaluate,", r"line 2: 61 values for 60 columns; restore it"),
+        ("\nevaluate", "\nevaluate,", r"line 2: 61 values for 60 columns; repair it"),
     ],
 )
 def test_a_damaged_row_is_refused_in_one_line(old: str, new: str, words: str) -> None:
@@ -100,6 +99,14 @@ def test_a_damaged_row_is_refused_in_one_line(old: str, new: str, words: str) ->
     record.PATH.write_text(text.replace(old, new, 1) if "column" not in words else text.replace(old, new))
     with one_line(start="results/runs.csv: ", match=words):
         record.read()
+
+
+def test_a_record_that_tables_were_made_from_is_not_begun_anew() -> None:
+    MADE_FROM.parent.mkdir(parents=True)
+    MADE_FROM.write_text("fingerprint\n")
+    for read, path in ((record.read, record.PATH), (correctness.read, correctness.PATH)):
+        with one_line("no such file", f"git checkout {path}", f"delete {MADE_FROM}", start=f"{path}: "):
+            read()
 
 
 # Merging

@@ -57,4 +57,4 @@ def test_missing_inputs_are_one_line(finished):
     assert done.stderr.startswith("edc: inputs of ")
     done = finished.run("edc", "verify", "--run", "tiny")
     assert done.returncode == 2
-    assert done.stderr.startswith("edc: --run tiny: expected a run of params.yaml")
+    assert done.stderr.startswith("edc: params.yaml: unknown run 'tiny'; ")

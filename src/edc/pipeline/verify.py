@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from edc.config.references import load_plan
 from edc.config.rows import Plan, StudyRuns
 from edc.data.roots import resolve_root, variable
-from edc.errors import EdcError
+from edc.errors import EdcError, unknown_name
 from edc.pipeline.status import Run, read, runs
 from edc.pipeline.workers import run_all
 from edc.reporting import record
@@ -86,6 +86,8 @@ def _chosen(plan: Plan, recorded: pd.DataFrame, keys: Sequence[str] | None) -> l
     found = [run for run in runs(plan) if run in known and run[0] in StudyRuns.model_fields]
     for key in keys or []:
         if not any(key in (run[1], "/".join(run)) for run in found):
+            if not any(key in (run[1], "/".join(run)) for run in runs(plan)):
+                raise unknown_name("run", key, {run[1] for run in runs(plan)}, "params.yaml")
             raise EdcError(
                 f"--run {key}: expected a run of params.yaml with accuracies in {record.PATH}, made by this version"
             )

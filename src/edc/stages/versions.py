@@ -15,5 +15,5 @@ VERSIONS = {
     "continual": 1,
     "slimming": 1,
     "analysis": 2,
-    "tables": 4,
+    "tables": 5,
 }

@@ -40,9 +40,15 @@ def runs() -> pd.DataFrame:
 
 @cache
 def cells(split: str = "test") -> pd.DataFrame:
-    """Finished evaluations of plain recipes and protocols (all variants on the val split), as text in ``score``."""
+    """Finished evaluations of plain recipes and protocols (all variants on the val split), as :func:`scored`."""
+    rows = scored(split)
+    return rows if split == "val" else rows[rows["variant"] == ""]
+
+
+@cache
+def scored(split: str) -> pd.DataFrame:
+    """Finished evaluations, final accuracies as text in ``score``."""
     rows = evaluations(runs(), split, correctness.by_run(correctness.read(), runs()))
-    rows = rows if split == "val" else rows[rows["variant"] == ""]
     one_seed = np.where(rows["seeds"] == 1, " (1 seed)", "")
     return rows.assign(score=pages.plus_minus(rows, "final") + one_seed)
 
@@ -86,8 +92,7 @@ def seconds(run: str) -> float:
 
 def differences(*pairs: str) -> pd.DataFrame:
     """Two evaluations of the same test images, RUN,RUN: their difference in points, in brackets where none is shown."""
-    rows = evaluations(runs(), "test", correctness.by_run(correctness.read(), runs()))
-    by_run = {line["run"]: line for line in rows.to_dict("records")}
+    by_run = {line["run"]: line for line in scored("test").to_dict("records")}
     lines = []
     for first, second in ([by_run[run] for run in pair.split(",")] for pair in pairs):
         points, (low, high) = first["final_mean"] - second["final_mean"], interval(first, second)
@@ -97,9 +102,9 @@ def differences(*pairs: str) -> pd.DataFrame:
         same = first["protocol"] == second["protocol"]
         earlier = "*" * ("earlier" in (first["source"], second["source"]))
         lines.append({
-            "dataset": first["dataset"], "IPC": first["ipc"], "student": first["student"], "seeds": first["seeds"],
-            "images, protocol": names[0] + earlier,
-            "against": second["recipe"] if same else names[1],
+            "dataset": first["dataset"], "IPC": first["ipc"], "student": first["student"],
+            "images, protocol": names[0] + earlier, "accuracy": first["score"],
+            "against": second["recipe"] if same else names[1], "its accuracy": second["score"],
             "points": f"{points:+.1f}" if shown else f"({points:+.1f})",
             "95 % interval": "" if np.isnan(low) else f"{low:.1f} to {high:.1f}",
         })  # fmt: skip

@@ -35,7 +35,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     """The committed record, in a clone without any run's folder."""
     (tmp_path / "workflow").symlink_to(REPOSITORY / "workflow")
     (tmp_path / "results").mkdir()
-    for name in ("runs.csv", "tables"):
+    for name in ("runs.csv", "correct.csv", "tables"):
         (tmp_path / "results" / name).symlink_to(REPOSITORY / "results" / name)
     monkeypatch.chdir(tmp_path)
     return record.read()

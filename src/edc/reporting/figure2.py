@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -175,7 +176,8 @@ def draw_figure2(folder: Path, histories: Mapping[str, pd.DataFrame]) -> None:
         panels: dict[str, dict[str, Points]] = {}
         for _, rows in frame.groupby("run"):
             run = rows.iloc[0]
-            where = f"{title(run['dataset'])}\n{run['recipe']}, IPC {run['ipc']}, {run['student']}, {run['protocol']}"
+            cell = f"{run['recipe']}, IPC {run['ipc']}, {run['student']}, {run['protocol']}"
+            where = "\n".join(fill(line, round(CHARACTERS * AXES[name][1])) for line in (title(run["dataset"]), cell))
             made = {f"{where}\n{heading}": curves for heading, curves in PANELS[name](rows).items()}
             if made.keys() & panels.keys():  # the same cell, measured in another way
                 made = {f"{heading}\n{run['run']}": curves for heading, curves in made.items()}
@@ -250,3 +252,5 @@ AXES: dict[str, tuple[tuple[str, str], float]] = {
     "gradients": (("images of a batch", "cosine to the gradient of all"), 2.8),
 }
 """Labels of the axes, and inches of a panel."""
+CHARACTERS = 13
+"""Of a heading, in an inch."""

@@ -102,7 +102,7 @@ def recorded(histories: Mapping[str, pd.DataFrame], runs: pd.DataFrame) -> dict[
 
 
 def figure2(histories: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """What smoothing does to the sharpness of students, and flatness regularisation to the curvature of synthesis.
+    """What a schedule does to the sharpness of students, and flatness regularisation to the curvature of synthesis.
 
     One line for every run and measure, mean and deviation over seeds or starts; ``relative``: the mean of the paired
     differences in percent of the mean without the choice.

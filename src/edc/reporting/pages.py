@@ -77,8 +77,8 @@ LEGENDS = {
     "by how much the classes of a step end below their best before the last step, in points. Of the last step, "
     f"{IMPROVEMENT} Several orders are compared order by order (Student's t over their differences).",
     "figure2": "Each line compares a choice with the same training or synthesis without it: the protocol's schedule "
-    "with a plain cosine to 0, for students of the same seeds; flatness regularisation with none, for synthesis from the "
-    "same starts. The rise of a loss is taken at a distance from the weights, in lengths of their filters, to both "
+    "with a plain cosine to 0, for students of the same seeds; flatness regularisation with none, for synthesis from "
+    "the same starts. The rise of a loss is taken at a distance from the weights, in lengths of their filters, to both "
     "sides along random directions. Hessian: Frobenius norm at the last iterate, between the kinks of the ReLUs "
     "(exact) and with those within a step. draws: seeds of students, or starts of synthesis. relative: mean of the "
     "paired differences, in percent of the mean without the choice; in brackets where 0 lies in its 95 % interval over "

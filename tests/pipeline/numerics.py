@@ -6,6 +6,7 @@ was raised.
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from safetensors.torch import load_file
 from edc.pipeline.devices import device_name
 from edc.stages.versions import VERSIONS
 
+CPU = Path("/proc/cpuinfo")
 RECORDED = Path(__file__).with_name("numerics.json")
 
 
 def platform() -> str:
-    """What the last bits depend on."""
-    return f"{device_name('cpu')}, torch {torch.__version__}"
+    """What the last bits depend on. Processors with the same vector instructions may have other kernels."""
+    facts = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", CPU.read_text(), re.M)) if CPU.exists() else {}
+    return ", ".join([device_name("cpu"), *map(" ".join, facts.items()), f"torch {torch.__version__}"])
 
 
 def numbers(root: Path) -> dict[str, dict[str, Any]]:

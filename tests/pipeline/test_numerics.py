@@ -10,6 +10,8 @@ from edc.stages.versions import VERSIONS
 STAGES = [stage for stage in VERSIONS if stage not in ("tables", "analysis")]
 TOLERANCE = 0.1
 """Relative, on another processor or PyTorch: rounding grows over a training, a changed formula shifts means by more."""
+POINTS = 15
+"""The same for accuracies in percent: students of 50 test images differ by several of them."""
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -21,4 +23,7 @@ def test_numbers_change_with_the_version_of_their_stage_only(by, stage):
     if platform() == recorded["platform"]:
         assert now["digests"] == before["digests"], changed
     for run, means in before["values"].items():
-        assert now["values"][run] == pytest.approx(means, rel=TOLERANCE, abs=0.5), f"{changed} ({run})"
+        for name, mean in means.items():
+            absolute = POINTS if "accuracy" in name or name == "correct.npy" else 0.5
+            near = pytest.approx(mean, rel=TOLERANCE, abs=absolute)
+            assert now["values"][run][name] == near, f"{changed} ({run}, {name})"

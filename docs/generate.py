@@ -7,29 +7,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
+from design_space import choices, protocols, recipes
 
 from edc.bench.run import summary
-from edc.config.choices import SynthesisChoices
-from edc.config.expand import Builder
-from edc.config.files import StudyFile, names, read
-from edc.config.protocol import LabelChoices, StudentChoices
-from edc.config.rows import EvaluateRow, Plan
+from edc.config.files import names, read
 from edc.reporting import applications, correctness, pages, record
 from edc.reporting.equal import equal_bytes
 from edc.reporting.evaluations import FULL, RANDOM, evaluations, interval, with_baseline
 from edc.storage import RESULTS, write_text
 
 MARKED = re.compile(r"(<!-- generated: (\w+) ?(.*?) -->\n).*?(<!-- end -->)", re.DOTALL)
-MODELS = {"synthesize": SynthesisChoices, "relabel": LabelChoices, "student": StudentChoices}
-STUDENT = {"imagenet1k": "torchvision:resnet18", "cifar10": "resnet18"}
 
 
 @cache
@@ -51,6 +44,11 @@ def scored(split: str) -> pd.DataFrame:
     rows = evaluations(runs(), split, correctness.by_run(correctness.read(), runs()))
     one_seed = np.where(rows["seeds"] == 1, " (1 seed)", "")
     return rows.assign(score=pages.plus_minus(rows, "final") + one_seed)
+
+
+def of_cell(rows: pd.DataFrame, dataset: str, student: str, ipc: str) -> pd.DataFrame:
+    """Those of a dataset, a student and a number of images per class."""
+    return rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
 
 
 def results(*settings: str) -> pd.DataFrame:
@@ -95,8 +93,7 @@ def differences(*pairs: str) -> pd.DataFrame:
     by_run = {line["run"]: line for line in scored("test").to_dict("records")}
     lines = []
     for first, second in ([by_run[run] for run in pair.split(",")] for pair in pairs):
-        points, (low, high) = first["final_mean"] - second["final_mean"], interval(first, second)
-        shown = low > 0 or high < 0
+        low, high = interval(first, second)
         both = ([line[name] for name in ("recipe", "protocol", "variant")] for line in (first, second))
         names = [", ".join(filter(None, parts)) for parts in both]
         same = first["protocol"] == second["protocol"]
@@ -105,16 +102,18 @@ def differences(*pairs: str) -> pd.DataFrame:
             "dataset": first["dataset"], "IPC": first["ipc"], "student": first["student"],
             "images, protocol": names[0] + earlier, "accuracy": first["score"],
             "against": second["recipe"] if same else names[1], "its accuracy": second["score"],
-            "points": f"{points:+.1f}" if shown else f"({points:+.1f})",
+            "improvement": first["final_mean"] - second["final_mean"], "clear": "yes" if low > 0 or high < 0 else "no",
             "95 % interval": "" if np.isnan(low) else f"{low:.1f} to {high:.1f}",
         })  # fmt: skip
-    return pd.DataFrame(lines)
+    table = pd.DataFrame(lines)
+    table["improvement"] = pages.verdicts(table, "improvement")
+    return table.drop(columns="clear").rename(columns={"improvement": "points"})
 
 
 def costs(dataset: str, student: str, ipc: str) -> pd.DataFrame:
     """Seconds for the images of every recipe, optimiser steps and bytes of labels of its own protocol, by seconds."""
-    rows = cells()[(cells()["dataset"] == dataset) & (cells()["student"] == student) & (cells()["ipc"] == int(ipc))]
-    rows = rows[(rows["protocol"] == rows["own_protocol"])].set_index("recipe")
+    rows = of_cell(cells(), dataset, student, ipc)
+    rows = rows[rows["protocol"] == rows["own_protocol"]].set_index("recipe")
     made = runs()[
         (runs()["stage"] == "synthesize") & runs()["run"].isin(f"{dataset}-{name}-ipc{ipc}" for name in rows.index)
     ]
@@ -139,7 +138,7 @@ def compare(datasets: str, *protocols: str) -> pd.DataFrame:
 
 def course(*keys: str) -> pd.DataFrame:
     """Accuracy over epochs, mean over the seeds, one row per evaluation."""
-    table = pd.read_csv(RESULTS / "histories" / "learning.csv")
+    table = pd.read_csv(record.history("learning"))
     wide = table.pivot(index="run", columns="epoch", values="accuracy").loc[list(keys)].dropna(axis=1, how="all")
     return wide.map("{:.1f}".format, na_action="ignore").reset_index()
 
@@ -172,92 +171,6 @@ def studies() -> pd.DataFrame:
     return pd.DataFrame({"study": f"`{name}`", "runs": read("studies", name).description} for name in names("studies"))
 
 
-def choices(model: str) -> pd.DataFrame:
-    """Every key of a model, from its JSON schema."""
-    schema = MODELS[model].model_json_schema()
-    return pd.DataFrame(_keys(schema["properties"], schema["$defs"]))
-
-
-def _keys(properties: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> Iterable[dict[str, str]]:
-    for name, written in properties.items():
-        types = [part for part in written.get("anyOf", [written]) if part.get("type") != "null"]
-        value = {**types[0], **definitions.get(types[0].get("$ref", "").rpartition("/")[2], {})}
-        meaning = " ".join(written.get("description", value.get("description", "")).replace("``", "`").split())
-        default = str(written.get("default", "required")).replace("None", "null")
-        nested = "properties" in value
-        yield {
-            "key": f"`{prefix}{name}`",
-            "values": "" if nested else _values(value),
-            "default": "" if nested else default.lower() if value.get("type") == "boolean" else default,
-            "meaning": meaning,
-        }
-        if nested:
-            yield from _keys(value["properties"], definitions, f"{prefix}{name}.")
-
-
-def _values(value: dict[str, Any]) -> str:
-    if "enum" in value:
-        return ", ".join(f"`{name}`" for name in value["enum"])
-    if "prefixItems" in value:
-        return "smallest, largest"
-    limits = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-    return ", ".join([value.get("type", ""), *(f"{limits[name]} {value[name]:g}" for name in limits if name in value)])
-
-
-def space(dataset: str, recipes: list[str], protocols: list[str]) -> tuple[Plan, list[EvaluateRow]]:
-    """The plan and the evaluations of recipes under protocols on one dataset, at ten images per class."""
-    values = {"description": "", "datasets": [dataset], "ipc": [10], "students": [STUDENT[dataset]]}
-    plan = Builder("space", StudyFile(**values, recipes=recipes, protocols=protocols)).build()
-    return plan, list(plan.evaluate.values())
-
-
-def recipes(dataset: str) -> pd.DataFrame:
-    """One row per recipe, one column per choice."""
-    plan, rows = space(dataset, names("recipes"), ["default"])
-    lines = []
-    for row in sorted(rows, key=lambda row: row.recipe):
-        line: dict[str, Any] = {"recipe": f"`{row.recipe}`", "initialise": "all training images"}
-        if row.images is not None:
-            made = plan.synthesize[row.images]
-            line["initialise"] = differing(made.initialise)
-            parts = ["match", "regularise", "augment", "optimise"] if made.optimise.iterations else []
-            line |= {name: differing(getattr(made, name)) for name in parts}
-            line |= {"observers": len(made.observers) or None, "jpeg": made.jpeg}
-        lines.append(line | {"protocol": f"`{row.protocol}`"})
-    return pd.DataFrame(lines).astype({"observers": "Int64", "jpeg": "Int64"})
-
-
-def protocols(dataset: str) -> pd.DataFrame:
-    """One row per protocol, one column per choice."""
-    plan, rows = space(dataset, ["edc"], [name for name in names("protocols") if name != "real_data"])
-    lines = []
-    for row in sorted(rows, key=lambda row: row.protocol):
-        label = plan.relabel[row.labels or ""]
-        lines.append({
-            "protocol": f"`{row.protocol}`", "regime": row.regime,
-            "teachers": "" if row.regime == "hard" else len(label.observers),
-            "relabel": differing(label, {"dataset", "images", "observers", "flip", "epochs", "batch", "min_accuracy"}),
-            "loss": "cross-entropy" if row.regime == "hard" else differing(row.loss),
-            "optimiser": differing(row.optimiser), "schedule": differing(row.schedule),
-            "batch": row.batch, "epochs": row.epochs, "ema": row.ema,
-        })  # fmt: skip
-    return pd.DataFrame(lines)
-
-
-def differing(model: BaseModel, hidden: Iterable[str] = ()) -> str:
-    """A choice's method and the values that differ from their defaults."""
-    words = [str(getattr(model, name)) for name in ("method", "name") if hasattr(model, name)]
-    if words == ["none"]:
-        return ""
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if name in ("method", "name", *hidden) or value == field.default:
-            continue
-        text = differing(value) if isinstance(value, BaseModel) else str(value).replace("True", "yes")
-        words.append(f"{name} {text.replace('False', 'no').replace('(', '[').replace(')', ']')}")
-    return ", ".join(words)
-
-
 def bench(name: str) -> pd.DataFrame:
     """Sums over the networks of one file of measurements."""
     table = summary(pd.read_csv(RESULTS / "bench" / f"{name}.csv"))
@@ -276,8 +189,7 @@ def networks(name: str) -> pd.DataFrame:
 
 def labels(dataset: str, student: str, ipc: str, *recipes: str) -> pd.DataFrame:
     """Condensed sets by what is stored of their labels, most bytes first."""
-    rows = equal_bytes(evaluations(runs(), "test", correctness.by_run(correctness.read(), runs())))
-    rows = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
+    rows = of_cell(equal_bytes(scored("test").drop(columns="score")), dataset, student, ipc)
     stored = rows["variant"].where(rows["variant"] != "", rows["regime"].replace({"soft": "all"}))
     rows = rows.assign(stored=stored, score=pages.plus_minus(rows, "final"))
     wide = rows.pivot(index=["label_bytes", "share", "stored"], columns="recipe", values="score")[list(recipes)]
@@ -288,8 +200,7 @@ def labels(dataset: str, student: str, ipc: str, *recipes: str) -> pd.DataFrame:
 
 def crossed(dataset: str, student: str, ipc: str, *protocols: str) -> pd.DataFrame:
     """Final accuracies of every recipe under each of these protocols and its own, best first."""
-    rows = cells()
-    rows = rows[(rows["dataset"] == dataset) & (rows["student"] == student) & (rows["ipc"] == int(ipc))]
+    rows = of_cell(cells(), dataset, student, ipc)
     wide = rows.pivot(index="recipe", columns="protocol", values=["score", "final_mean"])
     wide = wide.dropna(subset=[("score", name) for name in protocols])
     wide = wide.sort_values(("final_mean", protocols[0]), ascending=False)["score"]

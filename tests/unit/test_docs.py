@@ -26,6 +26,7 @@ def test_generated_parts_are_up_to_date(monkeypatch):
     changed = subprocess.run(["git", "status", "--porcelain", "results"], capture_output=True, text=True).stdout
     if changed:
         pytest.skip("the pages quote the committed results, and results/ has others")
+    monkeypatch.syspath_prepend(REPOSITORY / "docs")
     render = runpy.run_path(str(REPOSITORY / "docs" / "generate.py"))["render"]
     for page, text in zip(PAGES, texts(), strict=True):
         assert render(text) == text, f"{page.name}: run `python docs/generate.py`"

@@ -72,34 +72,29 @@ def count_images(dataset: Dataset) -> Images:
     return Images(train, val, test, smallest, counted)
 
 
-def elsewhere(plan: Plan) -> list[str]:
-    """One line for every dataset whose folder is not known on this machine."""
-    lines = []
-    for dataset in plan.datasets.values():
-        if dataset.kind != "digits":
-            try:
-                resolve_root(dataset)
-            except EdcError as error:
-                lines.append(str(error))
-    return lines
-
-
-def check_data(plan: Plan) -> None:
+def check_data(plan: Plan) -> list[str]:
     """Refuse data that are here and in which a part or a class is missing, before anything runs; nothing is decoded.
+
+    Returns:
+        One line for every dataset whose folder is not known on this machine: a plan may be made elsewhere.
 
     Raises:
         EdcError: the first fault.
     """
+    absent = []
     for dataset in plan.datasets.values():
-        classes, *known = KNOWN.get(dataset.family, (0,))
-        if dataset.kind == "digits" or (classes == dataset.classes and sum(known) > LISTED):
+        if dataset.kind == "digits":
             continue
         try:
             resolve_root(dataset)
-        except EdcError:  # a plan may be made where the data are not
+        except EdcError as error:
+            absent.append(str(error))
             continue
-        for part in ("train", "test"):
-            source_of(dataset, part)
+        classes, *known = KNOWN.get(dataset.family, (0,))
+        if classes != dataset.classes or sum(known) <= LISTED:
+            for part in ("train", "test"):
+                source_of(dataset, part)
+    return absent
 
 
 def check_ipc(plan: Plan) -> None:

@@ -119,9 +119,9 @@ def plan(
                 f"--data {data}: expected one dataset from outside in {' '.join(studies)}, found {len(families)}"
             )
         remember_root(families.pop(), data)
-    from edc.bench.dataset_sizes import check_data, check_ipc, elsewhere
+    from edc.bench.dataset_sizes import check_data, check_ipc
 
-    check_data(made)
+    absent = check_data(made)
     check_ipc(made)
     if cost:
         from edc.bench.cost import report
@@ -133,7 +133,7 @@ def plan(
         typer.echo(f"the params.yaml that stood here is now {previous}")
     runs = {stage: len(getattr(made, stage)) for stage in STAGES if stage != "tables"}
     typer.echo(f"wrote params.yaml: {', '.join(f'{count} {stage}' for stage, count in runs.items() if count)}")
-    for line in elsewhere(made):
+    for line in absent:
         typer.echo(f"not on this machine: {line}")
     typer.echo("next: `dvc repro`, or `snakemake --cores all --resources gpu=4`, or `edc run`")
 

@@ -32,7 +32,7 @@ def read() -> pd.DataFrame:
     Raises:
         EdcError: a column is missing, or a value is not what its column holds.
     """
-    return record.read_csv(PATH, COLUMNS, record.remedy(PATH), kept=True)
+    return record.read_csv(PATH, COLUMNS, record.restoring(PATH), kept=True)
 
 
 def write(table: pd.DataFrame) -> None:
@@ -88,7 +88,7 @@ def unpack(text: str, images: int, run: str) -> np.ndarray:
         packed = np.empty(0, np.uint8)
     if len(packed) != -(-images // 8):
         raise EdcError(
-            f"{PATH}: run {run!r}: correct = {text[:12]!r}: expected {images} bits in base64; {record.remedy(PATH)}"
+            f"{PATH}: run {run!r}: correct = {text[:12]!r}: expected {images} bits in base64; {record.restoring(PATH)}"
         )
     return np.unpackbits(packed, count=images).astype(bool)
 

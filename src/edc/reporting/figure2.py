@@ -16,7 +16,6 @@ from edc.reporting.evaluations import DECIMALS
 from edc.reporting.figures import Points, draw, save_figure
 from edc.reporting.intervals import paired
 from edc.reporting.pages import title
-from edc.storage import RESULTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -80,8 +79,8 @@ def kept(name: str) -> pd.DataFrame:
     Raises:
         EdcError: the file is damaged: a value, or a point that is there twice or not at all.
     """
-    path = RESULTS / "histories" / f"{name}.csv"
-    remedy = record.remedy(path)
+    path = record.history(name)
+    remedy = record.restoring(path)
     frame = record.read_csv(path, HISTORIES[name], remedy)
     # A standard error is empty where it is of a single probe.
     values = frame[[column for column in HISTORIES[name] if not column.endswith("_error")]]

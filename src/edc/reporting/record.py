@@ -68,7 +68,7 @@ def read() -> pd.DataFrame:
     Raises:
         EdcError: a column is missing, or a value is not what its column holds.
     """
-    return sort(read_csv(PATH, COLUMNS, remedy(PATH), NEWER, kept=True))
+    return sort(read_csv(PATH, COLUMNS, restoring(PATH), NEWER, kept=True))
 
 
 def seconds() -> dict[tuple[str, str], float]:
@@ -165,7 +165,12 @@ def sort(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns="_order")
 
 
-def remedy(path: Path) -> str:
+def history(name: str) -> Path:
+    """The file of one of the histories that are kept beside the record."""
+    return RESULTS / "histories" / f"{name}.csv"
+
+
+def restoring(path: Path) -> str:
     """What to do about a damaged file of ``results/`` that is kept in Git."""
     return f"repair it, or restore it as it was committed with `git checkout {path}`, then `edc tables`"
 

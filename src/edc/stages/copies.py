@@ -29,7 +29,7 @@ from edc.storage import (
     write_tensors,
 )
 
-LEARNING = RESULTS / "histories" / "learning.csv"
+LEARNING = record.history("learning")
 COURSES: record.Columns = RUN | {"epoch": (record.INTEGER, record.COUNT), "accuracy": (record.NUMBER, record.PERCENT)}
 SHARED_RECIPES = ("edc", "edc_best", "edc_code", "rded", "random")
 """Recipes whose condensed sets are kept in Git, up to so many bytes each."""
@@ -43,7 +43,7 @@ def learning(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
         accuracy = history.dropna(subset="accuracy").groupby("epoch")["accuracy"].mean().round(4).reset_index()
         return accuracy.assign(epoch=accuracy["epoch"] + 1)
 
-    old = record.read_csv(LEARNING, COURSES, record.remedy(LEARNING))
+    old = record.read_csv(LEARNING, COURSES, record.restoring(LEARNING))
     return _history(old, COURSES, "history.csv", ("evaluate", [*plan.evaluate]), frame, course)
 
 

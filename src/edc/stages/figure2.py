@@ -102,15 +102,15 @@ class Measurements:
 
     def hessian(self, parts: dict[str, Any]) -> dict[str, Any]:
         """Figure 2(c), top, from several starts, and the images of the first over iterations."""
-        draws = self.row.hessian.draws
-        if draws > 1 and torch.equal(self._group(1).start, self.group.start):
+        draws, group = self.row.hessian.draws, functools.cache(self._group)
+        if draws > 1 and torch.equal(group(1).start, self.group.start):
             raise EdcError(
                 f"analysis.{self.context.key}.hessian.draws = {draws}: the recipe starts from the same images whatever "
                 "its seed; set it to 1"
             )
         rows, pictures = parts.setdefault("hessian so far", ([], {}))
         for draw in range(len({row[0] for row in rows}), draws):
-            measured, shown = self._curvature(self._group(draw) if draw else self.group)
+            measured, shown = self._curvature(group(draw) if draw else self.group)
             rows += [[draw, *values] for values in measured]
             pictures |= {} if draw else shown
             self.context.checkpoint(lambda: parts, now=True)

@@ -49,7 +49,7 @@ def run(plan: Plan) -> None:
         write_text(RESULTS / "tables" / name, text)
     write_json(RESULTS / "metrics.json", metrics(cells, plan))
     for name, history in {"learning": courses, **measured}.items():
-        write_text(RESULTS / "histories" / f"{name}.csv", history.to_csv(index=False, lineterminator="\n"))
+        write_text(record.history(name), history.to_csv(index=False, lineterminator="\n"))
     save_figure(RESULTS / "figures/accuracy.png", accuracy_over_ipc({a.heading: a.cells for a in answered}))
     save_figure(RESULTS / "figures/equal_bytes.png", accuracy_over_bytes(made["equal_bytes"]))
     draw_applications(RESULTS / "figures", made["continual"], made["slimming"])

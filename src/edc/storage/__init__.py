@@ -111,21 +111,19 @@ def read_text(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _reading(path: Path, *damage: type[Exception]) -> Iterator[None]:
+def _reading(path: Path, *damage: type[Exception], again: str = "its stage again") -> Iterator[None]:
     """An :class:`EdcError` in place of what a reader raises for a missing or damaged file."""
     try:
         yield
     except FileNotFoundError:
         raise EdcError(f"{path}: no such file; run the stage that makes it first") from None
     except damage as error:
-        stage, key = path.parts[-3:-1] if path.is_relative_to(RUNS) and len(path.parts) > 3 else ("", "")
-        again = f"`edc {stage} --run {key}`" if key else "its stage again"
         raise EdcError(f"{path}: damaged or truncated ({error}); delete it and run {again}") from None
 
 
-def read_json(path: Path) -> Any:
-    """Read JSON; an :class:`EdcError` says where the file is missing or damaged."""
-    with _reading(path, json.JSONDecodeError, UnicodeDecodeError):
+def read_json(path: Path, again: str = "its stage again") -> Any:
+    """Read JSON; an :class:`EdcError` says where the file is missing or damaged, and what to run again."""
+    with _reading(path, json.JSONDecodeError, UnicodeDecodeError, again=again):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -179,10 +177,11 @@ def manifest_in(folder: Path) -> dict[str, Any]:
     Raises:
         EdcError: it is missing, or other than it was written.
     """
-    manifest, (stage, key) = read_json(folder / "manifest.json"), folder.parts[-2:]
+    again = "`edc {} --run {}`".format(*folder.parts[-2:])
+    manifest = read_json(folder / "manifest.json", again)
     expected = manifest.pop("fingerprint", None) if isinstance(manifest, dict) else ""
     if expected not in (None, fingerprint(manifest)):
-        raise EdcError(f"{folder / 'manifest.json'}: changed since it was made; run `edc {stage} --run {key}`")
+        raise EdcError(f"{folder / 'manifest.json'}: changed since it was made; run {again}")
     return manifest
 
 
